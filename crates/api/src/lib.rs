@@ -1,0 +1,1 @@
+//! Kubernetes' words as data: kinds, schema, selectors, quantities, names, Status; no I/O.

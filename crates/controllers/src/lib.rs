@@ -1,0 +1,1 @@
+//! One reconciler per kind: each a pure plan and a thin reconcile.

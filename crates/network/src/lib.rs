@@ -1,0 +1,1 @@
+//! Service networking: the proxy behind virtual addresses.

@@ -1,0 +1,1 @@
+//! What every component that watches the API shares: mirrors, work queues, events, leases.

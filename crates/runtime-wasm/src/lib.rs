@@ -1,0 +1,1 @@
+//! The Wasm engine: wasmtime, modules and components, WASI, wasi:http, limits, cache.

@@ -1,0 +1,1 @@
+//! Binds pods to nodes: filter, score, bind; place() is pure.

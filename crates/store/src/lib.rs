@@ -1,0 +1,1 @@
+//! The revision log: put, list at a revision, watch, compact; the only SQL.

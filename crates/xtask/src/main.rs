@@ -1,0 +1,2 @@
+//! What CI and developers run.
+fn main() {}
