@@ -39,3 +39,15 @@ pub struct AdmissionRequest<'a> {
     /// True when nothing will be stored.
     pub dry_run: bool,
 }
+
+/// The built-in plugins, in upstream's order.
+pub struct Admission;
+
+impl Admission {
+    /// Over what the plugins look at.
+    pub fn new(_store: coracle_store::Store, _authorizer: std::sync::Arc<crate::authz::Authorizer>) -> Self { Self }
+    /// Mutating plugins; before defaulting? No: after decoding and defaulting, before validation. Updates and creates only.
+    pub async fn mutate(&self, _request: &mut AdmissionRequest<'_>) -> Result<(), coracle_api::status::Status> { Ok(()) }
+    /// Validating plugins; after the object's own validation, before storing (deletions too).
+    pub async fn validate(&self, _request: &AdmissionRequest<'_>) -> Result<(), coracle_api::status::Status> { Ok(()) }
+}
