@@ -9,6 +9,8 @@
 
 mod container;
 mod image;
+pub mod log;
+pub mod suite;
 
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ pub use container::{
     SandboxSpec, StartError, Usage,
 };
 pub use image::{Image, ImageError, PullCredentials};
+pub use log::{LogLimits, LogStream, LogWriter, Logs};
 
 /// One engine that runs containers: Wasm or Docker.
 ///

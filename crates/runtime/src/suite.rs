@@ -1,0 +1,1 @@
+//! The promises that every engine keeps, run against each of them.
