@@ -1,0 +1,126 @@
+//! rustls configurations from our certificates.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+
+use super::{CertifiedPem, PkiError};
+
+/// A server with this certificate, which treats client certificates as the verifier says.
+pub(super) fn server(
+    own: &CertifiedPem,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    let failed = |error: rustls::Error| PkiError::Tls { purpose: "serving", cause: error.to_string() };
+    let (chain, key) = parse(own)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(failed)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that trusts our CA only.
+pub(super) fn client(ca_pem: &str, own: Option<&CertifiedPem>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    let failed = |error: rustls::Error| PkiError::Tls { purpose: "a client", cause: error.to_string() };
+    let builder = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(failed)?
+        .with_root_certificates(roots(ca_pem)?);
+    let config = match own {
+        Some(own) => {
+            let (chain, key) = parse(own)?;
+            builder.with_client_auth_cert(chain, key).map_err(failed)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    Ok(Arc::new(config))
+}
+
+/// Refuses whoever shows no certificate of ours.
+pub(super) fn demanding_verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider())
+        .build()
+        .map_err(|error| PkiError::Tls { purpose: "client certificates", cause: error.to_string() })
+}
+
+/// Asks for a certificate, checks that the client holds its key, and leaves the judgement to `authn`.
+pub(super) fn asking_verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+    Ok(Arc::new(Asking(demanding_verifier(ca_pem)?)))
+}
+
+#[derive(Debug)]
+struct Asking(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for Asking {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        // Not trust: `Authenticator::peer` verifies the chain before anybody reads a name from it.
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
+/// One provider, named: another crate in the process must not choose ours by installing a default.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, PkiError> {
+    let failed = |cause: String| PkiError::Tls { purpose: "the authority", cause };
+    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    roots.add(der).map_err(|error| failed(error.to_string()))?;
+    Ok(Arc::new(roots))
+}
+
+fn parse(own: &CertifiedPem) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+    let failed = |cause: String| PkiError::Tls { purpose: "our certificate", cause };
+    let chain = CertificateDer::pem_slice_iter(own.certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| failed(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    Ok((chain, key))
+}
