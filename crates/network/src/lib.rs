@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use listeners::{Listening, Published};
+pub use listeners::unprivileged;
 
 /// Takes a connection to a server that lives in this process, or hands it back.
 pub type Deliver = Arc<dyn Fn(SocketAddr, TcpStream) -> Result<(), TcpStream> + Send + Sync>;
@@ -36,8 +36,6 @@ pub struct Options {
     pub node_addresses: Vec<IpAddr>,
     /// The short way to servers of this process.
     pub deliver: Deliver,
-    /// Where each virtual address can be reached from the host.
-    pub published: Arc<Published>,
 }
 
 /// Why the proxy cannot start.
@@ -52,7 +50,11 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API does not answer the first lists within their deadline.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
     let outcome = follow(&tasks, &client, options).await;
     tasks.shutdown().await;

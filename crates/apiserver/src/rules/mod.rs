@@ -8,7 +8,35 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::FieldErrors;
 use serde_json::Value;
 
+mod autoscaler;
+mod certificate;
+mod claim;
+mod config;
+mod cronjob;
+mod daemonset;
+mod deployment;
+mod endpoints;
+mod event;
+mod extension;
+mod flowcontrol;
 mod generic;
+mod job;
+pub(crate) mod json;
+mod limitrange;
+mod namespace;
+mod networking;
+mod node;
+mod pod;
+mod policy;
+mod quantities;
+mod rbac;
+mod replicaset;
+mod replicationcontroller;
+mod service;
+mod statefulset;
+mod storage;
+mod volume;
+mod webhook;
 
 /// The rules of one kind. Every function sees the whole object, decoded and with known fields only.
 pub struct Rules {
@@ -44,10 +72,76 @@ impl Rules {
     };
 }
 
+static GENERIC: Rules = Rules::GENERIC;
+
 /// The rules of a kind; kinds without their own get [`Rules::GENERIC`].
 pub fn for_kind(kind: &Kind) -> &'static Rules {
-    match (kind.group, kind.kind) {
-        _ => &Rules::GENERIC,
+    match kind.group {
+        "" => core(kind.kind),
+        "apps" => apps(kind.kind),
+        _ => others(kind.group, kind.kind),
+    }
+}
+
+fn core(kind: &str) -> &'static Rules {
+    match kind {
+        "Pod" => &pod::RULES,
+        "PodTemplate" => &pod::TEMPLATE_RULES,
+        "ReplicationController" => &replicationcontroller::RULES,
+        "Service" => &service::RULES,
+        "Endpoints" => &endpoints::ENDPOINTS,
+        "ConfigMap" => &config::CONFIG_MAP,
+        "Secret" => &config::SECRET,
+        "Namespace" => &namespace::RULES,
+        "Node" => &node::RULES,
+        "PersistentVolume" => &volume::RULES,
+        "PersistentVolumeClaim" => &claim::RULES,
+        "LimitRange" => &limitrange::RULES,
+        "Event" => &event::RULES,
+        _ => &GENERIC,
+    }
+}
+
+fn apps(kind: &str) -> &'static Rules {
+    match kind {
+        "Deployment" => &deployment::RULES,
+        "ReplicaSet" => &replicaset::RULES,
+        "StatefulSet" => &statefulset::RULES,
+        "DaemonSet" => &daemonset::RULES,
+        _ => &GENERIC,
+    }
+}
+
+fn others(group: &str, kind: &str) -> &'static Rules {
+    match (group, kind) {
+        ("batch", "Job") => &job::RULES,
+        ("batch", "CronJob") => &cronjob::RULES,
+        ("autoscaling", "HorizontalPodAutoscaler") => &autoscaler::RULES,
+        ("discovery.k8s.io", "EndpointSlice") => &endpoints::SLICE,
+        ("events.k8s.io", "Event") => &event::RULES,
+        ("networking.k8s.io", "NetworkPolicy") => &networking::NETWORK_POLICY,
+        ("networking.k8s.io", "Ingress") => &networking::INGRESS,
+        ("networking.k8s.io", "IngressClass") => &networking::INGRESS_CLASS,
+        ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,
+        ("rbac.authorization.k8s.io", "ClusterRole") => &rbac::CLUSTER_ROLE,
+        ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::CLUSTER_ROLE_BINDING,
+        ("storage.k8s.io", "StorageClass") => &storage::CLASS,
+        ("storage.k8s.io", "CSIDriver") => &storage::CSI_DRIVER,
+        ("policy", "PodDisruptionBudget") => &policy::DISRUPTION_BUDGET,
+        ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
+        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &webhook::VALIDATING,
+        ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &webhook::MUTATING,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => &webhook::POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
+            &webhook::POLICY_BINDING
+        }
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => &extension::DEFINITION,
+        ("apiregistration.k8s.io", "APIService") => &extension::API_SERVICE,
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::SCHEMA,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &flowcontrol::PRIORITY_LEVEL,
+        ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
+        _ => &GENERIC,
     }
 }
 

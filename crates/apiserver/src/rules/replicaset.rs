@@ -1,0 +1,24 @@
+//! `ReplicaSet`.
+
+use serde_json::json;
+
+use crate::rules::json::{Read, default, object};
+use crate::rules::{Rules, generic, pod};
+
+pub static RULES: Rules = Rules {
+    default: |set| {
+        let spec = object(set, "spec");
+        default(spec, "replicas", 1);
+        pod::defaults::template(spec);
+    },
+    prepare_create: |new| {
+        generic::start_status(new, json!({"replicas": 0}));
+        pod::prepare_template(&mut new["spec"]);
+    },
+    prepare_update: |new, old| {
+        generic::keep_status(new, old);
+        pod::prepare_template(&mut new["spec"]);
+    },
+    fields: |set| vec![("status.replicas", set["status"]["replicas"].int().to_string())],
+    ..Rules::GENERIC
+};
