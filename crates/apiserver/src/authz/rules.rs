@@ -161,7 +161,13 @@ pub(super) fn compact(rules: Vec<PolicyRule>) -> Vec<PolicyRule> {
                 && other.non_resource_urls == rule.non_resource_urls
         });
         match same {
-            Some(other) => other.verbs.extend(rule.verbs.into_iter().filter(|verb| !other.verbs.contains(verb))),
+            Some(other) => {
+                for verb in rule.verbs {
+                    if !other.verbs.contains(&verb) {
+                        other.verbs.push(verb);
+                    }
+                }
+            }
             None => compacted.push(rule),
         }
     }
