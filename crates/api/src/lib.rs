@@ -10,6 +10,15 @@
 //! Absent on purpose: defaults and validation of single kinds (the API server's rules), and typed objects (those are
 //! `k8s_openapi`'s; the API server works on `serde_json::Value`).
 
+pub mod decode;
 pub mod kinds;
+pub mod meta;
+pub mod names;
+pub mod openapi;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
 pub mod services;
 pub mod status;
+pub mod time;

@@ -14,7 +14,7 @@ mod routes;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use coracle_api::services::ServiceTable;
+use coracle_api::services::{ServiceTable, Services};
 use coracle_reconcile::{Mirror, NotSynced, Tasks};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-pub use listeners::{Listening, Published};
+pub use listeners::unprivileged;
 
 /// Takes a connection to a server that lives in this process, or hands it back.
 pub type Deliver = Arc<dyn Fn(SocketAddr, TcpStream) -> Result<(), TcpStream> + Send + Sync>;
@@ -36,8 +36,6 @@ pub struct Options {
     pub node_addresses: Vec<IpAddr>,
     /// The short way to servers of this process.
     pub deliver: Deliver,
-    /// Where each virtual address can be reached from the host.
-    pub published: Arc<Published>,
 }
 
 /// Why the proxy cannot start.
@@ -52,32 +50,57 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API does not answer the first lists within their deadline.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
-    let outcome = follow(&tasks, &client, options).await;
+    let mut listeners = listeners::Listeners::new(&tasks, &options);
+    let outcome = follow(&tasks, &client, &options.table, async |services| {
+        listeners.follow(services).await;
+    })
+    .await;
     tasks.shutdown().await;
     outcome
 }
 
-async fn follow(tasks: &Tasks, client: &Client, options: Options) -> Result<(), Error> {
+/// Keeps only the table as the API says, for a kubelet whose guests look virtual addresses up in it.
+///
+/// # Errors
+/// When the API does not answer the first lists within their deadline.
+pub async fn follow_table(
+    client: Client,
+    table: Arc<ServiceTable>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let tasks = Tasks::new(shutdown);
+    let outcome = follow(&tasks, &client, &table, async |_| ()).await;
+    tasks.shutdown().await;
+    outcome
+}
+
+/// Makes a new snapshot for each change, and lets `act` act on it.
+async fn follow(
+    tasks: &Tasks,
+    client: &Client,
+    table: &ServiceTable,
+    mut act: impl AsyncFnMut(&Services),
+) -> Result<(), Error> {
     let services: Mirror<Service> = Mirror::all(tasks, client);
     let slices: Mirror<EndpointSlice> = Mirror::all(tasks, client);
-    services.synced().await?;
-    slices.synced().await?;
-
     let changed = Arc::new(Notify::new());
     let on_service = Arc::clone(&changed);
     services.on_change(move |_| on_service.notify_one());
     let on_slice = Arc::clone(&changed);
     slices.on_change(move |_| on_slice.notify_one());
-
-    let mut listeners = listeners::Listeners::new(tasks, &options);
+    services.synced().await?;
+    slices.synced().await?;
     loop {
         // Changes that arrive while a snapshot is made are all in the next one.
-        let previous = options.table.current();
-        let next = routes::compile(&services.list(), &slices.list(), &previous);
-        options.table.replace(next);
-        listeners.follow(&options.table.current()).await;
+        let next = routes::compile(&services.list(), &slices.list(), &table.current());
+        table.replace(next);
+        act(&table.current()).await;
         if tasks.token().run_until_cancelled(changed.notified()).await.is_none() {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! Listens on virtual addresses and node ports, and passes connections on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use coracle_api::services::{ServicePort, ServiceTable, Services};
 use coracle_reconcile::Tasks;
-use parking_lot::RwLock;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,26 +28,10 @@ const UNPRIVILEGED_OFFSET: u16 = 10_000;
 /// A pause after a failed `accept` (out of file descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where virtual addresses can be reached from the host.
-#[derive(Default)]
-pub struct Published {
-    addresses: RwLock<BTreeMap<SocketAddr, Listening>>,
-}
-
-/// What became of listening on one virtual address.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listening {
-    /// Connect there: the virtual address itself, or with an unprivileged port.
-    On(SocketAddr),
-    /// Nobody listens, and why. Guests reach the Service all the same.
-    Failed(String),
-}
-
-impl Published {
-    /// Where this virtual address is reached from the host, once the proxy knows it.
-    pub fn address(&self, virtual_address: SocketAddr) -> Option<Listening> {
-        self.addresses.read().get(&virtual_address).cloned()
-    }
+/// Where a virtual address listens instead when its port needs a privilege that we lack.
+pub fn unprivileged(address: SocketAddr) -> Option<SocketAddr> {
+    let port = address.port();
+    (port < PRIVILEGED).then(|| SocketAddr::new(address.ip(), port + UNPRIVILEGED_OFFSET))
 }
 
 /// The listeners of one proxy.
@@ -57,7 +40,6 @@ pub(crate) struct Listeners<'a> {
     table: Arc<ServiceTable>,
     deliver: Deliver,
     node_addresses: Vec<IpAddr>,
-    published: Arc<Published>,
     open: HashMap<Door, CancellationToken>,
 }
 
@@ -77,7 +59,6 @@ impl<'a> Listeners<'a> {
             table: Arc::clone(&options.table),
             deliver: Arc::clone(&options.deliver),
             node_addresses: options.node_addresses.clone(),
-            published: Arc::clone(&options.published),
             open: HashMap::new(),
         }
     }
@@ -92,14 +73,10 @@ impl<'a> Listeners<'a> {
                 self.node_addresses.iter().map(|ip| Door::Node(SocketAddr::new(*ip, *port)))
             }))
             .collect();
-        let published = &self.published;
         self.open.retain(|door, stop| {
             let keep = wanted.contains(door);
             if !keep {
                 stop.cancel();
-                if let Door::Virtual(address) = door {
-                    published.addresses.write().remove(address);
-                }
             }
             keep
         });
@@ -111,47 +88,40 @@ impl<'a> Listeners<'a> {
     }
 
     async fn open(&mut self, door: Door) {
-        let (bound, listening) = match listen(door).await {
-            Ok((listener, address)) => (Some(listener), Listening::On(address)),
-            Err(error) => {
-                warn!(?door, %error, "cannot listen for a service");
-                (None, Listening::Failed(error.to_string()))
-            }
-        };
-        if let Door::Virtual(address) = door {
-            self.published.addresses.write().insert(address, listening);
-        }
         let stop = self.tasks.token().child_token();
-        if let Some(listener) = bound {
-            let doorman = Doorman {
-                door,
-                table: Arc::clone(&self.table),
-                deliver: Arc::clone(&self.deliver),
-                room: Arc::new(Semaphore::new(CONNECTIONS)),
-                tasks: self.tasks.clone(),
-            };
-            let stopped = stop.clone();
-            self.tasks.spawn("service listener", async move {
-                stopped.run_until_cancelled(doorman.accept(listener)).await;
-            });
+        match listen(door).await {
+            // Guests reach the Service all the same.
+            Err(error) => warn!(?door, %error, "cannot listen for a service"),
+            Ok(listener) => {
+                let doorman = Doorman {
+                    door,
+                    table: Arc::clone(&self.table),
+                    deliver: Arc::clone(&self.deliver),
+                    room: Arc::new(Semaphore::new(CONNECTIONS)),
+                    tasks: self.tasks.clone(),
+                };
+                let stopped = stop.clone();
+                self.tasks.spawn("service listener", async move {
+                    stopped.run_until_cancelled(doorman.accept(listener)).await;
+                });
+            }
         }
         // A door that could not be opened stays in the books: it is tried again when its Service is made anew.
         self.open.insert(door, stop);
     }
 }
 
-async fn listen(door: Door) -> io::Result<(TcpListener, SocketAddr)> {
+async fn listen(door: Door) -> io::Result<TcpListener> {
     let address = match door {
         Door::Virtual(address) | Door::Node(address) => address,
     };
     match TcpListener::bind(address).await {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && address.port() < PRIVILEGED => {
-            let instead = SocketAddr::new(address.ip(), address.port() + UNPRIVILEGED_OFFSET);
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let Some(instead) = unprivileged(address) else { return Err(error) };
             info!(%address, %instead, "the port needs a privilege, listening beside it");
-            Ok((TcpListener::bind(instead).await?, instead))
+            TcpListener::bind(instead).await
         }
-        Err(error) => Err(error),
-        Ok(listener) => Ok((listener, address)),
+        outcome => outcome,
     }
 }
 

@@ -94,7 +94,11 @@ fn affinity(service: &Service) -> Option<Duration> {
     }
     let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
     let seconds = config.and_then(|config| config.timeout_seconds);
-    Some(seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(AFFINITY_DEFAULT, Duration::from_secs))
+    Some(
+        seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(AFFINITY_DEFAULT, Duration::from_secs),
+    )
 }
 
 fn is_tcp(port: &PortSpec) -> bool {
@@ -239,7 +243,10 @@ mod tests {
     #[test]
     fn a_client_with_affinity_stays_even_when_the_snapshot_changes() {
         let spec = cluster_ip(json!({ "sessionAffinity": "ClientIP" }));
-        let two = json!([endpoint("127.16.0.2", true, true, false), endpoint("127.16.0.3", true, true, false)]);
+        let two = json!([
+            endpoint("127.16.0.2", true, true, false),
+            endpoint("127.16.0.3", true, true, false)
+        ]);
         let table = table(spec.clone(), two.clone());
         let first = check(&table, 2);
         assert_eq!(first[0], first[1]);
@@ -266,7 +273,8 @@ mod tests {
 
     #[test]
     fn a_node_port_leads_where_the_virtual_address_leads() {
-        let spec = cluster_ip(json!({ "type": "NodePort", "ports": [{ "port": 80, "nodePort": 30080 }] }));
+        let spec =
+            cluster_ip(json!({ "type": "NodePort", "ports": [{ "port": 80, "nodePort": 30080 }] }));
         let table = table(spec, json!([endpoint("127.16.0.2", true, true, false)]));
         let port = table.current().by_node_port.get(&30080).cloned().expect("the node port");
         assert_eq!(port.endpoints, ["127.16.0.2:8080".parse().expect("an address")]);

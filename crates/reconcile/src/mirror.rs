@@ -154,7 +154,10 @@ where
         let state = self.shared.state.read();
         let first = ObjectKey::new(namespace, "");
         let range = state.objects.range(first..);
-        range.take_while(|(key, _)| key.namespace == namespace).map(|(_, object)| object.clone()).collect()
+        range
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// The objects whose controller (`ownerReferences[].controller`) has this uid.
@@ -251,7 +254,12 @@ where
         Ok(version)
     }
 
-    async fn watch(&self, api: &Api<K>, params: &WatchParams, version: &mut String) -> kube::Result<Watched> {
+    async fn watch(
+        &self,
+        api: &Api<K>,
+        params: &WatchParams,
+        version: &mut String,
+    ) -> kube::Result<Watched> {
         let mut events = api.watch(params, version).await?.boxed();
         while let Some(event) = events.try_next().await? {
             match event {

@@ -150,7 +150,12 @@ impl Writer {
     }
 
     fn within_budget(&mut self, occurrence: &Occurrence, now: Instant) -> bool {
-        let object = occurrence.about.uid.clone().or_else(|| occurrence.about.name.clone()).unwrap_or_default();
+        let object = occurrence
+            .about
+            .uid
+            .clone()
+            .or_else(|| occurrence.about.name.clone())
+            .unwrap_or_default();
         if self.budgets.len() >= REMEMBERED && !self.budgets.contains_key(&object) {
             // A full budget needs no memory.
             self.budgets.retain(|_, budget| budget.refilled(now) < BURST);

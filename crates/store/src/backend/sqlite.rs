@@ -1,0 +1,272 @@
+//! SQLite keeps the log in one file, through sqlx.
+//!
+//! A batch is one `INSERT` of many rows outside of any explicit transaction, so it is a transaction of its own and
+//! one trip to the thread that sqlx runs the connection on. To keep prepared statements few, the number of rows is
+//! rounded up to a power of two; rows left over are bound to nothing and filtered out.
+//!
+//! The file beside the database whose name ends in `.lock` is locked for as long as the store is open.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Row, SqlSafeStr};
+
+use super::{AppendError, Backend, BackendError, Entry, EntryKind, Loaded};
+use crate::error::OpenError;
+use crate::object::{Key, Revision};
+use crate::writer::MOST_WRITES;
+
+/// Every change of the tables, in order. What was released is never edited.
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "log", include_str!("../../../../migrations/sqlite/0001_log.sql"))];
+
+const COLUMNS: usize = 7;
+
+/// Rows of one `INSERT`: with seven columns fewer than the 32,766 values that SQLite binds at most.
+const MOST_ROWS: usize = MOST_WRITES;
+
+/// The write-ahead log is copied into the database after this many pages: larger means fewer pauses, smaller a
+/// shorter recovery after a crash.
+const CHECKPOINT_PAGES: &str = "4000";
+
+/// How long to wait for a tool that reads the file, such as a backup, at most.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// The log in an SQLite file.
+#[derive(Debug)]
+pub struct Sqlite {
+    connection: SqliteConnection,
+    /// Statements by the power of two of their rows.
+    inserts: Vec<Arc<str>>,
+    /// The last revision known to be in the log.
+    last: Revision,
+    _lock: File,
+}
+
+impl Sqlite {
+    /// Opens the file, makes it if it is missing, locks it and brings its tables up to date.
+    ///
+    /// # Errors
+    /// [`OpenError::InUse`] when somebody has it open; otherwise when it cannot be opened or migrated.
+    pub async fn open(path: &Path) -> Result<Sqlite, OpenError> {
+        let lock = lock(path)?;
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(BUSY)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .disable_statement_logging()
+            .thread_name(|_| "store-sqlite".to_owned());
+        let mut connection = options
+            .connect()
+            .await
+            .map_err(|error| OpenError::Backend(BackendError::new("open the database", error)))?;
+        migrate(&mut connection).await.map_err(OpenError::Backend)?;
+        let sizes = 0..=MOST_ROWS.ilog2();
+        let inserts = sizes.map(|power| insert_statement(1 << power).into()).collect();
+        Ok(Sqlite { connection, inserts, last: Revision::ZERO, _lock: lock })
+    }
+
+    /// Whether the log ends where it ended before a statement that failed.
+    async fn is_unchanged(&mut self) -> bool {
+        self.last_revision().await.is_ok_and(|last| last == self.last)
+    }
+
+    async fn last_revision(&mut self) -> Result<Revision, sqlx::Error> {
+        let query = "SELECT max(coalesce((SELECT max(revision) FROM log), 0), (SELECT revision FROM compaction))";
+        let last: i64 = sqlx::query_scalar(query).fetch_one(&mut self.connection).await?;
+        Ok(Revision::new(last.cast_unsigned()))
+    }
+
+    async fn insert(&mut self, rows: &[Entry]) -> Result<(), sqlx::Error> {
+        let power = rows.len().next_power_of_two().ilog2() as usize;
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(rows.len() * COLUMNS, 0);
+        for row in rows {
+            bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
+        }
+        let statement = AssertSqlSafe(self.inserts[power].clone());
+        sqlx::query_with(statement, arguments).execute(&mut self.connection).await?;
+        Ok(())
+    }
+}
+
+impl Backend for Sqlite {
+    async fn load(&mut self) -> Result<Loaded, BackendError> {
+        let failed = |error: sqlx::Error| BackendError::new("read the bounds of the log", error);
+        let compacted: i64 = sqlx::query_scalar("SELECT revision FROM compaction")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(failed)?;
+        self.last = self.last_revision().await.map_err(failed)?;
+        Ok(Loaded { compacted: Revision::new(compacted.cast_unsigned()), last: self.last })
+    }
+
+    async fn read(&mut self, after: Revision, limit: usize) -> Result<Vec<Entry>, BackendError> {
+        let query = "SELECT revision, kind, resource, namespace, name, created_revision, bytes FROM log \
+                     WHERE revision > ?1 ORDER BY revision LIMIT ?2";
+        let rows = sqlx::query(query)
+            .bind(after.get().cast_signed())
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut self.connection)
+            .await;
+        let entries = rows.and_then(|rows| rows.iter().map(entry).collect());
+        entries.map_err(|error: sqlx::Error| BackendError::new("read the log", error))
+    }
+
+    async fn append(&mut self, batch: &[Entry]) -> Result<(), AppendError> {
+        let Some(last) = batch.last() else {
+            return Ok(());
+        };
+        assert!(batch.len() <= MOST_ROWS, "the writer keeps batches below what a statement takes");
+        match self.insert(batch).await {
+            Ok(()) => {
+                self.last = last.revision;
+                Ok(())
+            }
+            Err(error) => {
+                // A full disk and a busy database are known to leave nothing behind. Of anything else, above all of a
+                // failed sync, only the next recovery could tell.
+                let is_refusal = is_refusal(&error);
+                let error = BackendError::new("append to the log", error);
+                match is_refusal && self.is_unchanged().await {
+                    true => Err(AppendError::Refused(error)),
+                    false => Err(AppendError::Unknown(error)),
+                }
+            }
+        }
+    }
+
+    async fn compact(
+        &mut self,
+        before: Revision,
+        superseded: &[Revision],
+    ) -> Result<(), BackendError> {
+        let failed = |error: sqlx::Error| BackendError::new("compact the log", error);
+        let numbers: Vec<u64> = superseded.iter().map(|revision| revision.get()).collect();
+        let numbers = serde_json::to_string(&numbers)
+            .map_err(|error| BackendError::new("compact the log", error))?;
+        let mut transaction = self.connection.begin().await.map_err(failed)?;
+        sqlx::query("UPDATE compaction SET revision = ?1 WHERE revision < ?1")
+            .bind(before.get().cast_signed())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        sqlx::query("DELETE FROM log WHERE revision IN (SELECT value FROM json_each(?1))")
+            .bind(numbers)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        transaction.commit().await.map_err(failed)
+    }
+
+    async fn close(self) -> Result<(), BackendError> {
+        self.connection
+            .close()
+            .await
+            .map_err(|error| BackendError::new("close the database", error))
+    }
+}
+
+/// Takes the lock that says that the store is open.
+fn lock(path: &Path) -> Result<File, OpenError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::Io { path, source }
+    };
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        std::fs::create_dir_all(directory).map_err(failed(directory))?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let lock_path = PathBuf::from(name);
+    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
+    let lock = lock.map_err(failed(&lock_path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io { path: lock_path, source }),
+    }
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), BackendError> {
+    let migrations = MIGRATIONS.map(|(version, description, sql)| {
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
+    });
+    let migrator = Migrator::with_migrations(migrations.into());
+    migrator
+        .run_direct(None, connection, false)
+        .await
+        .map_err(|error| BackendError::new("bring the tables up to date", error))
+}
+
+/// An `INSERT` of up to this many rows; a row whose revision is bound to nothing is left out.
+fn insert_statement(rows: usize) -> String {
+    let row = "(?, ?, ?, ?, ?, ?, ?)";
+    let columns = "revision, kind, resource, namespace, name, created_revision, bytes";
+    if rows == 1 {
+        return format!("INSERT INTO log ({columns}) VALUES {row}");
+    }
+    let rows = vec![row; rows].join(", ");
+    format!("INSERT INTO log ({columns}) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL")
+}
+
+fn bind(arguments: &mut SqliteArguments, row: &Entry) -> Result<(), sqlx::error::BoxDynError> {
+    arguments.add(row.revision.get().cast_signed())?;
+    arguments.add(match row.kind {
+        EntryKind::Create => 0,
+        EntryKind::Update => 1,
+        EntryKind::Delete => 2,
+    })?;
+    arguments.add(row.key.resource.clone())?;
+    arguments.add(row.key.namespace.clone())?;
+    arguments.add(row.key.name.clone())?;
+    arguments.add(row.created_revision.get().cast_signed())?;
+    arguments.add(&*row.bytes)
+}
+
+fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
+    let revision = |column: usize| {
+        row.try_get(column).map(|number: i64| Revision::new(number.cast_unsigned()))
+    };
+    let text = |column: usize| row.try_get(column).map(|text: &str| Arc::<str>::from(text));
+    Ok(Entry {
+        revision: revision(0)?,
+        kind: match row.try_get(1)? {
+            0 => EntryKind::Create,
+            1 => EntryKind::Update,
+            2 => EntryKind::Delete,
+            other => {
+                return Err(sqlx::Error::Decode(format!("{other} is no kind of write").into()));
+            }
+        },
+        key: Key { resource: text(2)?, namespace: text(3)?, name: text(4)? },
+        created_revision: revision(5)?,
+        bytes: Bytes::copy_from_slice(row.try_get(6)?),
+    })
+}
+
+/// Whether SQLite says that it did not even start to commit.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    const BUSY: i32 = 5;
+    const FULL: i32 = 13;
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
+    // The low byte is the primary code of an extended one.
+    code.is_some_and(|code| matches!(code & 0xff, BUSY | FULL))
+}
