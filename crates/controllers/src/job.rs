@@ -112,10 +112,11 @@ impl Controller {
 
     async fn act(&self, job: &Job, decision: &Decision) -> Result<(), Unfinished> {
         // The status that names these pods is stored: from here on the finalizer is not needed.
-        at_once(&decision.counted, |pod| self.remove_finalizer(pod)).await?;
+        self.release(&decision.counted).await?;
         // A pod that we stop ourselves has neither succeeded nor failed: it goes uncounted.
-        at_once(&decision.delete, |pod| self.remove_finalizer(pod)).await?;
-        let deleted = at_once(&decision.delete, |pod| self.pods.delete(job, pod)).await;
+        self.release(&decision.delete).await?;
+        let stop = |pod: Arc<Pod>| async move { self.pods.delete(job, &pod).await };
+        let deleted = at_once(decision.delete.iter().cloned(), stop).await;
         deleted.attempting(|| format!("delete pods of job {}", ObjectKey::of(job)))?;
         let Some(template) = job.spec.as_ref().map(|spec| &spec.template) else { return Ok(()) };
         let create = &decision.create;
@@ -131,7 +132,16 @@ impl Controller {
         created.attempting(|| format!("create pods of job {}", ObjectKey::of(job)))
     }
 
+    async fn release(&self, pods: &[Arc<Pod>]) -> Result<(), Unfinished> {
+        let release = |pod: Arc<Pod>| async move { self.remove_finalizer(&pod).await };
+        at_once(pods.iter().cloned(), release).await
+    }
+
+    /// A pod without the finalizer needs no write.
     async fn remove_finalizer(&self, pod: &Arc<Pod>) -> Result<(), Unfinished> {
+        if !bears_finalizer(pod) {
+            return Ok(());
+        }
         let key = ObjectKey::of(pod.as_ref());
         let kept: Vec<&String> = finalizers(pod).filter(|name| *name != FINALIZER).collect();
         let patch = json!({ "metadata": {
@@ -155,7 +165,7 @@ impl Controller {
             bears_finalizer(pod) && controller_key::<Job>(&pod.metadata).as_ref() == Some(key)
         });
         let held: Vec<Arc<Pod>> = held.collect();
-        at_once(&held, |pod| self.remove_finalizer(pod)).await
+        self.release(&held).await
     }
 
     async fn write_status(&self, job: &Job, status: &JobStatus) -> Result<(), Unfinished> {
