@@ -75,7 +75,8 @@ impl History {
         let Some(last) = events.last().map(|event| event.revision) else {
             return;
         };
-        if self.marks.back().is_none_or(|(marked, _)| now >= *marked + limits.history_age / ROUNDS) {
+        if self.marks.back().is_none_or(|(marked, _)| now >= *marked + limits.history_age / ROUNDS)
+        {
             self.marks.push_back((now, last));
         }
         // The slack makes it run now and then, and not with each write.
@@ -112,7 +113,9 @@ impl History {
 
     /// The next step, if one is due.
     pub(crate) fn slice(&mut self, now: Instant, limits: &Limits) -> Option<Slice> {
-        while let Some((_, revision)) = self.marks.pop_front_if(|(marked, _)| *marked + limits.history_age <= now) {
+        while let Some((_, revision)) =
+            self.marks.pop_front_if(|(marked, _)| *marked + limits.history_age <= now)
+        {
             self.target = self.target.max(revision);
         }
         if self.is_settled() || self.put_off_until.is_some_and(|until| now < until) {
@@ -136,6 +139,7 @@ impl History {
 
     /// Whether nothing is left to do before time passes.
     pub(crate) fn is_settled(&self) -> bool {
-        self.target == self.compacted && self.garbage.front().is_none_or(|garbage| garbage.by > self.target)
+        self.target == self.compacted
+            && self.garbage.front().is_none_or(|garbage| garbage.by > self.target)
     }
 }

@@ -26,7 +26,9 @@ mod writer;
 pub use backend::sqlite::Sqlite;
 pub use backend::{AppendError, Backend, BackendError, Entry, EntryKind, Loaded};
 pub use error::{Gone, OpenError, WriteError};
-pub use object::{Attributes, Change, Event, Key, Listing, Object, ParseRevisionError, Range, Revision, Value};
+pub use object::{
+    Attributes, Change, Event, Key, Listing, Object, ParseRevisionError, Range, Revision, Value,
+};
 pub use options::{Endpoint, Limits, Options};
 pub use store::Store;
 pub use watch::Watch;

@@ -30,7 +30,10 @@ pub(crate) async fn load<B: Backend>(
         for entry in page {
             let expected = last.max(bounds.compacted).next();
             if entry.revision > bounds.compacted && entry.revision != expected {
-                return Err(damaged(entry.revision, format!("revision {expected} is missing before it")));
+                return Err(damaged(
+                    entry.revision,
+                    format!("revision {expected} is missing before it"),
+                ));
             }
             last = entry.revision;
             let attributes = attributes(&entry.key, &entry.bytes);
@@ -81,7 +84,9 @@ fn replay(entry: Entry, attributes: Attributes, mirror: &Mirror) -> Result<Event
         (EntryKind::Create, None) => Change::Put { object, previous: None },
         (EntryKind::Update, Some(previous)) => Change::Put { object, previous: Some(previous) },
         (EntryKind::Delete, Some(previous)) => Change::Delete { object, previous },
-        (EntryKind::Create, Some(_)) => return Err(damaged(revision, format!("{} is created twice", object.key))),
+        (EntryKind::Create, Some(_)) => {
+            return Err(damaged(revision, format!("{} is created twice", object.key)));
+        }
         (EntryKind::Update | EntryKind::Delete, None) => {
             return Err(damaged(revision, format!("{} does not exist", object.key)));
         }

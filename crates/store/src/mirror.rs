@@ -167,7 +167,11 @@ impl Mirror {
     }
 
     /// A position after this revision, and what rings when there is more.
-    pub(crate) fn watch(&self, range: &Range, after: Revision) -> Result<(Cursor, Arc<Notify>), Gone> {
+    pub(crate) fn watch(
+        &self,
+        range: &Range,
+        after: Revision,
+    ) -> Result<(Cursor, Arc<Notify>), Gone> {
         let mut state = self.state.write();
         state.table(&range.resource);
         let state = &*state;
@@ -179,11 +183,18 @@ impl Mirror {
     }
 
     /// The next event of the range; moves the cursor past it and past what is not in the range.
-    pub(crate) fn advance(&self, range: &Range, cursor: &mut Cursor) -> Result<Option<Arc<Event>>, Gone> {
+    pub(crate) fn advance(
+        &self,
+        range: &Range,
+        cursor: &mut Cursor,
+    ) -> Result<Option<Arc<Event>>, Gone> {
         let state = self.state.read();
         let ring = &state.tables[&range.resource].ring;
         let Some(from) = cursor.position.checked_sub(ring.start) else {
-            return Err(Gone::Compacted { requested: cursor.seen, oldest: ring.floor.max(state.compacted) });
+            return Err(Gone::Compacted {
+                requested: cursor.seen,
+                oldest: ring.floor.max(state.compacted),
+            });
         };
         let from = usize::try_from(from).expect("a position in memory fits a usize");
         let unseen = ring.events.range(from..);
@@ -263,16 +274,26 @@ impl Table {
                 Some((place, name)) if &**namespace == place => Some(Bound::Excluded(name)),
                 Some(_) | None => Some(Bound::Unbounded),
             };
-            from.into_iter().flat_map(|from| names.range::<str, _>((from, Bound::Unbounded))).map(|(_, object)| object)
+            from.into_iter()
+                .flat_map(|from| names.range::<str, _>((from, Bound::Unbounded)))
+                .map(|(_, object)| object)
         })
     }
 }
 
 impl Ring {
-    fn push(&mut self, event: Arc<Event>, most_events: usize, most_bytes: usize, dropped: &mut Vec<Arc<Event>>) {
+    fn push(
+        &mut self,
+        event: Arc<Event>,
+        most_events: usize,
+        most_bytes: usize,
+        dropped: &mut Vec<Arc<Event>>,
+    ) {
         self.past_bytes += past_bytes(&event);
         self.events.push_back(event);
-        while self.events.len() > most_events || (self.past_bytes > most_bytes && self.events.len() > 1) {
+        while self.events.len() > most_events
+            || (self.past_bytes > most_bytes && self.events.len() > 1)
+        {
             dropped.extend(self.pop());
         }
     }
@@ -307,7 +328,9 @@ impl Ring {
 /// Bytes that this event keeps alive and the current table does not.
 fn past_bytes(event: &Event) -> usize {
     match &event.change {
-        Change::Put { previous, .. } => previous.as_ref().map_or(0, |previous| previous.bytes.len()),
+        Change::Put { previous, .. } => {
+            previous.as_ref().map_or(0, |previous| previous.bytes.len())
+        }
         Change::Delete { object, previous } => object.bytes.len() + previous.bytes.len(),
     }
 }

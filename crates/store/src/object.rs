@@ -19,7 +19,11 @@ pub struct Key {
 
 impl Key {
     /// Makes a key of its three parts.
-    pub fn new(resource: impl Into<Arc<str>>, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Key {
+    pub fn new(
+        resource: impl Into<Arc<str>>,
+        namespace: impl Into<Arc<str>>,
+        name: impl Into<Arc<str>>,
+    ) -> Key {
         Key { resource: resource.into(), namespace: namespace.into(), name: name.into() }
     }
 }
@@ -81,7 +85,8 @@ impl FromStr for Revision {
 
     /// Accepts decimal digits only: no sign, no space.
     fn from_str(text: &str) -> Result<Revision, ParseRevisionError> {
-        let number = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+        let number =
+            text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
         number.map(Revision).ok_or_else(|| ParseRevisionError { text: text.to_owned() })
     }
 }

@@ -61,7 +61,12 @@ impl Store {
     ///
     /// # Errors
     /// [`WriteError::Conflict`] when it is not, and when it cannot be made durable.
-    pub async fn update(&self, key: Key, expected: Revision, value: Value) -> Result<Arc<Object>, WriteError> {
+    pub async fn update(
+        &self,
+        key: Key,
+        expected: Revision,
+        value: Value,
+    ) -> Result<Arc<Object>, WriteError> {
         self.write(Intent::Update { expected }, key, value).await
     }
 
@@ -70,7 +75,12 @@ impl Store {
     ///
     /// # Errors
     /// [`WriteError::Conflict`] when it is not, and when it cannot be made durable.
-    pub async fn delete(&self, key: Key, expected: Revision, last: Value) -> Result<Arc<Object>, WriteError> {
+    pub async fn delete(
+        &self,
+        key: Key,
+        expected: Revision,
+        last: Value,
+    ) -> Result<Arc<Object>, WriteError> {
         self.write(Intent::Delete { expected }, key, last).await
     }
 
@@ -119,7 +129,10 @@ impl Store {
     /// When the database refuses, or the store is closed.
     pub async fn compact(&self, before: Revision) -> Result<(), WriteError> {
         let (done, outcome) = oneshot::channel();
-        self.commands.send(Command::Compact { before, done }).await.map_err(|_| WriteError::Closed)?;
+        self.commands
+            .send(Command::Compact { before, done })
+            .await
+            .map_err(|_| WriteError::Closed)?;
         outcome.await.map_err(|_| WriteError::Closed)?
     }
 
@@ -133,7 +146,12 @@ impl Store {
         self.commands.closed().await;
     }
 
-    async fn write(&self, intent: Intent, key: Key, value: Value) -> Result<Arc<Object>, WriteError> {
+    async fn write(
+        &self,
+        intent: Intent,
+        key: Key,
+        value: Value,
+    ) -> Result<Arc<Object>, WriteError> {
         if value.revision_at > value.bytes.len() {
             return Err(WriteError::Misplaced);
         }

@@ -153,7 +153,11 @@ impl<B: Backend> Writer<B> {
     }
 
     /// Waits for commands, or for a compaction that is due.
-    async fn next_commands(&mut self, inbox: &mut mpsc::Receiver<Command>, commands: &mut Vec<Command>) -> Woken {
+    async fn next_commands(
+        &mut self,
+        inbox: &mut mpsc::Receiver<Command>,
+        commands: &mut Vec<Command>,
+    ) -> Woken {
         let received = inbox.recv_many(commands, self.limits.batch_writes);
         let received = match self.history.due(&self.limits) {
             Due::Never => received.await,
@@ -186,7 +190,12 @@ impl<B: Backend> Writer<B> {
             Some(pending) => pending.clone(),
             None => self.mirror.get(&key),
         };
-        let revision = self.batch.events.last().map_or_else(|| self.mirror.revision(), |event| event.revision).next();
+        let revision = self
+            .batch
+            .events
+            .last()
+            .map_or_else(|| self.mirror.revision(), |event| event.revision)
+            .next();
         let (kind, change) = match (intent, current) {
             (Intent::Create, None) => {
                 let object = place(key, value, revision, revision);
@@ -201,7 +210,9 @@ impl<B: Backend> Writer<B> {
                 let object = place(key, value, revision, current.created_revision);
                 (EntryKind::Delete, Change::Delete { object, previous: current })
             }
-            (Intent::Update { .. } | Intent::Delete { .. }, current) => return Err(WriteError::Conflict { current }),
+            (Intent::Update { .. } | Intent::Delete { .. }, current) => {
+                return Err(WriteError::Conflict { current });
+            }
         };
         let event = Event { revision, change };
         let object = event.object().clone();
@@ -307,5 +318,11 @@ fn place(key: Key, value: Value, revision: Revision, created_revision: Revision)
     bytes.extend_from_slice(before);
     bytes.extend_from_slice(digits.as_bytes());
     bytes.extend_from_slice(after);
-    Arc::new(Object { key, revision, created_revision, bytes: Bytes::from(bytes), attributes: value.attributes })
+    Arc::new(Object {
+        key,
+        revision,
+        created_revision,
+        bytes: Bytes::from(bytes),
+        attributes: value.attributes,
+    })
 }

@@ -1,7 +1,11 @@
 //! `PersistentVolumeClaim`, and the templates of claims in other kinds.
 
+use coracle_api::names;
+use coracle_api::quantity::Quantity;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::rules::checks::{label_selector, one_of};
 use crate::rules::generic::{keep_status, start_status};
 use crate::rules::json::{Read, default, default_zero, object, set};
 use crate::rules::{Rules, generic};
@@ -20,6 +24,8 @@ pub static RULES: Rules = Rules {
         join_data_sources(object(new, "spec"));
     },
     prepare_status_update: generic::take_status,
+    validate: |claim, errors| validate_spec(&claim["spec"], &Path::new("spec"), errors),
+    validate_update,
     ..Rules::GENERIC
 };
 
@@ -43,5 +49,63 @@ fn join_data_sources(spec: &mut Value) {
         set(spec, "dataSourceRef", source);
     } else if reference.is_set() && !source.is_set() && reference["namespace"].text().is_empty() {
         set(spec, "dataSource", reference);
+    }
+}
+
+/// Checks a claim's spec, wherever the claim stands.
+pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    access_modes(&spec["accessModes"], &path.child("accessModes"), errors);
+    label_selector(&spec["selector"], &path.child("selector"), errors);
+    let at = path.child("resources").key("storage");
+    match Quantity::from_value(&spec["resources"]["requests"]["storage"]) {
+        Err(_) => errors.required(at, ""),
+        Ok(size) if size <= Quantity::ZERO => errors.invalid(at, size.to_string(), "must be greater than zero"),
+        Ok(_) => (),
+    }
+    let class = spec["storageClassName"].text();
+    if !class.is_empty() {
+        errors.invalid_each(path.child("storageClassName"), class, names::dns_subdomain(class));
+    }
+    one_of(&spec["volumeMode"], &["Block", "Filesystem"], path.child("volumeMode"), errors);
+}
+
+/// Checks in which ways a volume may be mounted.
+pub fn access_modes(modes: &Value, path: &Path, errors: &mut FieldErrors) {
+    let supported = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+    if modes.size() == 0 {
+        errors.required(path, "at least 1 access mode is required");
+    }
+    for mode in modes.items() {
+        one_of(mode, &supported, path, errors);
+    }
+    if modes.size() > 1 && modes.items().iter().any(|mode| mode == "ReadWriteOncePod") {
+        errors.forbidden(path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let mut munged = new["spec"].clone();
+    let (wanted, before) = (&new["spec"]["resources"]["requests"]["storage"], &old["spec"]["resources"]["requests"]["storage"]);
+    if new["status"]["phase"] == "Bound" || old["status"]["phase"] == "Bound" {
+        generic::carry(&mut munged, &old["spec"], "resources");
+        generic::carry(&mut munged, &old["spec"], "volumeAttributesClassName");
+    }
+    // The binder names the volume, and admission may name a class where none was.
+    for field in ["volumeName", "storageClassName"] {
+        if old["spec"][field].text().is_empty() {
+            generic::carry(&mut munged, &old["spec"], field);
+        }
+    }
+    if !generic::same(&munged, &old["spec"]) {
+        let detail = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+        errors.forbidden("spec", detail);
+        return;
+    }
+    let sizes = (Quantity::from_value(wanted), Quantity::from_value(before), Quantity::from_value(&old["status"]["capacity"]["storage"]));
+    if let (Ok(wanted), Ok(before), Ok(actual)) = sizes
+        && wanted < before
+        && wanted < actual
+    {
+        errors.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
     }
 }

@@ -1,9 +1,11 @@
 //! `DaemonSet`.
 
-use serde_json::json;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::{Value, json};
 
+use crate::rules::checks::{is_nothing, not_negative};
 use crate::rules::json::{Read, default, default_zero, object};
-use crate::rules::{Rules, generic, pod};
+use crate::rules::{Rules, generic, pod, workload};
 
 pub static RULES: Rules = Rules {
     default: |set| {
@@ -27,5 +29,30 @@ pub static RULES: Rules = Rules {
         generic::keep_status(new, old);
         pod::prepare_template(&mut new["spec"]);
     },
+    validate: |set, errors| {
+        let (spec, path) = (&set["spec"], Path::new("spec"));
+        workload::selector_and_template(spec, "DaemonSet", &path, errors);
+        not_negative(&spec["minReadySeconds"], path.child("minReadySeconds"), errors);
+        strategy(&spec["updateStrategy"], &path.child("updateStrategy"), errors);
+        not_negative(&spec["revisionHistoryLimit"], path.child("revisionHistoryLimit"), errors);
+    },
+    validate_update: workload::same_selector,
     ..Rules::GENERIC
 };
+
+fn strategy(strategy: &Value, path: &Path, errors: &mut FieldErrors) {
+    let rolling = &strategy["rollingUpdate"];
+    let at = path.child("rollingUpdate");
+    match strategy["type"].text() {
+        "OnDelete" => (),
+        "RollingUpdate" if !rolling.is_set() => errors.required(at, ""),
+        "RollingUpdate" => {
+            workload::rolling_update(rolling, "cannot be 0 when maxSurge is 0", &at, errors);
+            if !is_nothing(&rolling["maxUnavailable"]) && !is_nothing(&rolling["maxSurge"]) {
+                let detail = "may not be set when maxUnavailable is non-zero";
+                errors.invalid(at.child("maxSurge"), rolling["maxSurge"].clone(), detail);
+            }
+        }
+        other => errors.not_supported(path, other, &["OnDelete", "RollingUpdate"]),
+    }
+}

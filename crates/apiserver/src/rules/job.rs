@@ -1,9 +1,13 @@
 //! `Job`.
 
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::rules::checks::{NEGATIVE, immutable, label_selector, not_negative, one_of, required_one_of};
+use crate::rules::generic::{carry, same};
 use crate::rules::json::{Read, default, each, object, set, with};
-use crate::rules::{Rules, generic, pod};
+use crate::rules::{Rules, generic, pod, workload};
 
 /// Upstream's label of the Job that a pod belongs to.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -13,6 +17,9 @@ const LEGACY_JOB_NAME: &str = "job-name";
 /// How many failures a Job with limits for each index takes in all: no limit.
 const NO_LIMIT: i64 = i32::MAX as i64;
 const DEFAULT_BACKOFF_LIMIT: i64 = 6;
+/// More indexes than this at once, and their bookkeeping would not fit an object.
+const MAX_INDEXED_PARALLELISM: i64 = 100_000;
+const MAX_INDEXED_COMPLETIONS: i64 = 1_000_000_000;
 
 pub static RULES: Rules = Rules {
     default: default_job,
@@ -26,6 +33,8 @@ pub static RULES: Rules = Rules {
         pod::prepare_template(&mut new["spec"]);
     },
     fields: |job| vec![("status.successful", job["status"]["succeeded"].int().to_string())],
+    validate,
+    validate_update,
     ..Rules::GENERIC
 };
 
@@ -72,4 +81,184 @@ fn own_pods_by_label(job: &mut Value) {
     }
     let selector = object(object(spec, "selector"), "matchLabels");
     default(selector, CONTROLLER_UID, uid);
+}
+
+fn validate(job: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&job["spec"], Path::new("spec"));
+    generated_selector(job, errors);
+    if spec["selector"].is_set() {
+        label_selector(&spec["selector"], &path.child("selector"), errors);
+    } else {
+        errors.required(path.child("selector"), "");
+    }
+    if let Ok(selector) = LabelSelector::from_value(Some(&spec["selector"])) {
+        workload::matches_template(&selector, spec["selector"].is_set(), spec, &path, errors);
+    }
+    validate_spec(spec, &path, errors);
+}
+
+/// Checks a Job's spec, in a `CronJob`'s template as well.
+pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    for field in [
+        "parallelism",
+        "completions",
+        "activeDeadlineSeconds",
+        "backoffLimit",
+        "ttlSecondsAfterFinished",
+        "backoffLimitPerIndex",
+        "maxFailedIndexes",
+    ] {
+        not_negative(&spec[field], path.child(field), errors);
+    }
+    completion(spec, path, errors);
+    one_of(&spec["podReplacementPolicy"], &["Failed", "TerminatingOrFailed"], path.child("podReplacementPolicy"), errors);
+    failure_policy(&spec["podFailurePolicy"], &path.child("podFailurePolicy"), errors);
+    let template = path.child("template");
+    pod::spec::validate_template(&spec["template"], &template, errors);
+    let policy = spec["template"]["spec"]["restartPolicy"].text();
+    let at = template.child("spec").child("restartPolicy");
+    if !matches!(policy, "OnFailure" | "Never") {
+        errors.required(at, "valid values: \"OnFailure\", \"Never\"");
+    } else if spec["podFailurePolicy"].is_set() && policy != "Never" {
+        errors.invalid(at, policy, "only \"Never\" is supported when podFailurePolicy is specified");
+    }
+}
+
+fn completion(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let mode = spec["completionMode"].text();
+    one_of(&spec["completionMode"], &["Indexed", "NonIndexed"], path.child("completionMode"), errors);
+    if mode == "Indexed" {
+        let (completions, parallelism) = (&spec["completions"], &spec["parallelism"]);
+        if !completions.is_set() {
+            errors.required(path.child("completions"), "when completion mode is Indexed");
+        }
+        for (field, value, max) in
+            [("parallelism", parallelism, MAX_INDEXED_PARALLELISM), ("completions", completions, MAX_INDEXED_COMPLETIONS)]
+        {
+            if value.int() > max {
+                let detail = format!("must be less than or equal to {max} when completion mode is Indexed");
+                errors.invalid(path.child(field), value.clone(), detail);
+            }
+        }
+        return;
+    }
+    if spec["backoffLimitPerIndex"].is_set() {
+        let limit = spec["backoffLimitPerIndex"].clone();
+        errors.invalid(path.child("backoffLimitPerIndex"), limit, "requires indexed completion mode");
+    }
+    if spec["successPolicy"].is_set() {
+        let policy = spec["successPolicy"].clone();
+        errors.invalid(path.child("successPolicy"), policy, "requires indexed completion mode");
+    }
+    if spec["maxFailedIndexes"].is_set() && !spec["backoffLimitPerIndex"].is_set() {
+        errors.required(path.child("backoffLimitPerIndex"), "when maxFailedIndexes is specified");
+    }
+}
+
+fn failure_policy(policy: &Value, path: &Path, errors: &mut FieldErrors) {
+    /// As upstream: rules are tried one after another for every failed pod.
+    const MAX_RULES: usize = 20;
+    if policy["rules"].size() > MAX_RULES {
+        errors.too_many(path.child("rules"), policy["rules"].size(), MAX_RULES);
+    }
+    for (index, rule) in policy["rules"].items().iter().enumerate() {
+        let at = path.child("rules").index(index);
+        let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
+        required_one_of(&rule["action"], &actions, at.child("action"), errors);
+        let (codes, conditions) = (&rule["onExitCodes"], &rule["onPodConditions"]);
+        if codes.is_set() && conditions.size() > 0 {
+            errors.invalid(&at, "", "specifying both OnExitCodes and OnPodConditions is not supported");
+        } else if !codes.is_set() && conditions.size() == 0 {
+            errors.invalid(&at, "", "specifying one of OnExitCodes and OnPodConditions is required");
+        }
+        if codes.is_set() {
+            let at = at.child("onExitCodes");
+            required_one_of(&codes["operator"], &["In", "NotIn"], at.child("operator"), errors);
+            if codes["values"].size() == 0 {
+                errors.invalid(at.child("values"), codes["values"].clone(), "at least one value is required");
+            }
+            for (index, code) in codes["values"].items().iter().enumerate() {
+                if code.int() < 0 {
+                    errors.invalid(at.child("values").index(index), code.clone(), NEGATIVE);
+                }
+                if codes["operator"] == "In" && code.int() == 0 {
+                    errors.invalid(at.child("values").index(index), 0, "must not be 0 for the In operator");
+                }
+            }
+        }
+    }
+}
+
+/// A selector that the server made must be the one it would make.
+fn generated_selector(job: &Value, errors: &mut FieldErrors) {
+    let spec = &job["spec"];
+    if spec["manualSelector"].flag() || !spec["selector"].is_set() {
+        return;
+    }
+    let uid = job["metadata"]["uid"].text();
+    if uid.is_empty() {
+        errors.required("metadata.uid", "");
+    }
+    let labels = &spec["template"]["metadata"]["labels"];
+    let path = Path::from("spec.template.metadata.labels");
+    for (label, want) in [
+        (LEGACY_CONTROLLER_UID, uid),
+        (LEGACY_JOB_NAME, job["metadata"]["name"].text()),
+        (CONTROLLER_UID, uid),
+        (JOB_NAME, job["metadata"]["name"].text()),
+    ] {
+        match labels.get(label).map(Read::text) {
+            None => errors.required(path.key(label), format!("must be '{want}'")),
+            Some(got) if got != want => errors.invalid(path.key(label), got, format!("must be '{want}'")),
+            Some(_) => (),
+        }
+    }
+    let selector = LabelSelector::from_value(Some(&spec["selector"]));
+    if !selector.is_ok_and(|selector| selector.matches_labels(Some(labels))) {
+        errors.invalid("spec.selector", spec["selector"].clone(), "`selector` not auto-generated");
+    }
+}
+
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let suspended = old["spec"]["suspend"].flag() && !old["status"]["startTime"].is_set();
+    let (new, old, path) = (&new["spec"], &old["spec"], Path::new("spec"));
+    completions_update(new, old, &path.child("completions"), errors);
+    immutable(&new["selector"], &old["selector"], path.child("selector"), errors);
+    let mut template = new["template"].clone();
+    if suspended {
+        scheduling_of_suspended(&mut template, &old["template"]);
+    }
+    if !same(&template, &old["template"]) {
+        errors.invalid(path.child("template"), new["template"].clone(), "field is immutable");
+    }
+    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+        immutable(&new[field], &old[field], path.child(field), errors);
+    }
+}
+
+/// The number of indexes may change only along with how many run at once.
+fn completions_update(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) {
+    let (completions, before) = (&new["completions"], &old["completions"]);
+    if completions == before {
+        return;
+    }
+    if old["completionMode"] != "Indexed" || !completions.is_set() || !before.is_set() {
+        immutable(completions, before, path, errors);
+    } else if completions != &new["parallelism"] {
+        errors.invalid(path, completions.clone(), "can only be modified in tandem with spec.parallelism");
+    }
+}
+
+/// Where its pods may run can be changed until a suspended Job starts.
+fn scheduling_of_suspended(template: &mut Value, old: &Value) {
+    for field in ["labels", "annotations"] {
+        if let Some(metadata) = template.get_mut("metadata") {
+            carry(metadata, &old["metadata"], field);
+        }
+    }
+    if let Some(spec) = template.get_mut("spec") {
+        for field in ["affinity", "nodeSelector", "tolerations", "schedulingGates"] {
+            carry(spec, &old["spec"], field);
+        }
+    }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 mod autoscaler;
 mod certificate;
+mod checks;
 mod claim;
 mod config;
 mod cronjob;
@@ -23,6 +24,7 @@ mod generic;
 mod job;
 pub(crate) mod json;
 mod limitrange;
+pub mod metadata;
 mod namespace;
 mod networking;
 mod node;
@@ -32,11 +34,13 @@ mod quantities;
 mod rbac;
 mod replicaset;
 mod replicationcontroller;
+mod schedule;
 mod service;
 mod statefulset;
 mod storage;
 mod volume;
 mod webhook;
+mod workload;
 
 /// The rules of one kind. Every function sees the whole object, decoded and with known fields only.
 pub struct Rules {
@@ -48,8 +52,10 @@ pub struct Rules {
     pub prepare_update: fn(new: &mut Value, old: &Value),
     /// Takes over from the old state what an update of `status` may not change: all but status.
     pub prepare_status_update: fn(new: &mut Value, old: &Value),
-    /// Checks a new object, metadata apart.
+    /// Checks an object, new or changed, metadata apart.
     pub validate: fn(&Value, &mut FieldErrors),
+    /// Checks what only a new object must obey; `validate` runs as well.
+    pub validate_create: fn(&Value, &mut FieldErrors),
     /// Checks a new state against the old one: immutable fields and transitions; `validate` runs as well.
     pub validate_update: fn(new: &Value, old: &Value, &mut FieldErrors),
     /// Checks a write of `status`.
@@ -66,6 +72,7 @@ impl Rules {
         prepare_update: generic::keep_status,
         prepare_status_update: generic::take_status,
         validate: |_, _| (),
+        validate_create: |_, _| (),
         validate_update: |_, _, _| (),
         validate_status_update: |_, _, _| (),
         fields: |_| Vec::new(),

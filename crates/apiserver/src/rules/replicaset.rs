@@ -1,9 +1,11 @@
 //! `ReplicaSet`.
 
+use coracle_api::status::Path;
 use serde_json::json;
 
+use crate::rules::checks::not_negative;
 use crate::rules::json::{Read, default, object};
-use crate::rules::{Rules, generic, pod};
+use crate::rules::{Rules, generic, pod, workload};
 
 pub static RULES: Rules = Rules {
     default: |set| {
@@ -20,5 +22,12 @@ pub static RULES: Rules = Rules {
         pod::prepare_template(&mut new["spec"]);
     },
     fields: |set| vec![("status.replicas", set["status"]["replicas"].int().to_string())],
+    validate: |set, errors| {
+        let (spec, path) = (&set["spec"], Path::new("spec"));
+        not_negative(&spec["replicas"], path.child("replicas"), errors);
+        not_negative(&spec["minReadySeconds"], path.child("minReadySeconds"), errors);
+        workload::selector_and_template(spec, "ReplicaSet", &path, errors);
+    },
+    validate_update: workload::same_selector,
     ..Rules::GENERIC
 };

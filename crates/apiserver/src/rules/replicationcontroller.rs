@@ -1,9 +1,12 @@
 //! `ReplicationController`.
 
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::Path;
 use serde_json::{Value, json};
 
+use crate::rules::checks::{labels, not_negative, required};
 use crate::rules::json::{Read, default, object, set};
-use crate::rules::{Rules, generic, pod};
+use crate::rules::{Rules, generic, pod, workload};
 
 pub static RULES: Rules = Rules {
     default: |controller| {
@@ -23,6 +26,18 @@ pub static RULES: Rules = Rules {
         pod::prepare_template(&mut new["spec"]);
     },
     fields: |controller| vec![("status.replicas", controller["status"]["replicas"].int().to_string())],
+    validate: |controller, errors| {
+        let (spec, path) = (&controller["spec"], Path::new("spec"));
+        not_negative(&spec["minReadySeconds"], path.child("minReadySeconds"), errors);
+        required(&spec["selector"], path.child("selector"), errors);
+        labels(&spec["selector"], &path.child("selector"), errors);
+        not_negative(&spec["replicas"], path.child("replicas"), errors);
+        let template = path.child("template");
+        required(&spec["template"], &template, errors);
+        let selector = LabelSelector::from_map(Some(&spec["selector"]));
+        workload::matches_template(&selector, spec["selector"].size() > 0, spec, &path, errors);
+        workload::template_of_long_running(&spec["template"], "ReplicationController", &template, errors);
+    },
     ..Rules::GENERIC
 };
 

@@ -1,9 +1,11 @@
 //! `StatefulSet`.
 
-use serde_json::json;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::{Value, json};
 
+use crate::rules::checks::{count_or_percent, not_negative, one_of};
 use crate::rules::json::{Read, default, default_zero, each, object};
-use crate::rules::{Rules, claim, generic, pod};
+use crate::rules::{Rules, claim, generic, pod, workload};
 
 pub static RULES: Rules = Rules {
     default: |set| {
@@ -30,5 +32,66 @@ pub static RULES: Rules = Rules {
         generic::keep_status(new, old);
         pod::prepare_template(&mut new["spec"]);
     },
+    validate,
+    validate_update,
     ..Rules::GENERIC
 };
+
+fn validate(set: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&set["spec"], Path::new("spec"));
+    match spec["podManagementPolicy"].text() {
+        "" => errors.required(path.child("podManagementPolicy"), ""),
+        "OrderedReady" | "Parallel" => (),
+        other => errors.invalid(path.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'"),
+    }
+    strategy(&spec["updateStrategy"], &path.child("updateStrategy"), errors);
+    let retention = path.child("persistentVolumeClaimRetentionPolicy");
+    for field in ["whenDeleted", "whenScaled"] {
+        let policy = &spec["persistentVolumeClaimRetentionPolicy"][field];
+        one_of(policy, &["Delete", "Retain"], retention.child(field), errors);
+    }
+    for field in ["replicas", "minReadySeconds"] {
+        not_negative(&spec[field], path.child(field), errors);
+    }
+    not_negative(&spec["ordinals"]["start"], path.child("ordinals").child("start"), errors);
+    workload::selector_and_template(spec, "StatefulSet", &path, errors);
+}
+
+fn strategy(strategy: &Value, path: &Path, errors: &mut FieldErrors) {
+    let rolling = &strategy["rollingUpdate"];
+    let at = path.child("rollingUpdate");
+    match strategy["type"].text() {
+        "" => errors.required(path, ""),
+        "OnDelete" if rolling.is_set() => {
+            errors.invalid(at, rolling.clone(), "only allowed for updateStrategy 'RollingUpdate'");
+        }
+        "OnDelete" => (),
+        "RollingUpdate" => {
+            not_negative(&rolling["partition"], at.child("partition"), errors);
+            count_or_percent(&rolling["maxUnavailable"], &at.child("maxUnavailable"), errors);
+        }
+        _ => errors.invalid(path, strategy.clone(), "must be 'RollingUpdate' or 'OnDelete'"),
+    }
+}
+
+/// What names the pods and their claims may not change once they are there.
+fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let mut munged = new["spec"].clone();
+    for field in [
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    ] {
+        generic::carry(&mut munged, &old["spec"], field);
+    }
+    if !generic::same(&munged, &old["spec"]) {
+        let detail = "updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', \
+            'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are \
+            forbidden";
+        errors.forbidden("spec", detail);
+    }
+}

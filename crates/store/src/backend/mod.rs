@@ -55,7 +55,10 @@ pub struct BackendError {
 
 impl BackendError {
     /// A failure of `attempted` because of `source`.
-    pub fn new(attempted: &'static str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BackendError {
+    pub fn new(
+        attempted: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> BackendError {
         BackendError { attempted, source: source.into() }
     }
 }

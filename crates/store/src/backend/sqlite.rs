@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{
+    SqliteArguments, SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow,
+    SqliteSynchronous,
+};
 use sqlx::{Arguments, AssertSqlSafe, ConnectOptions, Connection, Row, SqlSafeStr};
 
 use super::{AppendError, Backend, BackendError, Entry, EntryKind, Loaded};
@@ -22,7 +25,8 @@ use crate::object::{Key, Revision};
 use crate::writer::MOST_WRITES;
 
 /// Every change of the tables, in order. What was released is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "log", include_str!("../../../../migrations/sqlite/0001_log.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 1] =
+    [(1, "log", include_str!("../../../../migrations/sqlite/0001_log.sql"))];
 
 const COLUMNS: usize = 7;
 
@@ -63,8 +67,10 @@ impl Sqlite {
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .disable_statement_logging()
             .thread_name(|_| "store-sqlite".to_owned());
-        let mut connection =
-            options.connect().await.map_err(|error| OpenError::Backend(BackendError::new("open the database", error)))?;
+        let mut connection = options
+            .connect()
+            .await
+            .map_err(|error| OpenError::Backend(BackendError::new("open the database", error)))?;
         migrate(&mut connection).await.map_err(OpenError::Backend)?;
         let sizes = 0..=MOST_ROWS.ilog2();
         let inserts = sizes.map(|power| insert_statement(1 << power).into()).collect();
@@ -141,10 +147,15 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn compact(&mut self, before: Revision, superseded: &[Revision]) -> Result<(), BackendError> {
+    async fn compact(
+        &mut self,
+        before: Revision,
+        superseded: &[Revision],
+    ) -> Result<(), BackendError> {
         let failed = |error: sqlx::Error| BackendError::new("compact the log", error);
         let numbers: Vec<u64> = superseded.iter().map(|revision| revision.get()).collect();
-        let numbers = serde_json::to_string(&numbers).map_err(|error| BackendError::new("compact the log", error))?;
+        let numbers = serde_json::to_string(&numbers)
+            .map_err(|error| BackendError::new("compact the log", error))?;
         let mut transaction = self.connection.begin().await.map_err(failed)?;
         sqlx::query("UPDATE compaction SET revision = ?1 WHERE revision < ?1")
             .bind(before.get().cast_signed())
@@ -160,7 +171,10 @@ impl Backend for Sqlite {
     }
 
     async fn close(self) -> Result<(), BackendError> {
-        self.connection.close().await.map_err(|error| BackendError::new("close the database", error))
+        self.connection
+            .close()
+            .await
+            .map_err(|error| BackendError::new("close the database", error))
     }
 }
 
@@ -187,10 +201,19 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), BackendError> {
     let migrations = MIGRATIONS.map(|(version, description, sql)| {
-        Migration::new(version, description.into(), MigrationType::Simple, sql.into_sql_str(), false)
+        Migration::new(
+            version,
+            description.into(),
+            MigrationType::Simple,
+            sql.into_sql_str(),
+            false,
+        )
     });
     let migrator = Migrator::with_migrations(migrations.into());
-    migrator.run(connection).await.map_err(|error| BackendError::new("bring the tables up to date", error))
+    migrator
+        .run_direct(None, connection, false)
+        .await
+        .map_err(|error| BackendError::new("bring the tables up to date", error))
 }
 
 /// An `INSERT` of up to this many rows; a row whose revision is bound to nothing is left out.
@@ -219,7 +242,9 @@ fn bind(arguments: &mut SqliteArguments, row: &Entry) -> Result<(), sqlx::error:
 }
 
 fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let revision = |column: usize| row.try_get(column).map(|number: i64| Revision::new(number.cast_unsigned()));
+    let revision = |column: usize| {
+        row.try_get(column).map(|number: i64| Revision::new(number.cast_unsigned()))
+    };
     let text = |column: usize| row.try_get(column).map(|text: &str| Arc::<str>::from(text));
     Ok(Entry {
         revision: revision(0)?,
@@ -227,7 +252,9 @@ fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
             0 => EntryKind::Create,
             1 => EntryKind::Update,
             2 => EntryKind::Delete,
-            other => return Err(sqlx::Error::Decode(format!("{other} is no kind of write").into())),
+            other => {
+                return Err(sqlx::Error::Decode(format!("{other} is no kind of write").into()));
+            }
         },
         key: Key { resource: text(2)?, namespace: text(3)?, name: text(4)? },
         created_revision: revision(5)?,

@@ -1,13 +1,22 @@
 //! `Pod`, and the templates of pods in other kinds.
 
+use coracle_api::status::Path;
 use serde_json::{Value, json};
 
 use crate::rules::generic::{carry, keep_status, start_status, take_status_keep_owners};
 use crate::rules::json::{Read, default_zero, object, set};
 use crate::rules::Rules;
 
+mod containers;
 pub mod defaults;
+mod environment;
+mod probes;
 mod qos;
+mod resources;
+pub mod scheduling;
+pub mod spec;
+mod update;
+pub mod volumes;
 
 pub static RULES: Rules = Rules {
     default: defaults::pod,
@@ -17,12 +26,21 @@ pub static RULES: Rules = Rules {
         defaults::service_account_names(object(new, "spec"));
     },
     prepare_status_update,
+    validate: |pod, errors| spec::validate(&pod["spec"], &Path::new("spec"), errors),
+    validate_create: |pod, errors| spec::validate_new(&pod["spec"], &Path::new("spec"), errors),
+    validate_update: update::validate,
     fields,
     ..Rules::GENERIC
 };
 
 /// `PodTemplate`, an object that holds nothing but the template of a pod.
-pub static TEMPLATE_RULES: Rules = Rules { default: defaults::template, ..Rules::GENERIC };
+pub static TEMPLATE_RULES: Rules = Rules {
+    default: defaults::template,
+    prepare_create: |_| (),
+    prepare_update: |_, _| (),
+    validate: |object, errors| spec::validate_template(&object["template"], &Path::new("template"), errors),
+    ..Rules::GENERIC
+};
 
 /// What the server sees to in a template, in the field `template` of `parent`, after admission.
 pub fn prepare_template(parent: &mut Value) {

@@ -1,0 +1,172 @@
+//! Checks that many kinds share, each with upstream's message.
+
+use coracle_api::names;
+use coracle_api::quantity::Quantity;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::Value;
+
+use crate::rules::generic;
+use crate::rules::json::{Read, is_zero};
+
+/// What is said of a field that changed though it may not.
+pub const IMMUTABLE: &str = "field is immutable";
+/// What is said of a number below zero.
+pub const NEGATIVE: &str = "must be greater than or equal to 0";
+
+/// The field may not change.
+pub fn immutable(new: &Value, old: &Value, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if !generic::same(new, old) {
+        errors.invalid(path, new.clone(), IMMUTABLE);
+    }
+}
+
+/// The number, if there, is not below zero.
+pub fn not_negative(value: &Value, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if value.int() < 0 {
+        errors.invalid(path, value.clone(), NEGATIVE);
+    }
+}
+
+/// The number, if there, is above zero.
+pub fn positive(value: &Value, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if value.is_set() && value.int() <= 0 {
+        errors.invalid(path, value.clone(), "must be greater than 0");
+    }
+}
+
+/// The value, if not empty, is one of a few.
+pub fn one_of(value: &Value, supported: &[&str], path: impl Into<Path>, errors: &mut FieldErrors) {
+    if !is_zero(value) && !supported.contains(&value.text()) {
+        errors.not_supported(path, value.clone(), supported);
+    }
+}
+
+/// The value must be given, and be one of a few.
+pub fn required_one_of(value: &Value, supported: &[&str], path: impl Into<Path>, errors: &mut FieldErrors) {
+    if is_zero(value) {
+        errors.required(path, "");
+    } else {
+        one_of(value, supported, path, errors);
+    }
+}
+
+/// The text must be given.
+pub fn required(value: &Value, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if is_zero(value) {
+        errors.required(path, "");
+    }
+}
+
+/// The text must be given and obey a check of [`names`].
+pub fn required_name(value: &Value, check: fn(&str) -> Vec<String>, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if value.text().is_empty() {
+        errors.required(path, "");
+    } else {
+        errors.invalid_each(path, value.text(), check(value.text()));
+    }
+}
+
+/// Keys and values of labels.
+pub fn labels(labels: &Value, path: &Path, errors: &mut FieldErrors) {
+    for (key, value) in labels.entries() {
+        errors.invalid_each(path, key, names::qualified_name(key));
+        errors.invalid_each(path, value.text(), names::label_value(value.text()));
+    }
+}
+
+/// A `metav1.LabelSelector`.
+pub fn label_selector(selector: &Value, path: &Path, errors: &mut FieldErrors) {
+    labels(&selector["matchLabels"], &path.child("matchLabels"), errors);
+    for (index, expression) in selector["matchExpressions"].items().iter().enumerate() {
+        let at = path.child("matchExpressions").index(index);
+        selector_requirement(expression, &at, errors);
+    }
+}
+
+fn selector_requirement(expression: &Value, at: &Path, errors: &mut FieldErrors) {
+    match expression["operator"].text() {
+        "In" | "NotIn" if expression["values"].size() == 0 => {
+            errors.required(at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+        }
+        "Exists" | "DoesNotExist" if expression["values"].size() > 0 => {
+            errors.forbidden(at.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+        }
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => (),
+        other => errors.invalid(at.child("operator"), other, "not a valid selector operator"),
+    }
+    let key = expression["key"].text();
+    errors.invalid_each(at.child("key"), key, names::qualified_name(key));
+    for (index, value) in expression["values"].items().iter().enumerate() {
+        errors.invalid_each(at.child("values").index(index), value.text(), names::label_value(value.text()));
+    }
+}
+
+/// A quantity: well written, and not below zero.
+pub fn quantity_not_negative(value: &Value, path: &Path, errors: &mut FieldErrors) -> Option<Quantity> {
+    match Quantity::from_value(value) {
+        Ok(amount) => {
+            if amount.is_negative() {
+                errors.invalid(path, value.clone(), NEGATIVE);
+            }
+            Some(amount)
+        }
+        Err(error) => {
+            errors.invalid(path, value.clone(), error.to_string());
+            None
+        }
+    }
+}
+
+/// A count or a percentage: `3`, `"25%"`.
+pub fn count_or_percent(value: &Value, path: &Path, errors: &mut FieldErrors) {
+    match value {
+        Value::Number(_) => not_negative(value, path, errors),
+        Value::String(text) => errors.invalid_each(path, text, names::percent(text)),
+        _ => (),
+    }
+}
+
+/// A percentage above 100 is too much.
+pub fn at_most_all(value: &Value, path: &Path, errors: &mut FieldErrors) {
+    if percent_of(value).is_some_and(|percent| percent > 100) {
+        errors.invalid(path, value.clone(), "must not be greater than 100%");
+    }
+}
+
+/// Whether a count or percentage is plainly zero.
+pub fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Number(_) => value.int() == 0,
+        Value::String(_) => percent_of(value) == Some(0),
+        _ => true,
+    }
+}
+
+fn percent_of(value: &Value) -> Option<i64> {
+    value.text().strip_suffix('%')?.parse().ok()
+}
+
+/// The number of a port, or the name of one.
+pub fn port_number_or_name(value: &Value, path: &Path, errors: &mut FieldErrors) {
+    match value {
+        Value::String(name) => errors.invalid_each(path, name, names::port_name(name)),
+        other => number_each(other, names::port_number(other.int()), path, errors),
+    }
+}
+
+/// One `invalid` for each message about a number.
+pub fn number_each(value: &Value, messages: Vec<String>, path: &Path, errors: &mut FieldErrors) {
+    let shown = if value.is_number() { value.clone() } else { Value::from(0) };
+    for message in messages {
+        errors.invalid(path, shown.clone(), message);
+    }
+}
+
+/// Tells of a name that another item of the list has.
+pub fn unique<'v>(seen: &mut Vec<&'v str>, name: &'v str, path: impl Into<Path>, errors: &mut FieldErrors) {
+    if seen.contains(&name) {
+        errors.duplicate(path, name);
+    } else {
+        seen.push(name);
+    }
+}

@@ -1,0 +1,176 @@
+//! What a pod's spec may say (`ValidatePodSpec` in `pkg/apis/core/validation/validation.go`).
+
+use coracle_api::names;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::Value;
+
+use crate::rules::checks::{labels, number_each, one_of, quantity_not_negative, required_one_of, unique};
+use crate::rules::json::Read;
+use crate::rules::metadata;
+use crate::rules::pod::{containers, scheduling, volumes};
+
+/// Checks the spec of a pod, or of the template of one.
+pub fn validate(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let volumes = volumes::validate(&spec["volumes"], &path.child("volumes"), errors);
+    containers::validate_all(spec, &volumes, path, errors);
+    required_one_of(&spec["restartPolicy"], &["Always", "OnFailure", "Never"], path.child("restartPolicy"), errors);
+    let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
+    required_one_of(&spec["dnsPolicy"], &dns, path.child("dnsPolicy"), errors);
+    labels(&spec["nodeSelector"], &path.child("nodeSelector"), errors);
+    security(spec, &path.child("securityContext"), errors);
+    scheduling::affinity(&spec["affinity"], &path.child("affinity"), errors);
+    dns_config(spec, &path.child("dnsConfig"), errors);
+    gates(spec, path, errors);
+    scheduling::spread(&spec["topologySpreadConstraints"], &path.child("topologySpreadConstraints"), errors);
+    names_of_others(spec, path, errors);
+    deadline(&spec["activeDeadlineSeconds"], &path.child("activeDeadlineSeconds"), errors);
+    scheduling::tolerations(&spec["tolerations"], &path.child("tolerations"), errors);
+    host_aliases(&spec["hostAliases"], &path.child("hostAliases"), errors);
+    one_of(&spec["preemptionPolicy"], &["Never", "PreemptLowerPriority"], path.child("preemptionPolicy"), errors);
+    for (name, quantity) in spec["overhead"].entries() {
+        quantity_not_negative(quantity, &path.child("overhead").key(name), errors);
+    }
+    if spec["os"].is_set() {
+        required_one_of(&spec["os"]["name"], &["linux", "windows"], path.child("os").child("name"), errors);
+    }
+}
+
+/// Checks what a new pod may not have yet.
+pub fn validate_new(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    if spec["ephemeralContainers"].size() > 0 {
+        errors.forbidden(path.child("ephemeralContainers"), "cannot be set on create");
+    }
+    if !spec["nodeName"].text().is_empty() && spec["schedulingGates"].size() > 0 {
+        errors.forbidden(path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+    }
+}
+
+fn deadline(seconds: &Value, path: &Path, errors: &mut FieldErrors) {
+    if seconds.is_set() {
+        number_each(seconds, names::in_range(seconds.int(), 1, i64::from(i32::MAX)), path, errors);
+    }
+}
+
+/// Checks names that stand for other objects, and the pod's own host name.
+fn names_of_others(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let checks: [(&str, fn(&str) -> Vec<String>); 6] = [
+        ("serviceAccountName", names::dns_subdomain),
+        ("nodeName", names::dns_subdomain),
+        ("hostname", names::dns_label),
+        ("subdomain", names::dns_label),
+        ("priorityClassName", names::dns_subdomain),
+        ("runtimeClassName", names::dns_subdomain),
+    ];
+    for (field, check) in checks {
+        let name = spec[field].text();
+        if !name.is_empty() {
+            errors.invalid_each(path.child(field), name, check(name));
+        }
+    }
+}
+
+fn security(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let context = &spec["securityContext"];
+    for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+        user_id(&context[field], &path.child(field), errors);
+    }
+    for (index, group) in context["supplementalGroups"].items().iter().enumerate() {
+        user_id(group, &path.child("supplementalGroups").index(index), errors);
+    }
+    let policies = ["Always", "OnRootMismatch"];
+    one_of(&context["fsGroupChangePolicy"], &policies, path.child("fsGroupChangePolicy"), errors);
+    seccomp(&context["seccompProfile"], &path.child("seccompProfile"), errors);
+    if spec["shareProcessNamespace"].flag() && spec["hostPID"].flag() {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.invalid(path.child("shareProcessNamespace"), true, detail);
+    }
+}
+
+/// Checks the number of a user or group, if given.
+pub fn user_id(id: &Value, path: &Path, errors: &mut FieldErrors) {
+    if id.is_set() {
+        number_each(id, names::in_range(id.int(), 0, i64::from(i32::MAX)), path, errors);
+    }
+}
+
+/// Checks a seccomp profile, if given.
+pub fn seccomp(profile: &Value, path: &Path, errors: &mut FieldErrors) {
+    if !profile.is_set() {
+        return;
+    }
+    let types = ["Localhost", "RuntimeDefault", "Unconfined"];
+    required_one_of(&profile["type"], &types, path.child("type"), errors);
+    let local = profile["localhostProfile"].is_set();
+    if profile["type"] == "Localhost" && !local {
+        errors.required(path.child("localhostProfile"), "must be set when seccomp type is Localhost");
+    } else if profile["type"] != "Localhost" && local {
+        let detail = "can only be set when seccomp type is Localhost";
+        errors.invalid(path.child("localhostProfile"), profile["localhostProfile"].clone(), detail);
+    }
+}
+
+fn dns_config(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    /// As many as a resolver asks.
+    const MAX_NAMESERVERS: usize = 3;
+    let servers = &spec["dnsConfig"]["nameservers"];
+    if spec["dnsPolicy"] == "None" && servers.size() == 0 {
+        let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+        errors.required(path.child("nameservers"), detail);
+    }
+    if servers.size() > MAX_NAMESERVERS {
+        let detail = format!("must not have more than {MAX_NAMESERVERS} nameservers");
+        errors.invalid(path.child("nameservers"), servers.clone(), detail);
+    }
+    for (index, server) in servers.items().iter().enumerate() {
+        let at = path.child("nameservers").index(index);
+        errors.invalid_each(at, server.text(), names::ip_address(server.text()));
+    }
+    for (index, search) in spec["dnsConfig"]["searches"].items().iter().enumerate() {
+        let name = search.text().trim_end_matches('.').replace('_', "a");
+        let at = path.child("searches").index(index);
+        if !name.is_empty() {
+            errors.invalid_each(at, search.text(), names::dns_subdomain(&name));
+        }
+    }
+    for (index, option) in spec["dnsConfig"]["options"].items().iter().enumerate() {
+        if option["name"].text().is_empty() {
+            errors.required(path.child("options").index(index), "must not be empty");
+        }
+    }
+}
+
+fn gates(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    for (index, gate) in spec["readinessGates"].items().iter().enumerate() {
+        let name = gate["conditionType"].text();
+        let at = path.child("readinessGates").index(index).child("conditionType");
+        errors.invalid_each(at, name, names::qualified_name(name));
+    }
+    let mut seen = Vec::new();
+    for (index, gate) in spec["schedulingGates"].items().iter().enumerate() {
+        let name = gate["name"].text();
+        let at = path.child("schedulingGates").index(index);
+        errors.invalid_each(&at, name, names::qualified_name(name));
+        unique(&mut seen, name, at, errors);
+    }
+}
+
+fn host_aliases(aliases: &Value, path: &Path, errors: &mut FieldErrors) {
+    for (index, alias) in aliases.items().iter().enumerate() {
+        let at = path.index(index);
+        errors.invalid_each(at.child("ip"), alias["ip"].text(), names::ip_address(alias["ip"].text()));
+        for host in alias["hostnames"].items() {
+            errors.invalid_each(at.child("hostnames"), host.text(), names::dns_subdomain(host.text()));
+        }
+    }
+}
+
+/// Checks a template of pods: its labels, annotations and spec.
+pub fn validate_template(template: &Value, path: &Path, errors: &mut FieldErrors) {
+    labels(&template["metadata"]["labels"], &path.child("labels"), errors);
+    metadata::annotations(&template["metadata"]["annotations"], &path.child("annotations"), errors);
+    validate(&template["spec"], &path.child("spec"), errors);
+    if template["spec"]["ephemeralContainers"].size() > 0 {
+        let at = path.child("spec").child("ephemeralContainers");
+        errors.forbidden(at, "ephemeral containers not allowed in pod template");
+    }
+}

@@ -1,0 +1,74 @@
+//! What the controllers of pods have in common: a selector that finds the pods that the template makes.
+
+use coracle_api::selector::LabelSelector;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::Value;
+
+use crate::rules::checks::{IMMUTABLE, at_most_all, count_or_percent, is_nothing, label_selector};
+use crate::rules::generic::same;
+use crate::rules::json::Read;
+use crate::rules::pod::spec::validate_template;
+
+/// Checks `selector` and `template` of a spec; `kind` is the kind's name as it stands in messages.
+pub fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut FieldErrors) {
+    let selector = &spec["selector"];
+    let at = path.child("selector");
+    if selector.is_set() {
+        label_selector(selector, &at, errors);
+        if selector["matchLabels"].size() + selector["matchExpressions"].size() == 0 {
+            // Upstream shares the words of Deployment with ReplicaSet.
+            let name = if kind == "ReplicaSet" { "deployment".to_owned() } else { kind.to_lowercase() };
+            errors.invalid(&at, selector.clone(), format!("empty selector is invalid for {name}"));
+        }
+    } else {
+        errors.required(&at, "");
+    }
+    match LabelSelector::from_value(Some(selector)) {
+        Ok(matching) => matches_template(&matching, selector.is_set(), spec, path, errors),
+        Err(_) => errors.invalid(&at, selector.clone(), "invalid label selector"),
+    }
+    template_of_long_running(&spec["template"], kind, &path.child("template"), errors);
+}
+
+/// The labels of the template must be selected, or its controller would make pods for ever.
+pub fn matches_template(selector: &LabelSelector, given: bool, spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let labels = &spec["template"]["metadata"]["labels"];
+    if given && !selector.is_everything() && !selector.matches_labels(Some(labels)) {
+        let at = path.child("template").child("metadata").child("labels");
+        let shown = if labels.is_set() { labels.clone() } else { Value::Object(serde_json::Map::new()) };
+        errors.invalid(at, shown, "`selector` does not match template `labels`");
+    }
+}
+
+/// Checks the template of pods that run until they are deleted.
+pub fn template_of_long_running(template: &Value, kind: &str, path: &Path, errors: &mut FieldErrors) {
+    validate_template(template, path, errors);
+    let spec = path.child("spec");
+    let policy = template["spec"]["restartPolicy"].text();
+    if policy != "Always" && !policy.is_empty() {
+        errors.not_supported(spec.child("restartPolicy"), policy, &["Always"]);
+    }
+    if template["spec"]["activeDeadlineSeconds"].is_set() {
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(spec.child("activeDeadlineSeconds"), detail);
+    }
+}
+
+/// The selector says which pods belong to a controller; it may not change.
+pub fn same_selector(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (new, old) = (&new["spec"]["selector"], &old["spec"]["selector"]);
+    if !same(new, old) {
+        errors.invalid("spec.selector", new.clone(), IMMUTABLE);
+    }
+}
+
+/// Checks how many pods an update may take away or add; not both may be nothing.
+pub fn rolling_update(update: &Value, both_nothing: &str, path: &Path, errors: &mut FieldErrors) {
+    let (unavailable, surge) = (&update["maxUnavailable"], &update["maxSurge"]);
+    count_or_percent(unavailable, &path.child("maxUnavailable"), errors);
+    count_or_percent(surge, &path.child("maxSurge"), errors);
+    if is_nothing(unavailable) && is_nothing(surge) {
+        errors.invalid(path.child("maxUnavailable"), unavailable.clone(), both_nothing);
+    }
+    at_most_all(unavailable, &path.child("maxUnavailable"), errors);
+}
