@@ -71,6 +71,7 @@ fn default_service(service: &mut Value) {
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
+    default_service(new);
     generic::keep_status(new, old);
     let spec = object(new, "spec");
     take_allocated(spec, &old["spec"]);
