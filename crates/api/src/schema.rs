@@ -33,6 +33,8 @@ pub struct Type {
     pub name: &'static str,
     /// What its values are.
     pub shape: Shape,
+    /// Whether server-side apply takes the struct as a whole wherever it stands.
+    pub atomic: bool,
 }
 
 /// What the values of a type are.
@@ -106,6 +108,8 @@ pub struct Field {
     pub patch_merge_key: Option<&'static str>,
     /// Whether server-side apply replaces the map or struct as a whole.
     pub atomic: bool,
+    /// The value, as JSON, that an absent field stands for; server-side apply needs it for keys of lists.
+    pub default: Option<&'static str>,
     /// Protobuf tags from the outside in: several where upstream's message wraps what JSON shows inline; empty where
     /// the tag is not known.
     pub proto_tags: Vec<u32>,

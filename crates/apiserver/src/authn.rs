@@ -1,38 +1,167 @@
-//! SIGNATURES DRAFT
 //! Who is it? Client certificates, bearer tokens, impersonation.
+//!
+//! A certificate is judged once a connection ([`Authenticator::peer`]), a request by [`Authenticator::authenticate`]:
+//! the certificate first, then the bearer token, as upstream. Whoever shows nothing is `system:anonymous`, whom RBAC
+//! lets see health and version only; whoever shows something wrong is refused with 401.
+
+mod cache;
+mod impersonation;
 
 use std::sync::Arc;
 
 use coracle_api::status::Status;
-use coracle_store::Store;
-use http::HeaderMap;
-use rustls::pki_types::CertificateDer;
+use coracle_store::{Key, Object, Store};
+use http::{HeaderMap, header};
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest as _, Sha256};
+use tracing::debug;
 
-use crate::authz::Authorizer;
 use crate::identity::User;
-use crate::pki::Pki;
-use crate::tokens::TokenIssuer;
+use crate::pki::{Pki, PkiError};
+use crate::tokens::{ISSUER, Refused, TokenIssuer, Verified};
+use cache::TokenCache;
+
+pub use impersonation::impersonate;
 
 /// What a TLS connection's client certificate says; made once a connection.
 #[derive(Debug, Clone)]
-pub struct Peer;
+pub struct Peer(Judgement);
 
-/// The credentials are wrong (answer 401 with `Status` unauthorized).
-#[derive(Debug, thiserror::Error)]
-#[error("unauthorized")]
-pub struct Unauthenticated;
-
-/// Judges credentials.
-pub struct Authenticator;
-
-impl Authenticator {
-    /// Over the CA and the tokens' key.
-    pub fn new(_pki: &Pki, _tokens: Arc<TokenIssuer>, _store: Store) -> Result<Self, crate::pki::PkiError> { Ok(Self) }
-    /// Once a connection: `tls.get_ref().1.peer_certificates()`. None: it showed none.
-    pub fn peer(&self, _certificates: Option<&[CertificateDer<'static>]>) -> Option<Peer> { None }
-    /// Once a request. No credentials at all: `User::anonymous()`.
-    pub fn authenticate(&self, _peer: Option<&Peer>, _headers: &HeaderMap) -> Result<User, Unauthenticated> { Err(Unauthenticated) }
+#[derive(Debug, Clone)]
+enum Judgement {
+    /// By our CA. It may still expire while the connection lives.
+    Known { user: User, not_after: Timestamp },
+    /// Not by our CA, not for clients, expired, or unreadable.
+    Wrong(String),
 }
 
-/// Who the user acts as, by the Impersonate-* headers: himself without any; 403 when he may not. Call after `authenticate`, for in-memory clients too.
-pub fn impersonate(user: User, _headers: &HeaderMap, _authorizer: &Authorizer) -> Result<User, Status> { Ok(user) }
+/// The credentials are wrong; the cause is for the log, the client learns only that.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct Unauthenticated {
+    cause: String,
+}
+
+impl From<Unauthenticated> for Status {
+    fn from(_: Unauthenticated) -> Self {
+        Status::unauthorized()
+    }
+}
+
+/// Judges credentials.
+pub struct Authenticator {
+    certificates: Arc<dyn ClientCertVerifier>,
+    tokens: Arc<TokenIssuer>,
+    store: Store,
+    cache: TokenCache,
+    audiences: [String; 1],
+}
+
+impl Authenticator {
+    /// Over the CA and the key of tokens.
+    pub fn new(pki: &Pki, tokens: Arc<TokenIssuer>, store: Store) -> Result<Self, PkiError> {
+        Ok(Self {
+            certificates: pki.client_verifier()?,
+            tokens,
+            store,
+            cache: TokenCache::default(),
+            audiences: [ISSUER.to_owned()],
+        })
+    }
+
+    /// What the client's certificates (`peer_certificates()` of the TLS connection) say; None when it showed none.
+    pub fn peer(&self, certificates: Option<&[CertificateDer<'static>]>) -> Option<Peer> {
+        let (own, intermediates) = certificates?.split_first()?;
+        let judgement = match self.certificates.verify_client_cert(own, intermediates, UnixTime::now()) {
+            Ok(_) => read_certificate(own),
+            Err(error) => Judgement::Wrong(format!("client certificate: {error}")),
+        };
+        Some(Peer(judgement))
+    }
+
+    /// Who asks. Without any credentials it is `system:anonymous`.
+    pub fn authenticate(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<User, Unauthenticated> {
+        self.authenticate_at(peer, headers, Timestamp::now())
+    }
+
+    /// Verifies a token for these audiences, for a TokenReview: the user and those audiences that it is for.
+    pub(crate) fn review_token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), Refused> {
+        let wanted = if audiences.is_empty() { &self.audiences[..] } else { audiences };
+        let verified = self.tokens.verify(token, wanted, Timestamp::now())?;
+        Ok((verified.user, verified.audiences))
+    }
+
+    fn authenticate_at(&self, peer: Option<&Peer>, headers: &HeaderMap, now: Timestamp) -> Result<User, Unauthenticated> {
+        let wrong = match peer {
+            Some(Peer(Judgement::Known { user, not_after })) if now <= *not_after => {
+                // A certificate without a name names nobody.
+                if !user.name.is_empty() {
+                    return Ok(user.clone());
+                }
+                None
+            }
+            Some(Peer(Judgement::Known { .. })) => Some("client certificate: expired".to_owned()),
+            Some(Peer(Judgement::Wrong(cause))) => Some(cause.clone()),
+            None => None,
+        };
+        let refused = match bearer_token(headers) {
+            Some(token) => match self.token_user(token, now) {
+                Ok(user) => return Ok(user),
+                Err(refused) => Some(refused.to_string()),
+            },
+            None => None,
+        };
+        let causes: Vec<String> = [wrong, refused].into_iter().flatten().collect();
+        if causes.is_empty() {
+            return Ok(User::anonymous());
+        }
+        debug!(?causes, "credentials refused");
+        Err(Unauthenticated { cause: causes.join(", ") })
+    }
+
+    fn token_user(&self, token: &str, now: Timestamp) -> Result<User, Refused> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        if let Some(known) = self.cache.recheck(&digest, |verified: &mut Verified| verified.recheck(&self.store, now)) {
+            return known.map(|verified| verified.user);
+        }
+        let verified = self.tokens.verify(token, &self.audiences, now)?;
+        let user = verified.user.clone();
+        self.cache.remember(digest, verified, now);
+        Ok(user)
+    }
+}
+
+/// An object in its latest state.
+pub(crate) fn stored(store: &Store, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+    store.get(&Key::new(resource, namespace, name))
+}
+
+/// `Authorization: Bearer TOKEN`; anything else in that header is not for us.
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?.trim();
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}
+
+/// Name, groups and end of a certificate that is already verified.
+fn read_certificate(der: &CertificateDer<'_>) -> Judgement {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else {
+        return Judgement::Wrong("client certificate: unreadable".to_owned());
+    };
+    let Ok(not_after) = Timestamp::from_second(certificate.validity().not_after.timestamp()) else {
+        return Judgement::Wrong("client certificate: unreadable end".to_owned());
+    };
+    let subject = certificate.subject();
+    let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).unwrap_or_default();
+    let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
+    let mut user = User::new(name, &groups);
+    let fingerprint: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={fingerprint}")]);
+    Judgement::Known { user, not_after }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,12 +1,56 @@
 //! The only door to the cluster's state: authenticates, authorizes, admits, validates, stores, answers, watches.
+//!
+//! Start reading at [`ApiServer`], then `router.rs` (every request's way in) and `handlers/` (a file per verb). What is the same for
+//! every kind is there; what is a kind's own is in `rules/` and `table/`.
+//!
+//! What is always true:
+//! - There is one generic path for every kind of the table of kinds, and one for every client: those in this process only skip the
+//!   socket and the proof of who they are.
+//! - A list or a watch sends the bytes that the store holds. Objects are decoded only to be changed, or shown in another form.
+//! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
+//! - Every bound is in `limits.rs`, with its reason.
+//!
+//! Deliberately absent for now: server-side apply, protobuf, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
+//! port-forward.
 
 pub mod admission;
+mod answer;
 pub mod authn;
 pub mod authz;
+mod bootstrap;
+mod call;
+mod change;
+mod deletion;
+mod discovery;
+mod handlers;
+mod health;
 pub mod identity;
+mod in_flight;
+mod kubelet_client;
+mod limits;
+mod metrics;
+mod negotiate;
+mod node_address;
+mod object;
+mod openapi;
+mod paths;
 pub mod pki;
+mod printing;
+mod query;
 pub mod rbac_bootstrap;
+mod request_info;
 pub mod reviews;
+mod router;
 pub mod rules;
+mod selection;
+mod serve;
+mod server;
+mod service_addresses;
+mod storage;
 pub mod table;
 pub mod tokens;
+mod views;
+
+pub use server::{ApiServer, Config, StartError};
+pub use service_addresses::{Cidr, ParseCidrError};
+pub use storage::store_options;

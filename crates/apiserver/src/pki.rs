@@ -105,6 +105,9 @@ pub enum PkiError {
         /// What the library said.
         cause: String,
     },
+    /// The key of ServiceAccount tokens cannot be used.
+    #[error("cannot use the key of ServiceAccount tokens: {0}")]
+    TokenKey(String),
     /// A kubeconfig could not be written as YAML.
     #[error("cannot write a kubeconfig: {0}")]
     Kubeconfig(String),

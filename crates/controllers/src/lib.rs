@@ -1,1 +1,100 @@
 //! One reconciler per kind: each a pure plan and a thin reconcile.
+//!
+//! Start at [`run`], then `context.rs` (what the controllers share), then the
+//! file of the controller you care about: `plan` decides, `reconcile` acts.
+//!
+//! Always true: controllers read mirrors and write to the API, nothing else. They
+//! never call each other. A reconcile may run at any time and any number of times:
+//! its writes carry uids and resourceVersions, so a repeated one collides instead of
+//! doubling. Time is an argument of every plan.
+//!
+//! Deliberately absent: queues, retries and back-off (they are in
+//! `coracle-reconcile`), and leader election: whoever runs several copies of this
+//! crate lets only one of them call [`run`] at a time.
+
+mod api;
+mod context;
+mod cron_job;
+mod deployment;
+mod discovery;
+mod endpoint_slice;
+mod endpoints;
+mod garbage_collector;
+mod job;
+mod namespace;
+mod ownership;
+mod pods;
+mod replica_set;
+mod root_ca;
+mod service_pods;
+mod service_account;
+mod ttl_after_finished;
+
+use std::sync::Arc;
+
+use coracle_reconcile::NotSynced;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use context::Context;
+
+/// Tells the time: the system's, or a test's.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What the controllers have to be told.
+#[derive(Clone)]
+pub struct Options {
+    /// The cluster's CA certificates in PEM, published as `kube-root-ca.crt` in every namespace.
+    pub cluster_ca_pem: String,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+impl Options {
+    /// Options with the system's clock.
+    pub fn new(cluster_ca_pem: impl Into<String>) -> Self {
+        Self { cluster_ca_pem: cluster_ca_pem.into(), clock: Arc::new(Timestamp::now) }
+    }
+}
+
+/// Why the controllers could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A kind could not be listed in time.
+    #[error("cannot mirror what the controllers work on")]
+    Mirror(#[from] NotSynced),
+}
+
+/// Runs every controller until `shutdown`, and then awaits them.
+///
+/// # Errors
+/// When the API does not answer the first lists in time.
+pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+    // With leader election the lease is taken here, and lost leadership cancels a child of `shutdown`.
+    let ctx = Context::start(client, options, shutdown);
+    let started = start(&ctx).await;
+    match started {
+        Ok(()) => ctx.tasks.finished().await,
+        Err(_) => ctx.tasks.shutdown().await,
+    }
+    started
+}
+
+/// Every controller, one line each.
+async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
+    if ctx.tasks.token().run_until_cancelled(ctx.mirrors.synced()).await.transpose()?.is_none() {
+        return Ok(());
+    }
+    namespace::start(ctx);
+    service_account::start(ctx);
+    root_ca::start(ctx);
+    replica_set::start(ctx);
+    deployment::start(ctx);
+    garbage_collector::start(ctx);
+    job::start(ctx);
+    cron_job::start(ctx);
+    ttl_after_finished::start(ctx);
+    endpoint_slice::start(ctx);
+    endpoints::start(ctx);
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! Reads the structure file.
 //!
-//! A line that starts in the first column opens a definition: its name, then its kinds as `group/version/Kind`, or `=`
-//! and the two sides of an either-or. Indented lines are its fields: name, type, then attributes in any order. A type
+//! A line that starts in the first column opens a definition: its name, then `atomic` and its kinds as
+//! `group/version/Kind`, or `=` and what it is an alias of, or the two sides of an either-or. Indented lines are its fields: name, type, then attributes in any order. A type
 //! is a word for a scalar, `#name` for a definition, and `[]` or `{}` before the type of the items of a list or map.
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ impl Loader {
     fn add(&mut self, name: &'static str, shape: Shape) -> TypeId {
         // The arena holds a few thousand types.
         let id = TypeId(u32::try_from(self.types.len()).unwrap_or(u32::MAX));
-        self.types.push(Type { name, shape });
+        self.types.push(Type { name, shape, atomic: false });
         self.by_name.insert(name, id);
         id
     }
@@ -82,6 +82,10 @@ impl Loader {
                 self.types[id.0 as usize].shape = shape;
                 return Ok(None);
             }
+            if word == "atomic" {
+                self.types[id.0 as usize].atomic = true;
+                continue;
+            }
             let mut parts = word.split('/');
             match (parts.next(), parts.next(), parts.next()) {
                 (Some(group), Some(version), Some(kind)) => self.by_kind.insert((group, version, kind), id),
@@ -106,6 +110,7 @@ impl Loader {
             patch_retain_keys: false,
             patch_merge_key: None,
             atomic: false,
+            default: None,
             proto_tags: Vec::new(),
         };
         for word in words {
@@ -122,6 +127,7 @@ impl Loader {
                 }
                 ("retainKeys", _) => field.patch_retain_keys = true,
                 ("atomic", _) => field.atomic = true,
+                ("default", json) => field.default = Some(json),
                 ("tag", tags) => {
                     let tags: Result<_, _> = tags.split('.').map(str::parse).collect();
                     field.proto_tags = tags.map_err(|_| "a tag that is no number")?;

@@ -1,8 +1,27 @@
 //! What may change or refuse a write before it is validated and stored.
+//!
+//! A fixed chain of upstream's built-in plugins, in upstream's order
+//! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
+//! change the object, then those that only judge it. Absent on purpose, with their places marked in the chain:
+//! LimitRanger, PodSecurity, webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
+//! stay for ever where no node controller takes it away.
+
+mod defaults;
+mod lifecycle;
+mod node_restriction;
+mod priority;
+mod service_account;
+mod tolerations;
+
+use std::sync::Arc;
 
 use coracle_api::kinds::Kind;
+use coracle_api::status::{GroupResource, Status};
+use coracle_store::{Range, Store};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::authz::{self, Authorizer};
 use crate::identity::User;
 
 /// What is being done.
@@ -40,14 +59,89 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
 }
 
-/// The built-in plugins, in upstream's order.
-pub struct Admission;
+/// The built-in plugins.
+pub struct Admission {
+    store: Store,
+    authorizer: Arc<Authorizer>,
+}
 
 impl Admission {
     /// Over what the plugins look at.
-    pub fn new(_store: coracle_store::Store, _authorizer: std::sync::Arc<crate::authz::Authorizer>) -> Self { Self }
-    /// Mutating plugins; before defaulting? No: after decoding and defaulting, before validation. Updates and creates only.
-    pub async fn mutate(&self, _request: &mut AdmissionRequest<'_>) -> Result<(), coracle_api::status::Status> { Ok(()) }
-    /// Validating plugins; after the object's own validation, before storing (deletions too).
-    pub async fn validate(&self, _request: &AdmissionRequest<'_>) -> Result<(), coracle_api::status::Status> { Ok(()) }
+    pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
+        Self { store, authorizer }
+    }
+
+    /// The plugins that may change the object. Call it for creates and updates, with defaults filled in and before
+    /// validation.
+    pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        lifecycle::require_namespace(&self.store, request)?;
+        // LimitRanger comes here.
+        service_account::mutate(&self.store, request).await?;
+        // PodSecurity comes here.
+        priority::mutate(&self.store, request)?;
+        tolerations::mutate(request);
+        defaults::storage_class(&self.store, request);
+        defaults::ingress_class(&self.store, request);
+        // Mutating policies and webhooks come here.
+        Ok(())
+    }
+
+    /// The plugins that judge the final object. Call it after validation and before storing; for deletions as well.
+    pub async fn validate(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
+        lifecycle::protect_namespaces(request)?;
+        service_account::validate(request)?;
+        node_restriction::validate(&self.store, request)?;
+        priority::validate(&self.store, request)?;
+        self.refuse_escalation(request)
+        // Validating policies and webhooks come here, and ResourceQuota last.
+    }
+
+    /// No plugin upstream, but at the same place: nobody gives away rights that he has not.
+    fn refuse_escalation(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
+        let written = matches!(request.operation, Operation::Create | Operation::Update);
+        if !written || !request.subresource.is_empty() || request.kind.group != "rbac.authorization.k8s.io" {
+            return Ok(());
+        }
+        authz::check_write(
+            &self.authorizer,
+            request.user,
+            request.kind.plural,
+            request.namespace,
+            request.object,
+            request.old,
+        )
+    }
 }
+
+impl AdmissionRequest<'_> {
+    /// Whether this is about a kind of the core group itself, and not about a subresource.
+    fn is_core(&self, kind: &str) -> bool {
+        self.kind.group.is_empty() && self.kind.kind == kind && self.subresource.is_empty()
+    }
+
+    /// The 403 that a plugin answers with.
+    fn forbidden(&self, why: impl std::fmt::Display) -> Status {
+        Status::forbidden(GroupResource::from(self.kind), self.shown_name(), why)
+    }
+
+    /// The name, or what is known of it before it is generated.
+    fn shown_name(&self) -> &str {
+        let given = ["/metadata/name", "/metadata/generateName"].into_iter().filter_map(|place| text(self.object, place));
+        std::iter::once(self.name).chain(given).find(|name| !name.is_empty()).unwrap_or("Unknown!")
+    }
+}
+
+/// The text at this place.
+fn text<'a>(object: &'a Value, pointer: &str) -> Option<&'a str> {
+    object.pointer(pointer)?.as_str()
+}
+
+/// All objects of a resource that can be read as `T`.
+fn all<T: DeserializeOwned>(store: &Store, resource: &str) -> Vec<T> {
+    let listing = store.list(&Range::all(resource), None, None, None);
+    let objects = listing.map(|listing| listing.objects).unwrap_or_default();
+    objects.iter().filter_map(|object| serde_json::from_slice(&object.bytes).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! One request for an object or a collection, on its way through a handler.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use coracle_api::decode::{FieldValidation, decode_body};
+use coracle_api::kinds::Kind;
+use coracle_api::status::{FieldErrors, Status};
+use coracle_store::Object;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use crate::answer::{self, Answer};
+use crate::identity::User;
+use crate::limits;
+use crate::negotiate::{Encoding, Representation};
+use crate::printing::Include;
+use crate::query::Query;
+use crate::request_info::ResourcePath;
+use crate::server::Server;
+
+/// Media types of the bodies we read, named in refusals.
+pub(crate) const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+
+/// The request, authenticated and authorized, and what it needs of the server.
+pub(crate) struct Call {
+    pub(crate) server: Arc<Server>,
+    pub(crate) user: User,
+    pub(crate) method: Method,
+    pub(crate) verb: &'static str,
+    pub(crate) target: ResourcePath,
+    pub(crate) kind: &'static Kind,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    /// In a mutex, which nobody ever waits for, because a body alone cannot be shared between threads.
+    pub(crate) body: Mutex<Body>,
+    pub(crate) representation: Representation,
+    pub(crate) raw_query: Option<String>,
+    /// Cancelled when streams must end.
+    pub(crate) ends: CancellationToken,
+    /// What the client should know although the request succeeded: one `Warning` header each.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call {
+    /// The whole body, within its limit.
+    pub(crate) async fn read_body(&mut self) -> Answer<Bytes> {
+        read_body(std::mem::take(self.body.get_mut()), &self.headers).await
+    }
+
+    /// The media type of the body without its parameters; JSON when the client did not say.
+    pub(crate) fn content_type(&self) -> &str {
+        let value = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        if media_type.is_empty() { "application/json" } else { media_type }
+    }
+
+    /// The body as an object of the call's own kind: types checked, unknown fields reported and dropped.
+    pub(crate) async fn read_object(&mut self) -> Answer<Value> {
+        let json = self.read_json().await?;
+        self.decode_as(self.kind.group, self.kind.version, self.kind.kind, &json)
+    }
+
+    /// The body as JSON bytes, whether it came as JSON or YAML.
+    pub(crate) async fn read_json(&mut self) -> Answer<Bytes> {
+        let is_yaml = match self.content_type() {
+            "application/json" => false,
+            "application/yaml" | "application/x-yaml" | "text/yaml" => true,
+            _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
+        };
+        let body = self.read_body().await?;
+        if is_yaml { yaml_to_json(&body) } else { Ok(body) }
+    }
+
+    /// Decodes JSON as an object of any kind that the schema knows; what is odd about it becomes a warning or, if the client wants
+    /// `Strict`, an error.
+    pub(crate) fn decode_as(&mut self, group: &str, version: &str, kind: &str, json: &[u8]) -> Answer<Value> {
+        let validation = self.field_validation()?;
+        let decoded = decode_body(group, version, kind, json, validation).map_err(|error| error.status())?;
+        self.warnings.extend(decoded.warnings);
+        Ok(decoded.value)
+    }
+
+    /// `fieldValidation`; upstream's default is `Warn`.
+    pub(crate) fn field_validation(&self) -> Answer<FieldValidation> {
+        let asked = self.query.get("fieldValidation");
+        FieldValidation::parse(asked).ok_or_else(|| {
+            let mut errors = FieldErrors::new();
+            errors.not_supported("fieldValidation", asked.unwrap_or_default(), &["Ignore", "Strict", "Warn"]);
+            Status::invalid_kind("meta.k8s.io", "CreateOptions", "", &errors)
+        })
+    }
+
+    /// A stored object as the answer.
+    pub(crate) fn answer_stored(&self, code: StatusCode, object: &Object) -> Answer<Response> {
+        answer::stored(self.representation, Include::read(&self.query)?, code, self.kind, object)
+    }
+
+    /// A decoded object as the answer.
+    pub(crate) fn answer_value(&self, code: StatusCode, object: Value) -> Answer<Response> {
+        Ok(answer::shown(self.representation, Include::read(&self.query)?, code, self.kind, object))
+    }
+
+    /// An object of another kind than the call's (a Status, a Scale), which has no table of its own.
+    pub(crate) fn answer_plain(&self, code: StatusCode, object: &Value) -> Response {
+        answer::plain(self.encoding(), code, object)
+    }
+
+    /// JSON or YAML.
+    pub(crate) fn encoding(&self) -> Encoding {
+        self.representation.encoding
+    }
+
+    /// The namespace that stored objects of this call's kind have: none for cluster-scoped kinds.
+    pub(crate) fn namespace(&self) -> &str {
+        if self.kind.namespaced { &self.target.namespace } else { "" }
+    }
+
+    /// Puts the warnings on the answer.
+    pub(crate) fn add_warnings(&self, response: &mut Response) {
+        for warning in &self.warnings {
+            let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+    }
+}
+
+/// The whole body, within its limit, or 413.
+pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Answer<Bytes> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|bytes| bytes > limits::BODY_BYTES) {
+        return Err(Status::too_large(limits::BODY_BYTES));
+    }
+    match Limited::new(body, limits::BODY_BYTES).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES)),
+        Err(error) => Err(Status::bad_request(format!("unable to read the request body: {error}"))),
+    }
+}
+
+/// YAML to JSON; the YAML reader bounds nesting and repetition itself.
+pub(crate) fn yaml_to_json(body: &[u8]) -> Answer<Bytes> {
+    let value: Value = serde_yaml::from_slice(body)
+        .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))?;
+    Ok(Bytes::from(value.to_string()))
+}

@@ -1,0 +1,177 @@
+//! Changing a stored object: the one loop that update, patch and the subresources share.
+//!
+//! Read the current state, make the new one from it, complete, admit and validate it, write it against the revision that was read;
+//! when somebody was faster, once more from the start, unless the client named the revision it meant.
+
+use coracle_api::kinds::Kind;
+use coracle_api::status::{FieldErrors, Status};
+use coracle_store::{Object, WriteError};
+use serde_json::{Value, json};
+
+use crate::admission::{AdmissionRequest, Operation};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::handlers::create::Written;
+use crate::object::{finalizers, generation, is_deleting, meta, set_meta};
+use crate::{limits, rules, storage};
+
+/// Which part of an object a request writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// All but status.
+    Whole,
+    /// Status alone.
+    Status,
+    /// What a subresource of this name stands for; whoever makes the new state takes care that nothing else changes.
+    Subresource(&'static str),
+}
+
+impl Part {
+    /// The subresource's name, empty for the object itself.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "",
+            Self::Status => "status",
+            Self::Subresource(name) => name,
+        }
+    }
+}
+
+/// What is to be changed.
+pub(crate) struct Change<'a> {
+    /// The stored kind.
+    pub(crate) kind: &'static Kind,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) part: Part,
+    pub(crate) dry_run: bool,
+}
+
+/// Makes the change; `make` computes the new state from the current one, and may be called again.
+pub(crate) async fn change(
+    call: &Call,
+    change: &Change<'_>,
+    mut make: impl FnMut(&Value) -> Answer<Value>,
+) -> Answer<Written> {
+    let Change { kind, namespace, name, .. } = *change;
+    let key = storage::key(kind, namespace, name);
+    for _ in 0..limits::WRITE_ATTEMPTS {
+        let current = call.server.store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
+        let old = storage::decode(&current)?;
+        let mut new = make(&old)?;
+        let names_revision = check_revision(kind, name, &new, &current)?;
+        complete(change, &mut new, &old);
+        admit(call, change, &mut new, &old).await?;
+        validate(change, &new, &old)?;
+        let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
+        validate_admitted(call, change, &mut new, &old).await?;
+        if change.dry_run {
+            return Ok(Written::Imagined(new));
+        }
+        if new == old {
+            reservation.keep();
+            return Ok(Written::Stored(current));
+        }
+        let value = storage::encode(kind, &new);
+        let ends = ends_life(kind, &new);
+        let written = if ends {
+            call.server.store.delete(key.clone(), current.revision, value).await
+        } else {
+            call.server.store.update(key.clone(), current.revision, value).await
+        };
+        match written {
+            Ok(stored) => {
+                reservation.keep();
+                call.server.addresses.release(kind, &old, (!ends).then_some(&new));
+                return Ok(Written::Stored(stored));
+            }
+            Err(WriteError::Conflict { current: Some(_) }) if !names_revision => (),
+            Err(error) => return Err(storage::write_failure(kind, name, &error)),
+        }
+    }
+    Err(Status::modified(kind, name))
+}
+
+/// Whether the new state names the revision it was made from; 409 if that is not the current one.
+fn check_revision(kind: &'static Kind, name: &str, new: &Value, current: &Object) -> Answer<bool> {
+    let wanted = meta(new, "resourceVersion");
+    if wanted.is_empty() || wanted == "0" {
+        return Ok(false);
+    }
+    let wanted = crate::query::parse_revision(Some(wanted))?;
+    if wanted == Some(current.revision) { Ok(true) } else { Err(Status::modified(kind, name)) }
+}
+
+/// Takes over what the client may leave out or must not change, and numbers the new wanted state.
+fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
+    let Change { kind, part, .. } = *change;
+    let rules = rules::for_kind(kind);
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        if new.pointer("/metadata").and_then(|metadata| metadata.get(field)).is_none_or(Value::is_null) {
+            set_meta(new, field, old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned());
+        }
+    }
+    for field in ["generation", "resourceVersion"] {
+        set_meta(new, field, old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned());
+    }
+    for field in ["selfLink", "managedFields"] {
+        set_meta(new, field, None);
+    }
+    new["apiVersion"] = json!(kind.api_version);
+    new["kind"] = json!(kind.kind);
+    match part {
+        Part::Whole => (rules.prepare_update)(new, old),
+        Part::Status => (rules.prepare_status_update)(new, old),
+        Part::Subresource(_) => (),
+    }
+    (rules.default)(new);
+    if part != Part::Status && rules::changes_generation(kind, new, old) {
+        set_meta(new, "generation", Some(json!(generation(old) + 1)));
+    }
+}
+
+fn request<'a>(call: &'a Call, change: &Change<'a>, new: &'a mut Value, old: &'a Value) -> AdmissionRequest<'a> {
+    AdmissionRequest {
+        operation: Operation::Update,
+        kind: change.kind,
+        subresource: change.part.name(),
+        namespace: change.namespace,
+        name: change.name,
+        object: new,
+        old: Some(old),
+        user: &call.user,
+        dry_run: change.dry_run,
+    }
+}
+
+async fn admit(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Answer<()> {
+    call.server.admission.mutate(&mut request(call, change, new, old)).await
+}
+
+async fn validate_admitted(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Answer<()> {
+    call.server.admission.validate(&request(call, change, new, old)).await
+}
+
+fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
+    let rules = rules::for_kind(change.kind);
+    let mut errors = FieldErrors::new();
+    rules::metadata::validate_update(change.kind, new, old, &mut errors);
+    match change.part {
+        Part::Whole => {
+            (rules.validate)(new, &mut errors);
+            (rules.validate_update)(new, old, &mut errors);
+        }
+        Part::Status => (rules.validate_status_update)(new, old, &mut errors),
+        Part::Subresource("finalize" | "binding") => (),
+        Part::Subresource(_) => (rules.validate)(new, &mut errors),
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Status::invalid(change.kind, change.name, &errors)) }
+}
+
+/// Whether this state is the last: it is being deleted, nothing waits for it, and no grace is left.
+pub(crate) fn ends_life(kind: &Kind, object: &Value) -> bool {
+    is_deleting(object)
+        && finalizers(object).is_empty()
+        && object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
+        && (kind.kind != "Namespace" || object.pointer("/spec/finalizers").and_then(Value::as_array).is_none_or(Vec::is_empty))
+}

@@ -1,0 +1,128 @@
+//! `DELETE` of an object.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+use coracle_api::decode::{FieldValidation, decode_body};
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_store::{Object, WriteError};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use super::create::{Written, answer_written, stored_kind};
+use crate::admission::{AdmissionRequest, Operation};
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::deletion::{DeleteOptions, Step, plan};
+use crate::object::{is_deleting, meta};
+use crate::{limits, storage};
+
+/// What became of a deletion.
+pub(crate) enum Deleted {
+    /// It is gone; this was its last state.
+    Gone(Value),
+    /// It is on its way.
+    Going(Arc<Object>),
+    /// A dry run: what would be left of it.
+    Imagined(Value),
+}
+
+/// Deletes an object, or starts to.
+pub(crate) async fn delete(call: &mut Call) -> Answer<Response> {
+    let options = read_options(call).await?;
+    let kind = stored_kind(call)?;
+    let (namespace, name) = (call.namespace().to_owned(), call.target.name.clone());
+    let deleted = delete_object(call, kind, &namespace, &name, &options).await?;
+    answer_deleted(call, &name, deleted)
+}
+
+/// `DeleteOptions`, from the body and the query.
+pub(crate) async fn read_options(call: &mut Call) -> Answer<DeleteOptions> {
+    let body = call.read_json().await?;
+    let body = if body.is_empty() {
+        Value::Null
+    } else {
+        decode_body("", "v1", "DeleteOptions", &body, FieldValidation::Ignore).map_err(|error| error.status())?.value
+    };
+    DeleteOptions::read(&body, &call.query)
+}
+
+/// The part of deleting that collections and evictions share.
+pub(crate) async fn delete_object(
+    call: &Call,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Answer<Deleted> {
+    let store = &call.server.store;
+    let key = storage::key(kind, namespace, name);
+    for _ in 0..limits::WRITE_ATTEMPTS {
+        let current = store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
+        let old = storage::decode(&current)?;
+        options.check_preconditions(kind, name, &old)?;
+        admit(call, kind, namespace, name, &old, options.dry_run).await?;
+        let written = match plan(kind, &old, options) {
+            Step::Wait => return Ok(Deleted::Going(current)),
+            Step::Mark(next) | Step::Remove(next) if options.dry_run => return Ok(Deleted::Imagined(next)),
+            Step::Mark(next) => {
+                store.update(key.clone(), current.revision, storage::encode(kind, &next)).await.map(Deleted::Going)
+            }
+            Step::Remove(last) => {
+                let removed = store.delete(key.clone(), current.revision, storage::encode(kind, &last)).await;
+                if removed.is_ok() {
+                    call.server.addresses.release(kind, &old, None);
+                }
+                removed.and_then(|object| {
+                    storage::decode(&object).map(Deleted::Gone).map_err(|_| WriteError::Conflict { current: None })
+                })
+            }
+        };
+        match written {
+            Err(WriteError::Conflict { current: Some(_) }) => (),
+            Ok(deleted) => return Ok(deleted),
+            Err(error) => return Err(storage::write_failure(kind, name, &error)),
+        }
+    }
+    Err(Status::modified(kind, name))
+}
+
+fn answer_deleted(call: &Call, name: &str, deleted: Deleted) -> Answer<Response> {
+    match deleted {
+        Deleted::Gone(last) if returns_object(call.kind) => call.answer_value(StatusCode::OK, last),
+        Deleted::Gone(last) => {
+            Ok(call.answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid"))))
+        }
+        Deleted::Going(object) => answer_written(call, StatusCode::OK, Written::Stored(object)),
+        Deleted::Imagined(next) if is_deleting(&next) => answer_written(call, StatusCode::OK, Written::Imagined(next)),
+        Deleted::Imagined(last) => {
+            Ok(call.answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid"))))
+        }
+    }
+}
+
+/// Kinds whose deletion upstream answers with the object and not with a Status.
+fn returns_object(kind: &Kind) -> bool {
+    kind.group.is_empty()
+        && matches!(
+            kind.kind,
+            "Pod" | "Service" | "ServiceAccount" | "PodTemplate" | "ResourceQuota" | "PersistentVolume" | "PersistentVolumeClaim"
+        )
+}
+
+async fn admit(call: &Call, kind: &'static Kind, namespace: &str, name: &str, old: &Value, dry_run: bool) -> Answer<()> {
+    let mut nothing = json!(null);
+    let request = AdmissionRequest {
+        operation: Operation::Delete,
+        kind,
+        subresource: "",
+        namespace,
+        name,
+        object: &mut nothing,
+        old: Some(old),
+        user: &call.user,
+        dry_run,
+    };
+    call.server.admission.validate(&request).await
+}

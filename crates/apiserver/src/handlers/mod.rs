@@ -1,0 +1,103 @@
+//! What is done about a request for an object or a collection: a file per verb, and one per subresource.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod delete_collection;
+mod get;
+pub(crate) mod list;
+pub(crate) mod patch;
+mod subresources;
+pub(crate) mod update;
+mod watch;
+
+use axum::response::Response;
+use coracle_api::kinds::{Kind, Storage};
+use coracle_api::status::Status;
+use http::StatusCode;
+use serde_json::json;
+
+use crate::answer::Answer;
+use crate::call::Call;
+use crate::change::Part;
+use crate::request_info::ResourcePath;
+
+/// The kind that a path means, if the path has the form that the kind's objects have; 404 otherwise.
+pub(crate) fn kind_at(target: &ResourcePath) -> Answer<&'static Kind> {
+    let kind = coracle_api::kinds::by_resource(&target.group, &target.version, &target.resource)
+        .ok_or_else(Status::no_such_path)?;
+    let is_namespace = kind.group.is_empty() && kind.kind == "Namespace";
+    if !kind.namespaced && !target.namespace.is_empty() && !is_namespace {
+        return Err(Status::no_such_path());
+    }
+    if kind.namespaced && target.namespace.is_empty() && !target.subresource.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    Ok(kind)
+}
+
+/// Finds the handler. The request is authenticated and authorized.
+pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
+    if !call.target.subresource.is_empty() {
+        return subresources::dispatch(call).await;
+    }
+    if call.verb.is_empty() || !call.kind.allows(call.verb) {
+        return Err(Status::method_not_served());
+    }
+    let crosses_namespaces = call.kind.namespaced && call.target.namespace.is_empty();
+    if crosses_namespaces && !matches!(call.verb, "list" | "watch") && !matches!(call.kind.storage, Storage::None) {
+        return Err(Status::method_not_served());
+    }
+    if call.kind.storage == Storage::None {
+        return answer_and_forget(call).await;
+    }
+    match call.verb {
+        "get" => get::get(call),
+        "list" => list::list(call).await,
+        "watch" => watch::watch(call),
+        "create" => create::create(call).await,
+        "update" => update::update(call, Part::Whole).await,
+        "patch" => patch::patch(call, Part::Whole).await,
+        "delete" => delete::delete(call).await,
+        "deletecollection" => delete_collection::delete_collection(call).await,
+        _ => Err(Status::method_not_served()),
+    }
+}
+
+/// Kinds of which nothing is kept: reviews, bindings, and the states of components.
+async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
+    match (call.kind.group, call.kind.kind, call.verb) {
+        ("", "Binding", "create") => subresources::binding::bind_named_in_body(call).await,
+        ("", "ComponentStatus", _) => component_status(call),
+        (_, _, "create") => {
+            let review = call.read_object().await?;
+            let namespace = call.namespace().to_owned();
+            let answer = call.server.reviews.review(call.kind.kind, &namespace, &call.user, review)?;
+            call.answer_value(StatusCode::CREATED, answer)
+        }
+        _ => Err(Status::method_not_served()),
+    }
+}
+
+/// The long deprecated `kubectl get componentstatuses`. Whoever gets an answer at all talks to a healthy store; scheduler and
+/// controllers prove their health by their leases.
+fn component_status(call: &Call) -> Answer<Response> {
+    let status = |name: &str| {
+        json!({
+            "kind": "ComponentStatus",
+            "apiVersion": "v1",
+            "metadata": { "name": name },
+            "conditions": [{ "type": "Healthy", "status": "True", "message": "ok" }],
+        })
+    };
+    const STORE: &str = "etcd-0";
+    match call.verb {
+        "list" => {
+            let list = json!({
+                "kind": "ComponentStatusList", "apiVersion": "v1", "metadata": {}, "items": [status(STORE)],
+            });
+            Ok(call.answer_plain(StatusCode::OK, &list))
+        }
+        "get" if call.target.name == STORE => call.answer_value(StatusCode::OK, status(STORE)),
+        _ => Err(Status::not_found(call.kind, &call.target.name)),
+    }
+}

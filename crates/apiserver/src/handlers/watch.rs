@@ -1,0 +1,267 @@
+//! `GET` with `watch=true`: every change of a collection, from a revision on, until somebody ends it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_api::kinds::Kind;
+use coracle_api::status::Status;
+use coracle_store::{Change, Event, Object, Revision, Watch};
+use futures::Stream;
+use http::StatusCode;
+use http_body::Frame;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use super::list::{gone_status, too_large_revision};
+use crate::answer::{self, Answer};
+use crate::call::Call;
+use crate::limits;
+use crate::negotiate::{Encoding, Form, Representation};
+use crate::printing::{self, Include};
+use crate::query::ListOptions;
+use crate::selection::Selection;
+use crate::{object, storage, views};
+
+/// Starts the stream of events.
+pub(crate) fn watch(call: &Call) -> Answer<Response> {
+    let options = ListOptions::read(&call.query, true)?;
+    let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
+    let filter = Filter { selection, name: Some(call.target.name.clone()).filter(|name| !name.is_empty()) };
+    if call.representation.encoding == Encoding::Yaml {
+        return Err(Status::not_acceptable(&["application/json"]));
+    }
+    let writer = EventWriter {
+        kind: call.kind,
+        representation: call.representation,
+        include: Include::read(&call.query)?,
+    };
+    let body = match start(call, &options, filter, writer) {
+        Ok(body) => Body::new(body),
+        Err(Refusal::Answer(status)) => return Err(status),
+        Err(Refusal::Event(status)) => Body::from(error_event(&status)),
+    };
+    Ok(answer::with_type(StatusCode::OK, "application/json", body))
+}
+
+/// A watch that cannot start: upstream tells some reasons as an answer, and those that concern the past as the only event.
+enum Refusal {
+    Answer(Status),
+    Event(Status),
+}
+
+fn start(call: &Call, options: &ListOptions, filter: Filter, writer: EventWriter) -> Result<WatchBody, Refusal> {
+    let store = &call.server.store;
+    let range = storage::range(call.kind, call.namespace());
+    let from_now = options.resource_version.is_none_or(|revision| revision == Revision::ZERO);
+    let initial_events = options.send_initial_events.unwrap_or(from_now);
+    let current = store.revision();
+    if let Some(asked) = options.resource_version.filter(|&asked| asked > current) {
+        return Err(Refusal::Answer(too_large_revision(asked, current)));
+    }
+    let (mut initial, mut after) = (Vec::new(), if from_now { current } else { options.resource_version.unwrap_or(current) });
+    if initial_events {
+        let listing = store.list(&range, None, None, None).map_err(|gone| Refusal::Answer(gone_status(&gone)))?;
+        initial = listing.objects;
+        initial.retain(|object| filter.matches(object));
+        after = listing.revision;
+    }
+    let watch = store.watch(&range, after).map_err(|gone| Refusal::Event(gone_status(&gone)))?;
+    let wants_end_mark = options.send_initial_events == Some(true) && options.bookmarks;
+    Ok(WatchBody {
+        filter,
+        writer,
+        initial: initial.into_iter(),
+        end_mark: wants_end_mark.then_some(after),
+        watch,
+        bookmark: options.bookmarks.then(|| Box::pin(tokio::time::sleep(limits::BOOKMARK_INTERVAL))),
+        deadline: Box::pin(tokio::time::sleep(lifetime(options.timeout_seconds))),
+        shutdown: Box::pin(call.ends.clone().cancelled_owned()),
+        ended: false,
+    })
+}
+
+/// How long the watch may last. Without a wish of the client's a random time, so that not all of them come back at once.
+fn lifetime(timeout_seconds: Option<u64>) -> Duration {
+    match timeout_seconds {
+        Some(seconds) => Duration::from_secs(seconds),
+        None => limits::WATCH_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
+    }
+}
+
+/// What of the range the client wants to see.
+struct Filter {
+    selection: Selection,
+    name: Option<String>,
+}
+
+impl Filter {
+    fn matches(&self, object: &Object) -> bool {
+        self.name.as_deref().is_none_or(|name| name == &*object.key.name) && self.selection.matches(object)
+    }
+}
+
+/// The stream: the objects there are, then what happens. Events that are ready together share a frame.
+struct WatchBody {
+    filter: Filter,
+    writer: EventWriter,
+    initial: std::vec::IntoIter<Arc<Object>>,
+    /// Says that the initial events are over, for clients that asked for them.
+    end_mark: Option<Revision>,
+    watch: Watch,
+    bookmark: Option<Pin<Box<Sleep>>>,
+    deadline: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+impl http_body::Body for WatchBody {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        let mut frame = BytesMut::new();
+        this.gather(&mut frame, context);
+        if !frame.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(frame.freeze()))));
+        }
+        if this.ended || this.deadline.as_mut().poll(context).is_ready() || this.shutdown.as_mut().poll(context).is_ready() {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        let Some(timer) = &mut this.bookmark else { return Poll::Pending };
+        if timer.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        timer.as_mut().reset(Instant::now() + limits::BOOKMARK_INTERVAL);
+        this.writer.bookmark(&mut frame, this.watch.progress(), false);
+        Poll::Ready(Some(Ok(Frame::data(frame.freeze()))))
+    }
+}
+
+impl WatchBody {
+    /// Writes what there is, up to the size of a frame.
+    fn gather(&mut self, frame: &mut BytesMut, context: &mut Context<'_>) {
+        while frame.len() < limits::FRAME_BYTES {
+            if let Some(object) = self.initial.next() {
+                self.writer.event(frame, "ADDED", &object);
+            } else if let Some(revision) = self.end_mark.take() {
+                self.writer.bookmark(frame, revision, true);
+            } else {
+                break;
+            }
+        }
+        while frame.len() < limits::FRAME_BYTES && !self.ended {
+            match Pin::new(&mut self.watch).poll_next(context) {
+                Poll::Ready(Some(Ok(event))) => self.show(frame, &event),
+                Poll::Ready(Some(Err(gone))) => {
+                    // A store that closes is the end of the stream, not an error of the client's.
+                    if matches!(gone, coracle_store::Gone::Compacted { .. }) {
+                        frame.put_slice(&error_event(&gone_status(&gone)));
+                    }
+                    self.ended = true;
+                }
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => return,
+            }
+        }
+    }
+
+    /// One change, seen through the filter: what enters it was added, what leaves it is gone.
+    fn show(&self, frame: &mut BytesMut, event: &Event) {
+        let matched = event.previous().is_some_and(|previous| self.filter.matches(previous));
+        match &event.change {
+            Change::Put { object, .. } => match (matched, self.filter.matches(object)) {
+                (false, true) => self.writer.event(frame, "ADDED", object),
+                (true, true) => self.writer.event(frame, "MODIFIED", object),
+                (true, false) => {
+                    if let Some(previous) = event.previous() {
+                        self.writer.past_state(frame, previous, event.revision);
+                    }
+                }
+                (false, false) => (),
+            },
+            Change::Delete { object, .. } if matched => self.writer.event(frame, "DELETED", object),
+            Change::Delete { .. } => (),
+        }
+    }
+}
+
+/// Writes events in the representation that the client asked for.
+struct EventWriter {
+    kind: &'static Kind,
+    representation: Representation,
+    include: Include,
+}
+
+impl EventWriter {
+    /// One event with a stored object, whose bytes are taken as they are whenever that is what the client wants.
+    fn event(&self, frame: &mut BytesMut, event_type: &str, object: &Object) {
+        if self.representation.form == Form::Whole && !views::is_view(self.kind) {
+            write_event(frame, event_type, &object.bytes);
+        } else if let Ok(value) = storage::decode(object) {
+            self.decoded(frame, event_type, value);
+        }
+    }
+
+    /// The state in which an object was last seen by this client, with the revision at which it left the client's sight.
+    fn past_state(&self, frame: &mut BytesMut, object: &Object, revision: Revision) {
+        if let Ok(mut value) = storage::decode(object) {
+            object::set_meta(&mut value, "resourceVersion", Some(json!(revision.to_string())));
+            self.decoded(frame, "DELETED", value);
+        }
+    }
+
+    fn decoded(&self, frame: &mut BytesMut, event_type: &str, value: Value) {
+        let value = views::read(self.kind, value);
+        let shown = match self.representation.form {
+            Form::Whole => value,
+            Form::Table(version) => {
+                let metadata = json!({ "resourceVersion": object::meta(&value, "resourceVersion") });
+                let row = printing::row(self.kind, &value, self.include, version, Timestamp::now());
+                printing::table_of(self.kind, vec![row], version, metadata)
+            }
+            Form::Metadata(version) => printing::metadata_only(&value, version),
+        };
+        write_event(frame, event_type, shown.to_string().as_bytes());
+    }
+
+    /// Tells the client how far it is, so that it can resume from there.
+    fn bookmark(&self, frame: &mut BytesMut, revision: Revision, initial_events_end: bool) {
+        let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        if initial_events_end {
+            metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        let bookmark = match self.representation.form {
+            Form::Whole => json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata }),
+            Form::Table(version) => printing::table_of(self.kind, Vec::new(), version, metadata),
+            Form::Metadata(version) => printing::metadata_only(&json!({ "metadata": metadata }), version),
+        };
+        write_event(frame, "BOOKMARK", bookmark.to_string().as_bytes());
+    }
+}
+
+fn write_event(frame: &mut BytesMut, event_type: &str, object: &[u8]) {
+    frame.reserve(object.len() + 40);
+    frame.put_slice(b"{\"type\":\"");
+    frame.put_slice(event_type.as_bytes());
+    frame.put_slice(b"\",\"object\":");
+    frame.put_slice(object);
+    frame.put_slice(b"}\n");
+}
+
+fn error_event(status: &Status) -> Bytes {
+    let mut frame = BytesMut::new();
+    write_event(&mut frame, "ERROR", status.to_value().to_string().as_bytes());
+    frame.freeze()
+}

@@ -1,0 +1,74 @@
+//! Every bound of the API server, each with its reason.
+
+use std::time::Duration;
+
+/// The largest request body; upstream's, which etcd dictates there.
+pub(crate) const BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// The longest query string: label selectors of a few hundred terms fit.
+pub(crate) const QUERY_BYTES: usize = 64 * 1024;
+
+/// Reading requests that may be answered at once; upstream's `--max-requests-inflight`.
+pub(crate) const READS_IN_FLIGHT: usize = 400;
+
+/// Writing requests that may be answered at once; upstream's `--max-mutating-requests-inflight` is 200, but our writers share
+/// transactions: more of them at once is what makes them fast.
+pub(crate) const WRITES_IN_FLIGHT: usize = 400;
+
+/// Requests that wait for one of those places, for each of the two kinds. Beyond that: 429, so that memory stays bounded.
+pub(crate) const REQUESTS_QUEUED: usize = 4096;
+
+/// How long an ordinary request may take; upstream's `--request-timeout`.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connections at once: each costs a task and TLS buffers of some 50 KiB.
+pub(crate) const CONNECTIONS: usize = 10_000;
+
+/// How long a client may take for its TLS handshake, so that idle ports do not hold places.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send its request head.
+pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a shutdown waits for open requests.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// Concurrent requests of one HTTP/2 connection; upstream's is 100, client-go's informers of an operator need more.
+pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
+
+/// How often a watch that asked for bookmarks gets one; upstream's is about a minute.
+pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A watch without `timeoutSeconds` ends after this and up to as much again; upstream's `--min-request-timeout`.
+pub(crate) const WATCH_TIMEOUT: Duration = Duration::from_secs(1800);
+
+/// Bytes that one frame of a list or a watch gathers before it is sent: larger than what a socket takes at once.
+pub(crate) const FRAME_BYTES: usize = 64 * 1024;
+
+/// Tries to find a free name for `generateName`; upstream's number.
+pub(crate) const NAME_ATTEMPTS: usize = 8;
+
+/// Tries of a patch, or of an update that names no `resourceVersion`, against concurrent writers. Upstream patches five times; our
+/// writers are in one process and need more of them to starve.
+pub(crate) const WRITE_ATTEMPTS: usize = 32;
+
+/// Objects of a collection that are deleted at once, so that they share transactions.
+pub(crate) const DELETIONS_AT_ONCE: usize = 64;
+
+/// Answers smaller than this are not compressed: upstream's threshold; a local network is faster than gzip.
+pub(crate) const COMPRESS_BYTES: u64 = 128 * 1024;
+
+/// Objects that are decoded in one go for a table, before other requests get their turn on this thread.
+pub(crate) const ROWS_BETWEEN_YIELDS: usize = 128;
+
+/// How long a kubelet may take to answer the head of a proxied request.
+pub(crate) const KUBELET_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a connection to a kubelet or a pod may take to open.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often an idle HTTP/2 connection is asked whether it lives, and how long it may take to say so; upstream's 30 s and 15 s.
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Objects that are brought in at once at start, so that they share transactions.
+pub(crate) const BOOTSTRAP_WRITES: usize = 256;

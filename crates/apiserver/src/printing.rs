@@ -1,0 +1,83 @@
+//! Tables for `kubectl get`, and objects reduced to their metadata.
+
+use coracle_api::kinds::Kind;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::answer::Answer;
+use crate::query::Query;
+use crate::table;
+use coracle_api::status::Status;
+
+/// How much of the object stands beside its row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Include {
+    /// Nothing.
+    None,
+    /// Its metadata, which is the default.
+    Metadata,
+    /// All of it, for `kubectl get --sort-by`.
+    Object,
+}
+
+impl Include {
+    /// `includeObject`, or 400.
+    pub(crate) fn read(query: &Query) -> Answer<Self> {
+        match query.get("includeObject") {
+            None | Some("" | "Metadata") => Ok(Self::Metadata),
+            Some("None") => Ok(Self::None),
+            Some("Object") => Ok(Self::Object),
+            Some(other) => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+        }
+    }
+}
+
+/// A whole table. `metadata` is the list's.
+pub(crate) fn table(kind: &Kind, objects: &[Value], include: Include, version: &str, metadata: Value) -> Value {
+    let now = Timestamp::now();
+    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, include, version, now)).collect();
+    table_of(kind, rows, version, metadata)
+}
+
+/// A table of rows that are made already.
+pub(crate) fn table_of(kind: &Kind, rows: Vec<Value>, version: &str, metadata: Value) -> Value {
+    let columns: Vec<Value> = table::for_kind(kind)
+        .definitions
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name,
+                "type": column.kind,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect();
+    json!({
+        "kind": "Table",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": metadata,
+        "columnDefinitions": columns,
+        "rows": rows,
+    })
+}
+
+/// The row of one object.
+pub(crate) fn row(kind: &Kind, object: &Value, include: Include, version: &str, now: Timestamp) -> Value {
+    let cells = (table::for_kind(kind).cells)(object, now);
+    match include {
+        Include::None => json!({ "cells": cells, "object": null }),
+        Include::Metadata => json!({ "cells": cells, "object": metadata_only(object, version) }),
+        Include::Object => json!({ "cells": cells, "object": object }),
+    }
+}
+
+/// The object reduced to a `PartialObjectMetadata`.
+pub(crate) fn metadata_only(object: &Value, version: &str) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+    })
+}

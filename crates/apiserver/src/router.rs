@@ -1,0 +1,159 @@
+//! Every request's way in: who asks, what for, may they, and then to its handler.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use coracle_api::status::{Reason, Status};
+use futures::FutureExt as _;
+use http::{HeaderValue, Method, Request};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tower_http::CompressionLevel;
+use tower_http::compression::predicate::Predicate;
+use tower_http::compression::CompressionLayer;
+
+use crate::answer::{self, Answer};
+use crate::authn::{self, Peer};
+use crate::authz::{Attributes, Target};
+use crate::call::Call;
+use crate::identity::User;
+use crate::metrics::Served;
+use crate::negotiate::Representation;
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::server::Server;
+use crate::{handlers, limits, paths};
+
+/// Set on requests of clients in this process: who they are is known.
+#[derive(Clone)]
+pub(crate) struct InMemory(pub(crate) User);
+
+/// Set on requests of connections that end before the server does: what would go on for ever ends then.
+#[derive(Clone)]
+pub(crate) struct Ends(pub(crate) CancellationToken);
+
+/// The whole API as one service.
+pub(crate) fn router(server: Arc<Server>) -> Router {
+    let compression =
+        CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest).compress_when(LargeAnswers);
+    Router::new().fallback(handle).with_state(server).layer(compression)
+}
+
+/// Compresses what has a known large size: lists, never watches or logs.
+#[derive(Clone, Copy)]
+struct LargeAnswers;
+
+impl Predicate for LargeAnswers {
+    fn should_compress<B: http_body::Body>(&self, response: &http::Response<B>) -> bool {
+        response.body().size_hint().exact().is_some_and(|bytes| bytes >= limits::COMPRESS_BYTES)
+    }
+}
+
+/// Answers one request, whatever happens on the way.
+async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response {
+    let started = Instant::now();
+    let mut served = Served::default();
+    let answered = AssertUnwindSafe(answer(&server, request, &mut served)).catch_unwind().await;
+    let mut response = match answered {
+        Ok(Ok(response)) => response,
+        Ok(Err(status)) => answer::failure(&status),
+        Err(_) => {
+            tracing::error!(resource = served.resource, verb = served.verb, "a request handler panicked");
+            answer::failure(&Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+        }
+    };
+    response.headers_mut().insert("audit-id", audit_id());
+    server.metrics.request(&served, response.status(), started.elapsed());
+    response
+}
+
+/// Names the request in logs on both sides.
+fn audit_id() -> HeaderValue {
+    let id = uuid::Uuid::new_v4();
+    let mut text = uuid::Uuid::encode_buffer();
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Served) -> Answer<Response> {
+    let (mut parts, body) = request.into_parts();
+    let raw_query = parts.uri.query().map(str::to_owned);
+    if raw_query.as_ref().map_or(0, String::len) > limits::QUERY_BYTES {
+        return Err(Status::new(414, Reason::Unknown, "the query is too long"));
+    }
+    let query = Query::parse(raw_query.as_deref().unwrap_or_default());
+    let name_selector = query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
+    let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
+    let info = RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
+    served.verb = info.verb;
+
+    let user = identify(server, &mut parts)?;
+    authorize(server, &user, &info, parts.uri.path())?;
+
+    let long_running = info.is_long_running();
+    let RequestInfo { verb, resource } = info;
+    let Some(target) = resource else {
+        return paths::answer(server, &parts, &query).boxed().await;
+    };
+    let kind = handlers::kind_at(&target)?;
+    served.about(kind, &target);
+    let ends = parts.extensions.remove::<Ends>().map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
+    let mut call = Call {
+        ends,
+        raw_query,
+        server: server.clone(),
+        user,
+        verb,
+        target,
+        kind,
+        representation: Representation::negotiate(&parts.headers, &query)?,
+        query,
+        method: parts.method,
+        headers: parts.headers,
+        body: Mutex::new(body),
+        warnings: Vec::new(),
+    };
+    if long_running {
+        let mut response = handlers::dispatch(&mut call).boxed().await?;
+        call.add_warnings(&mut response);
+        return Ok(response);
+    }
+    let place = if matches!(call.method, Method::GET | Method::HEAD) { &server.reads } else { &server.writes };
+    let _place = place.enter().await?;
+    let answered = tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(&mut call).boxed()).await;
+    let mut response = answered.map_err(|_| {
+        Status::timeout("request did not complete within the allotted timeout", 0)
+    })??;
+    call.add_warnings(&mut response);
+    Ok(response)
+}
+
+/// Who asks: known from the start in memory, by credentials otherwise; and whom they act as.
+fn identify(server: &Server, parts: &mut http::request::Parts) -> Answer<User> {
+    let user = match parts.extensions.remove::<InMemory>() {
+        Some(InMemory(user)) => user,
+        None => server
+            .authenticator
+            .authenticate(parts.extensions.get::<Peer>(), &parts.headers)
+            .map_err(|_| Status::unauthorized())?,
+    };
+    authn::impersonate(user, &parts.headers, &server.authorizer)
+}
+
+fn authorize(server: &Server, user: &User, info: &RequestInfo, path: &str) -> Answer<()> {
+    let target = match &info.resource {
+        None => Target::Path(path),
+        Some(resource) => Target::Resource {
+            group: &resource.group,
+            resource: &resource.resource,
+            subresource: &resource.subresource,
+            namespace: &resource.namespace,
+            name: &resource.name,
+        },
+    };
+    server.authorizer.check(&Attributes { user, verb: info.verb, target })
+}

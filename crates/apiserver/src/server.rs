@@ -1,0 +1,152 @@
+//! The server: what handlers share, and how it is started, called in memory and served over TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use coracle_api::status::Status;
+use coracle_store::Store;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower::Service as _;
+
+use crate::admission::Admission;
+use crate::authn::Authenticator;
+use crate::authz::Authorizer;
+use crate::discovery::Discovery;
+use crate::identity::User;
+use crate::in_flight::InFlight;
+use crate::kubelet_client::KubeletClient;
+use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
+use crate::pki::{Pki, PkiError};
+use crate::reviews::Reviews;
+use crate::router::InMemory;
+use crate::service_addresses::{Cidr, ServiceAddresses};
+use crate::tokens::TokenIssuer;
+use crate::{bootstrap, limits, router, serve};
+
+/// What an API server is made of.
+pub struct Config {
+    /// The cluster's state. Opened with [`crate::store_options`].
+    pub store: Store,
+    /// The cluster's certificates and keys.
+    pub pki: Arc<Pki>,
+    /// Where clients find this server: what discovery and the `kubernetes` Service say.
+    pub advertise: SocketAddr,
+    /// Where the addresses of Services come from.
+    pub service_cidr: Cidr,
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The keys or certificates cannot be used.
+    #[error("cannot use the cluster's keys")]
+    Pki(#[from] PkiError),
+    /// The store holds what cannot be read, or refuses what must be in every cluster.
+    #[error("cannot bring in {what}: {status}")]
+    Bootstrap {
+        /// The object.
+        what: String,
+        /// Why.
+        status: Box<Status>,
+    },
+}
+
+/// What every request may need.
+pub(crate) struct Server {
+    pub(crate) store: Store,
+    pub(crate) authenticator: Arc<Authenticator>,
+    pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) admission: Admission,
+    pub(crate) tokens: Arc<TokenIssuer>,
+    pub(crate) reviews: Reviews,
+    pub(crate) addresses: ServiceAddresses,
+    pub(crate) kubelets: KubeletClient,
+    pub(crate) discovery: Discovery,
+    pub(crate) openapi: OpenApi,
+    pub(crate) metrics: Metrics,
+    pub(crate) reads: InFlight,
+    pub(crate) writes: InFlight,
+    pub(crate) advertise: SocketAddr,
+    /// Whether the objects that every cluster has are there.
+    pub(crate) ready: AtomicBool,
+    /// Ends watches and everything else that would go on for ever.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// A running API server. It lives as long as somebody holds it, serves it or is a client of it.
+pub struct ApiServer {
+    pub(crate) server: Arc<Server>,
+    pub(crate) router: Router,
+    pki: Arc<Pki>,
+}
+
+impl ApiServer {
+    /// Starts the server and installs what every cluster has: namespaces, roles, priority classes, the `kubernetes` Service.
+    ///
+    /// # Errors
+    /// When the keys cannot be used, or the store refuses those objects.
+    pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        let Config { store, pki, advertise, service_cidr } = config;
+        let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
+        let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
+        let authorizer = Authorizer::new(&store);
+        let addresses = ServiceAddresses::load(service_cidr, &store)
+            .map_err(|status| StartError::Bootstrap { what: "the Services' addresses".to_owned(), status: Box::new(status) })?;
+        let server = Arc::new(Server {
+            admission: Admission::new(store.clone(), authorizer.clone()),
+            reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
+            kubelets: KubeletClient::new(pki.kubelet_client_config()?),
+            discovery: Discovery::new(advertise),
+            openapi: OpenApi::default(),
+            metrics: Metrics::default(),
+            reads: InFlight::new(limits::READS_IN_FLIGHT),
+            writes: InFlight::new(limits::WRITES_IN_FLIGHT),
+            ready: AtomicBool::new(false),
+            shutdown: CancellationToken::new(),
+            store,
+            authenticator,
+            authorizer,
+            tokens,
+            addresses,
+            advertise,
+        });
+        let started = Arc::new(Self { router: router::router(server.clone()), server, pki });
+        bootstrap::install(&started).await?;
+        started.server.ready.store(true, Ordering::Release);
+        Ok(started)
+    }
+
+    /// A client in this process: its requests go to the router without a socket, and are authorized as this user's.
+    pub fn client(&self, user: User) -> kube::Client {
+        let router = self.router.clone();
+        let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+            let mut router = router.clone();
+            let user = user.clone();
+            async move {
+                let mut request = request.map(axum::body::Body::new);
+                request.extensions_mut().insert(InMemory(user));
+                router.call(request).await
+            }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Serves clients over TLS until `shutdown`; then ends watches, and returns when open requests are answered or their grace is over.
+    ///
+    /// # Errors
+    /// When the serving certificate cannot be used.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> Result<(), PkiError> {
+        let tls = self.pki.server_config()?;
+        serve::serve(&self, tls, listener, shutdown).await;
+        Ok(())
+    }
+
+    /// Ends all watches and follows, of clients in memory too. What is in the store stays open.
+    pub fn shutdown(&self) {
+        self.server.shutdown.cancel();
+    }
+}

@@ -1,0 +1,149 @@
+//! What all controllers share: the client, the mirrors, the clock, the owner of their tasks.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Selection, Tasks};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+
+use crate::Options;
+use crate::api::Unfinished;
+use crate::garbage_collector::Graph;
+use crate::ownership::Orphans;
+
+/// A reconcile that takes longer is given up and tried again: upstream's request timeout.
+const RECONCILE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a controller works with.
+pub(crate) struct Context {
+    pub client: Client,
+    pub options: Options,
+    pub tasks: Tasks,
+    pub mirrors: Mirrors,
+    /// Pods and ReplicaSets that nobody controls: what may be adopted.
+    pub orphans: OrphanIndexes,
+    /// Who owns whom, over all kinds; the garbage collector fills it.
+    pub graph: Arc<Graph>,
+}
+
+/// Each kind that controllers look at in full, watched once.
+pub(crate) struct Mirrors {
+    pub namespaces: Mirror<Namespace>,
+    pub nodes: Mirror<Node>,
+    pub pods: Mirror<Pod>,
+    pub services: Mirror<Service>,
+    pub endpoints: Mirror<Endpoints>,
+    pub endpoint_slices: Mirror<EndpointSlice>,
+    pub replica_sets: Mirror<ReplicaSet>,
+    pub deployments: Mirror<Deployment>,
+    pub jobs: Mirror<Job>,
+    pub cron_jobs: Mirror<CronJob>,
+    /// Only those called `default`.
+    pub default_service_accounts: Mirror<ServiceAccount>,
+    /// Only those called `kube-root-ca.crt`.
+    pub root_cas: Mirror<ConfigMap>,
+}
+
+/// See [`Orphans`].
+pub(crate) struct OrphanIndexes {
+    pub pods: Orphans<Pod>,
+    pub replica_sets: Orphans<ReplicaSet>,
+}
+
+impl Context {
+    /// Begins to watch. The mirrors are filled once [`Mirrors::synced`] answers.
+    pub fn start(client: Client, options: Options, shutdown: CancellationToken) -> Arc<Self> {
+        let tasks = Tasks::new(shutdown);
+        let mirrors = Mirrors::start(&tasks, &client);
+        let orphans = OrphanIndexes {
+            pods: Orphans::follow(&mirrors.pods),
+            replica_sets: Orphans::follow(&mirrors.replica_sets),
+        };
+        Arc::new(Self { client, options, tasks, mirrors, orphans, graph: Arc::default() })
+    }
+
+    /// What time it is.
+    pub fn now(&self) -> Timestamp {
+        (self.options.clock)()
+    }
+
+    /// A recorder that speaks for one controller, under upstream's name for it.
+    pub fn recorder(&self, component: &str) -> Recorder {
+        Recorder::new(&self.tasks, self.client.clone(), component, None)
+    }
+
+    /// The API of a kind in one namespace.
+    pub fn api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Starts `workers` that reconcile the queue's keys, each within a deadline.
+    pub fn work<F, R>(&self, queue: &Queue, name: &'static str, workers: usize, reconcile: F)
+    where
+        F: Fn(ObjectKey) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Next, Unfinished>> + Send + 'static,
+    {
+        queue.run(&self.tasks, name, workers, move |key| {
+            let work = reconcile(key);
+            async move {
+                match tokio::time::timeout(RECONCILE_DEADLINE, work).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(Unfinished::timed_out(RECONCILE_DEADLINE)),
+                }
+            }
+        });
+    }
+}
+
+impl Mirrors {
+    fn start(tasks: &Tasks, client: &Client) -> Self {
+        Self {
+            namespaces: Mirror::all(tasks, client),
+            nodes: Mirror::all(tasks, client),
+            pods: Mirror::all(tasks, client),
+            services: Mirror::all(tasks, client),
+            endpoints: Mirror::all(tasks, client),
+            endpoint_slices: Mirror::all(tasks, client),
+            replica_sets: Mirror::all(tasks, client),
+            deployments: Mirror::all(tasks, client),
+            jobs: Mirror::all(tasks, client),
+            cron_jobs: Mirror::all(tasks, client),
+            default_service_accounts: Mirror::start(
+                tasks,
+                Api::all(client.clone()),
+                named(crate::service_account::NAME),
+            ),
+            root_cas: Mirror::start(tasks, Api::all(client.clone()), named(crate::root_ca::NAME)),
+        }
+    }
+
+    /// Waits until every mirror has its first list.
+    pub async fn synced(&self) -> Result<(), NotSynced> {
+        self.namespaces.synced().await?;
+        self.nodes.synced().await?;
+        self.pods.synced().await?;
+        self.services.synced().await?;
+        self.endpoints.synced().await?;
+        self.endpoint_slices.synced().await?;
+        self.replica_sets.synced().await?;
+        self.deployments.synced().await?;
+        self.jobs.synced().await?;
+        self.cron_jobs.synced().await?;
+        self.default_service_accounts.synced().await?;
+        self.root_cas.synced().await
+    }
+}
+
+fn named(name: &str) -> Selection {
+    Selection { labels: None, fields: Some(format!("metadata.name={name}")) }
+}

@@ -1,0 +1,160 @@
+//! CronJob: a Job at each time of a schedule.
+//!
+//! Upstream: `pkg/controller/cronjob/cronjob_controllerv2.go`. A Job's name is made
+//! of its scheduled time, so the same time never starts two.
+
+mod plan;
+mod schedule;
+
+use std::sync::Arc;
+
+use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, ResourceExt};
+
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
+};
+use crate::context::Context;
+use crate::ownership::{controller_key, controller_of};
+use plan::{Decision, Told, plan};
+
+/// CronJobs that are worked on at once; upstream's `--concurrent-cron-job-syncs` is 5.
+const WORKERS: usize = 16;
+
+/// Starts the controller.
+pub(crate) fn start(ctx: &Arc<Context>) {
+    let queue = Queue::new();
+    let of_cron_jobs = queue.clone();
+    ctx.mirrors.cron_jobs.on_change(move |change| {
+        of_cron_jobs.add(ObjectKey::of(change.object().as_ref()));
+    });
+    let of_jobs = queue.clone();
+    ctx.mirrors.jobs.on_change(move |change| {
+        if let Some(key) = controller_key::<CronJob>(&change.object().metadata) {
+            of_jobs.add(key);
+        }
+    });
+    let recorder = ctx.recorder("cronjob-controller");
+    let controller = Arc::new(Controller { ctx: Arc::clone(ctx), recorder });
+    ctx.work(&queue, "cronjob", WORKERS, move |key| {
+        let controller = Arc::clone(&controller);
+        async move { controller.reconcile(&key).await }
+    });
+}
+
+struct Controller {
+    ctx: Arc<Context>,
+    recorder: Recorder,
+}
+
+impl Controller {
+    /// Starts the Job that is due, tidies up those that ended, and waits for the next time.
+    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Unfinished> {
+        let Some(cron_job) = self.ctx.mirrors.cron_jobs.get(key) else {
+            return Ok(Next::AwaitChange);
+        };
+        let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
+        let jobs = self.ctx.mirrors.jobs.owned_by(uid);
+        let decision = plan(&cron_job, &jobs, self.ctx.now());
+        self.tell(&cron_job, &decision.tell);
+        for job in &decision.delete {
+            self.delete(&cron_job, job).await?;
+        }
+        let mut decision = decision;
+        if let Some(job) = decision.create.take() {
+            self.create(&cron_job, &job, &mut decision).await?;
+        }
+        self.write_status(&cron_job, &decision).await?;
+        Ok(decision.next.map_or(Next::AwaitChange, Next::After))
+    }
+
+    async fn create(
+        &self,
+        cron_job: &CronJob,
+        job: &Job,
+        decision: &mut Decision,
+    ) -> Result<(), Unfinished> {
+        let key = ObjectKey::of(job);
+        let api: Api<Job> = self.ctx.api(&key.namespace);
+        match api.create(&PostParams::default(), job).await {
+            Ok(created) => {
+                let text = format!("Created job {}", key.name);
+                self.recorder.normal(cron_job, "SuccessfulCreate", text);
+                plan::note_started(&mut decision.status, &created);
+                self.ctx.mirrors.jobs.observe(created);
+                Ok(())
+            }
+            Err(error) if is_namespace_terminating(&error) => Ok(()),
+            Err(error) if is_already_exists(&error) => {
+                let there = api.get(&key.name).await.attempting(|| format!("get job {key}"))?;
+                let ours = controller_of(&there.metadata)
+                    .is_some_and(|owner| Some(&owner.uid) == cron_job.metadata.uid.as_ref());
+                // Ours: an earlier try made it, and only the status is missing.
+                if ours {
+                    plan::note_started(&mut decision.status, &there);
+                }
+                self.ctx.mirrors.jobs.observe(there);
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("Error creating job: {}", message(&error));
+                self.recorder.warning(cron_job, "FailedCreate", text);
+                Err(error).attempting(|| format!("create job {key}"))
+            }
+        }
+    }
+
+    async fn delete(&self, cron_job: &CronJob, job: &Arc<Job>) -> Result<(), Unfinished> {
+        let key = ObjectKey::of(job.as_ref());
+        let api: Api<Job> = self.ctx.api(&key.namespace);
+        let this = Preconditions { uid: job.metadata.uid.clone(), resource_version: None };
+        match api.delete(&key.name, &DeleteParams::background().preconditions(this)).await {
+            Ok(going) => {
+                if let Some(going) = going.left() {
+                    self.ctx.mirrors.jobs.observe(going);
+                }
+                let text = format!("Deleted job {}", key.name);
+                self.recorder.normal(cron_job, "SuccessfulDelete", text);
+                Ok(())
+            }
+            Err(error) if is_not_found(&error) => {
+                self.ctx.mirrors.jobs.observe_gone(job);
+                Ok(())
+            }
+            Err(error) => {
+                let text = format!("Deleted job: {}", message(&error));
+                self.recorder.warning(cron_job, "FailedDelete", text);
+                Err(error).attempting(|| format!("delete job {key}"))
+            }
+        }
+    }
+
+    async fn write_status(&self, cron_job: &CronJob, decision: &Decision) -> Result<(), Unfinished> {
+        if cron_job.status.as_ref() == Some(&decision.status) {
+            return Ok(());
+        }
+        let mut desired = cron_job.clone();
+        desired.status = Some(decision.status.clone());
+        let key = ObjectKey::of(cron_job);
+        let api: Api<CronJob> = self.ctx.api(&key.namespace);
+        match api.replace_status(&cron_job.name_any(), &PostParams::default(), &desired).await {
+            Ok(written) => self.ctx.mirrors.cron_jobs.observe(written),
+            Err(error) if is_not_found(&error) => (),
+            refused => {
+                refused.attempting(|| format!("write the status of cronjob {key}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, cron_job: &CronJob, tell: &[Told]) {
+        for told in tell {
+            match told {
+                Told::Normal(reason, message) => self.recorder.normal(cron_job, reason, message),
+                Told::Warning(reason, message) => self.recorder.warning(cron_job, reason, message),
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Pods as their controllers see them: their state in a few words, and how they are made and deleted.
+
+use std::future::Future;
+use std::time::Duration;
+
+use coracle_reconcile::{Mirror, ObjectKey, Recorder};
+use futures::stream::{self, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource};
+
+use crate::api::{is_conflict, is_namespace_terminating, is_not_found, message};
+use crate::ownership::controlled_by;
+
+/// Requests that one reconcile has under way at once: enough to fill the store's group
+/// commits, few enough that one large set does not starve the others.
+pub(crate) const CONCURRENT_REQUESTS: usize = 256;
+
+/// The pod counts: it is not over and not going.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !is_over(pod) && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// The pod is going, and its containers may still run.
+pub(crate) fn is_terminating(pod: &Pod) -> bool {
+    !is_over(pod) && pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The pod has succeeded or failed: none of its containers will run again.
+pub(crate) fn is_over(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// The pod's phase; empty before anybody said.
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+/// Whether the pod serves.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    ready_condition(pod).is_some_and(|ready| ready.status == "True")
+}
+
+/// Since when the pod has been ready.
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let ready = ready_condition(pod).filter(|ready| ready.status == "True")?;
+    ready.last_transition_time.as_ref().map(|time| time.0)
+}
+
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+/// How a pod stands to `minReadySeconds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Availability {
+    /// It does not serve.
+    NotReady,
+    /// It serves, but not yet for long enough; it will have after this time.
+    After(Duration),
+    /// It has served for long enough.
+    Available,
+}
+
+/// Whether the pod has been ready for `min_ready`.
+pub(crate) fn availability(pod: &Pod, min_ready: Duration, now: Timestamp) -> Availability {
+    if !is_ready(pod) {
+        return Availability::NotReady;
+    }
+    if min_ready.is_zero() {
+        return Availability::Available;
+    }
+    let Some(since) = ready_since(pod) else { return Availability::NotReady };
+    let ready_for = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    match min_ready.checked_sub(ready_for) {
+        None | Some(Duration::ZERO) => Availability::Available,
+        Some(left) => Availability::After(left),
+    }
+}
+
+/// The pod that `owner` makes from its template; the API completes its name.
+pub(crate) fn from_template<O: Resource<DynamicType = ()>>(template: &PodTemplateSpec, owner: &O) -> Pod {
+    let meta = template.metadata.clone().unwrap_or_default();
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-", owner.meta().name.as_deref().unwrap_or_default())),
+            namespace: owner.meta().namespace.clone(),
+            labels: meta.labels,
+            annotations: meta.annotations,
+            finalizers: meta.finalizers,
+            owner_references: Some(vec![controlled_by(owner)]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+/// Makes and deletes the pods of one controller, and tells of it as upstream's `RealPodControl` does.
+#[derive(Clone)]
+pub(crate) struct PodControl {
+    pub client: Client,
+    pub mirror: Mirror<Pod>,
+    pub recorder: Recorder,
+}
+
+impl PodControl {
+    /// Creates a pod of `owner`. The mirror has it when this answers.
+    pub async fn create<O>(&self, owner: &O, pod: &Pod) -> kube::Result<()>
+    where
+        O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+        match api.create(&PostParams::default(), pod).await {
+            Ok(created) => {
+                let name = created.metadata.name.clone().unwrap_or_default();
+                self.mirror.observe(created);
+                self.recorder.normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
+                Ok(())
+            }
+            // Nothing can be done about it, and it ends when the owner goes too.
+            Err(error) if is_namespace_terminating(&error) => Ok(()),
+            Err(error) => {
+                self.recorder.warning(owner, "FailedCreate", format!("Error creating: {}", message(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a pod of `owner`, gracefully. A pod that is gone already is no error.
+    pub async fn delete<O>(&self, owner: &O, pod: &Pod) -> kube::Result<()>
+    where
+        O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        let key = ObjectKey::of(pod);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let this_pod = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
+        match api.delete(&key.name, &DeleteParams::default().preconditions(this_pod)).await {
+            Ok(answer) => match answer.left() {
+                Some(going) => self.mirror.observe(going),
+                None => self.mirror.observe_gone(pod),
+            },
+            Err(error) if is_not_found(&error) || is_conflict(&error) => {
+                self.mirror.observe_gone(pod);
+                return Ok(());
+            }
+            Err(error) => {
+                self.recorder.warning(owner, "FailedDelete", format!("Error deleting: {}", message(&error)));
+                return Err(error);
+            }
+        }
+        self.recorder.normal(owner, "SuccessfulDelete", format!("Deleted pod: {}", key.name));
+        Ok(())
+    }
+}
+
+/// Does `count` things in batches of 1, 2, 4, … so that what cannot work fails once and not a thousand times.
+///
+/// Each batch is done at once, within [`CONCURRENT_REQUESTS`]; the first batch with a failure is the last.
+///
+/// # Errors
+/// The first failure.
+pub(crate) async fn slow_start<F, R, E>(count: usize, make: F) -> Result<(), E>
+where
+    F: Fn(usize) -> R,
+    R: Future<Output = Result<(), E>>,
+{
+    let mut done = 0;
+    let mut batch = 1;
+    while done < count {
+        let size = batch.min(count - done);
+        at_once(done..done + size, &make).await?;
+        done += size;
+        batch *= 2;
+    }
+    Ok(())
+}
+
+/// Does something with each item at once, within [`CONCURRENT_REQUESTS`], and to the end even if some fail.
+///
+/// # Errors
+/// The first failure.
+pub(crate) async fn at_once<T, F, R, E>(items: impl IntoIterator<Item = T>, act: F) -> Result<(), E>
+where
+    F: Fn(T) -> R,
+    R: Future<Output = Result<(), E>>,
+{
+    let outcomes = stream::iter(items.into_iter().map(act)).buffer_unordered(CONCURRENT_REQUESTS);
+    outcomes.fold(Ok(()), |first, outcome| async { first.and(outcome) }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn slow_start_doubles_and_stops_at_the_first_batch_that_fails() {
+        let made = Mutex::new(Vec::new());
+        let outcome = slow_start(1000, |index| {
+            made.lock().push(index);
+            async move { if index == 4 { Err(index) } else { Ok(()) } }
+        })
+        .await;
+        assert_eq!(outcome, Err(4));
+        assert_eq!(made.lock().len(), 1 + 2 + 4);
+        assert_eq!(slow_start(1000, |_| async { Ok::<_, ()>(()) }).await, Ok(()));
+    }
+
+    #[test]
+    fn availability_waits_for_min_ready_seconds() {
+        let since: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let check = |ready: &str, min_ready: u64, age: i64, expected: Availability| {
+            let pod: Pod = serde_json::from_value(json!({ "metadata": {}, "status": { "conditions": [
+                { "type": "Ready", "status": ready, "lastTransitionTime": "2026-01-01T00:00:00Z" }] } }))
+            .unwrap();
+            let now = since + jiff::SignedDuration::from_secs(age);
+            assert_eq!(availability(&pod, Duration::from_secs(min_ready), now), expected);
+        };
+        check("False", 0, 100, Availability::NotReady);
+        check("True", 0, 0, Availability::Available);
+        check("True", 10, 4, Availability::After(Duration::from_secs(6)));
+        check("True", 10, 10, Availability::Available);
+        check("True", 10, 60, Availability::Available);
+        // A clock that runs behind the kubelet's.
+        check("True", 10, -5, Availability::After(Duration::from_secs(10)));
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line. Scripts rely on it: names and meanings stay.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A Kubernetes that one person can carry: one binary that is a whole cluster.
+#[derive(Parser)]
+#[command(name = "coracle", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Log more: -v what happens, -vv why, -vvv the wire. CORACLE_LOG takes a full filter.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run manifests and their .wasm files on this machine, and follow their logs.
+    Up(Up),
+    /// Run a whole cluster: the control plane and a node.
+    Server(Server),
+    /// Run the control plane's API server alone.
+    Apiserver(ApiServer),
+    /// Run the controllers alone, against an API server.
+    ControllerManager(Component),
+    /// Run the scheduler alone, against an API server.
+    Scheduler(Component),
+    /// Run the service proxy alone, against an API server.
+    Proxy(Component),
+    /// Run a kubelet alone, against an API server.
+    Kubelet(Kubelet),
+    /// Put local modules into the node's image store, or list what is there.
+    Image {
+        #[command(subcommand)]
+        command: Image,
+    },
+}
+
+#[derive(Args)]
+pub struct Up {
+    /// Manifests (YAML or JSON), or folders of them.
+    #[arg(value_name = "FILE|DIR", required_unless_present = "files")]
+    pub paths: Vec<PathBuf>,
+
+    /// The same, as kubectl spells it.
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR")]
+    pub files: Vec<PathBuf>,
+
+    #[command(flatten)]
+    pub data_dir: DataDir,
+}
+
+#[derive(Args)]
+pub struct Server {
+    #[command(flatten)]
+    pub api: ApiServer,
+
+    /// The name of this machine's Node.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+}
+
+#[derive(Args)]
+pub struct ApiServer {
+    #[command(flatten)]
+    pub data_dir: DataDir,
+
+    /// The address to serve on.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+
+    /// The port to serve on; 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+
+    /// Where state is kept: sqlite://PATH. The default is a file in the data directory.
+    #[arg(long, value_name = "URL")]
+    pub datastore_endpoint: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Component {
+    /// How to reach the API server, and as whom.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Kubelet {
+    #[command(flatten)]
+    pub component: Component,
+
+    #[command(flatten)]
+    pub data_dir: DataDir,
+
+    /// The name of this machine's Node: the one that the kubeconfig's certificate names.
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+
+    /// The certificate that the kubelet's own server shows.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert_file: PathBuf,
+
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE")]
+    pub tls_private_key_file: PathBuf,
+
+    /// Who signs the certificates of the kubelet's clients.
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: PathBuf,
+}
+
+#[derive(Args, Clone)]
+pub struct DataDir {
+    /// Where everything is kept [default: /var/lib/coracle for root, ~/.coracle otherwise].
+    #[arg(long = "data-dir", value_name = "DIR")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub enum Image {
+    /// Put a .wasm file into the image store under a name.
+    Import {
+        /// A module or a component.
+        file: PathBuf,
+        /// The name that manifests use: NAME:TAG.
+        name: String,
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+    /// List the images of the store.
+    List {
+        #[command(flatten)]
+        data_dir: DataDir,
+    },
+}
+
+impl Arguments {
+    /// The log filter that the flags ask for.
+    pub fn log_level(&self) -> &'static str {
+        match (self.verbose, &self.command) {
+            // `up` talks to a person; what it says itself is enough.
+            (0, Command::Up(_) | Command::Image { .. }) => "error",
+            (0, _) => "warn,coracle=info",
+            (1, _) => "info",
+            (2, _) => "debug,hyper=info,h2=info,tower=info,rustls=info,sqlx=info,wasmtime=info,cranelift=info",
+            (_, _) => "trace",
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! A whole cluster in this process: the parts, who talks to whom, and the order in which they end.
+
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use coracle_api::services::ServiceTable;
+use coracle_apiserver::identity::User;
+use coracle_apiserver::pki::{Pki, Sans};
+use coracle_apiserver::{ApiServer, Cidr, Config};
+use coracle_runtime::Runtime;
+use coracle_runtime_wasm::WasmRuntime;
+use coracle_store::Store;
+use kube::Client;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::data_dir::{DataDir, Networks};
+
+/// Upstream's port for the API server.
+const STANDARD_PORT: u16 = 6443;
+/// How long the API may take to answer whether it is ready, when we look for a running cluster.
+const PROBE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long one group of parts may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(45);
+
+/// What a cluster is started with.
+pub struct Options {
+    pub data_dir: DataDir,
+    pub bind_address: IpAddr,
+    pub port: Port,
+    /// `sqlite://PATH`; `None` means the file in the data directory.
+    pub datastore_endpoint: Option<String>,
+    /// The Node's name; `None` means the host's.
+    pub node_name: Option<String>,
+}
+
+/// Which port the API server takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Port {
+    /// This one; 0 means any free one.
+    Exactly(u16),
+    /// 6443, or any free one when that is taken.
+    PreferablyStandard,
+}
+
+/// The control plane: the API server and what it needs.
+pub struct ControlPlane {
+    pub api: Arc<ApiServer>,
+    pub pki: Arc<Pki>,
+    pub networks: Networks,
+    pub address: SocketAddr,
+    store: Store,
+    serving: Part,
+}
+
+/// A control plane and one node.
+pub struct Cluster {
+    plane: ControlPlane,
+    client: Client,
+    /// What acts on the cluster: ends before what it acts through.
+    node: Vec<Part>,
+    controllers: Vec<Part>,
+    runtime: Arc<WasmRuntime>,
+}
+
+/// One running part, and how to end it.
+struct Part {
+    name: &'static str,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    fn start<F, E>(name: &'static str, run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let stop = CancellationToken::new();
+        let running = run(stop.clone());
+        let task = tokio::spawn(async move {
+            if let Err(error) = running.await {
+                error!(part = name, error = %anyhow::Error::from(error).to_string(), "part ended");
+            }
+        });
+        Self { name, stop, task }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP_DEADLINE, self.task).await.is_err() {
+            error!(part = self.name, "part did not end in time");
+        }
+    }
+}
+
+async fn end_all(parts: Vec<Part>) {
+    futures::future::join_all(parts.into_iter().map(Part::end)).await;
+}
+
+impl ControlPlane {
+    /// Opens the state, serves the API, and writes the kubeconfig once clients may use it.
+    pub async fn start(options: &Options) -> Result<Self> {
+        let data_dir = &options.data_dir;
+        let networks = data_dir.claim_networks()?;
+        let store = open_store(options).await?;
+        let listener = bind(options.bind_address, options.port).await?;
+        let address = listener.local_addr()?;
+        let advertised = SocketAddr::new(advertised(options.bind_address), address.port());
+        let service_cidr = Cidr::new(IpAddr::V4(networks.services()), 16);
+        let sans = Sans {
+            names: host_name().into_iter().collect(),
+            addresses: vec![options.bind_address, advertised.ip(), service_cidr.first_address()],
+        };
+        let pki = Arc::new(Pki::open_or_create(&data_dir.pki(), &sans)?);
+        let config = Config {
+            store: store.clone(),
+            pki: Arc::clone(&pki),
+            advertise: advertised,
+            service_cidr,
+        };
+        let api = ApiServer::start(config).await?;
+        let url = format!("https://{advertised}");
+        let kubeconfig = pki.kubeconfig(&url, &User::admin())?;
+        DataDir::write_private(&data_dir.kubeconfig(), kubeconfig.as_bytes())?;
+        let server = Arc::clone(&api);
+        let serving = Part::start("apiserver", |stop| server.serve(listener, stop));
+        info!(%url, kubeconfig = %data_dir.kubeconfig().display(), "API server serves");
+        Ok(Self { api, pki, networks, address: advertised, store, serving })
+    }
+
+    /// Ends the API server, then closes the store.
+    pub async fn stop(self) {
+        self.serving.end().await;
+        self.store.close().await;
+    }
+}
+
+impl Cluster {
+    /// Starts every part and returns when the API is ready.
+    pub async fn start(options: Options) -> Result<Self> {
+        let plane = ControlPlane::start(&options).await?;
+        let client = plane.api.client(User::admin());
+        let services = Arc::new(ServiceTable::default());
+        let runtime = Arc::new(open_runtime(&options.data_dir, &plane.networks, &services)?);
+        let controllers = start_controllers(&plane);
+        let node = start_node(&options, &plane, &services, &runtime).await?;
+        Ok(Self { plane, client, node, controllers, runtime })
+    }
+
+    /// A client with the administrator's rights.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends the node first, so that its last words reach the API; then the controllers; then the API.
+    pub async fn stop(self) -> Result<()> {
+        end_all(self.node).await;
+        self.runtime.shutdown(Duration::from_secs(1)).await;
+        end_all(self.controllers).await;
+        drop(self.client);
+        self.plane.stop().await;
+        Ok(())
+    }
+}
+
+fn start_controllers(plane: &ControlPlane) -> Vec<Part> {
+    let manager = plane.api.client(User::controller_manager());
+    let options = coracle_controllers::Options::new(plane.pki.ca_pem());
+    let scheduler = plane.api.client(User::scheduler());
+    vec![
+        Part::start("controller-manager", |stop| coracle_controllers::run(manager, options, stop)),
+        Part::start("scheduler", |stop| {
+            coracle_scheduler::run(scheduler, coracle_scheduler::Options::default(), stop)
+        }),
+    ]
+}
+
+async fn start_node(
+    options: &Options,
+    plane: &ControlPlane,
+    services: &Arc<ServiceTable>,
+    runtime: &Arc<WasmRuntime>,
+) -> Result<Vec<Part>> {
+    let node_name = match &options.node_name {
+        Some(name) => name.clone(),
+        None => host_name().unwrap_or_else(|| "coracle".to_owned()),
+    };
+    let node_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let listener = TcpListener::bind((node_ip, 0)).await.context("cannot listen for the kubelet")?;
+    let kubelet = coracle_kubelet::Options {
+        tls: plane.pki.kubelet_server_config(&node_name, &[node_ip])?,
+        ..coracle_kubelet::Options::new(
+            node_name.clone(),
+            node_ip,
+            options.data_dir.kubelet(),
+            Arc::clone(runtime) as Arc<dyn Runtime>,
+            listener,
+        )
+    };
+    let kubelet_client = plane.api.client(User::node(&node_name));
+    let deliver = Arc::clone(runtime);
+    let proxy = coracle_network::Options {
+        table: Arc::clone(services),
+        node_addresses: vec![node_ip],
+        deliver: Arc::new(move |address, stream| deliver.deliver(address, stream)),
+    };
+    let proxy_client = plane.api.client(User::proxy());
+    Ok(vec![
+        Part::start("kubelet", |stop| coracle_kubelet::run(kubelet_client, kubelet, stop)),
+        Part::start("proxy", |stop| coracle_network::run(proxy_client, proxy, stop)),
+    ])
+}
+
+/// The Wasm engine of this node.
+pub fn open_runtime(
+    data_dir: &DataDir,
+    networks: &Networks,
+    services: &Arc<ServiceTable>,
+) -> Result<WasmRuntime> {
+    let options = coracle_runtime_wasm::Options::new(
+        data_dir.wasm(),
+        networks.pods(),
+        16,
+        Arc::clone(services),
+    );
+    WasmRuntime::new(options).context("cannot start the Wasm engine")
+}
+
+/// A client of the cluster that runs on this data directory, when one does and is ready.
+pub async fn running(data_dir: &DataDir) -> Option<Client> {
+    let client = client_from(&data_dir.kubeconfig()).await.ok()?;
+    let request = http::Request::get("/readyz").body(Vec::new()).ok()?;
+    let answer = tokio::time::timeout(PROBE_DEADLINE, client.request_text(request)).await;
+    matches!(answer, Ok(Ok(_))).then_some(client)
+}
+
+/// A client as a kubeconfig says.
+pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let options = kube::config::KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
+    Ok(Client::try_from(config)?)
+}
+
+async fn open_store(options: &Options) -> Result<Store> {
+    let path = match options.datastore_endpoint.as_deref() {
+        None => options.data_dir.database(),
+        Some(url) => match url.strip_prefix("sqlite://") {
+            Some(path) if !path.is_empty() => path.into(),
+            _ => anyhow::bail!("--datastore-endpoint {url}: only sqlite://PATH is supported"),
+        },
+    };
+    let options = coracle_apiserver::store_options(path.clone());
+    Store::open(options).await.with_context(|| format!("cannot open the state in {}", path.display()))
+}
+
+async fn bind(address: IpAddr, port: Port) -> Result<TcpListener> {
+    let listen = async |port: u16| {
+        TcpListener::bind((address, port))
+            .await
+            .with_context(|| format!("cannot listen on {address}:{port}"))
+    };
+    match port {
+        Port::Exactly(port) => listen(port).await,
+        Port::PreferablyStandard => match listen(STANDARD_PORT).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => listen(0).await,
+        },
+    }
+}
+
+/// The address that clients on this machine use.
+fn advertised(bind_address: IpAddr) -> IpAddr {
+    if bind_address.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { bind_address }
+}
+
+/// The host's name, as a Node may be called.
+pub fn host_name() -> Option<String> {
+    let name = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+    (!name.is_empty() && name != "(none)").then_some(name)
+}

@@ -1,0 +1,134 @@
+//! One part of a cluster by itself: the same code as in one process, over HTTPS.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use coracle_api::services::ServiceTable;
+use coracle_apiserver::identity::User;
+use coracle_runtime::Runtime;
+use tokio::net::TcpListener;
+
+use crate::cli;
+use crate::cluster::{ControlPlane, Options, Port, client_from, host_name, open_runtime};
+use crate::data_dir::DataDir;
+use crate::shutdown;
+
+/// Runs the API server alone, and writes a kubeconfig for each of the other parts.
+pub async fn apiserver(options: cli::ApiServer) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let data_dir = DataDir::open(&options.data_dir)?;
+    let plane = ControlPlane::start(&Options {
+        data_dir: data_dir.clone(),
+        bind_address: options.bind_address,
+        port: Port::Exactly(options.secure_port),
+        datastore_endpoint: options.datastore_endpoint,
+        node_name: None,
+    })
+    .await?;
+    write_component_files(&plane, &data_dir)?;
+    stop.cancelled().await;
+    plane.stop().await;
+    Ok(())
+}
+
+/// `controller-manager.kubeconfig` and so on, and what a kubelet on this machine needs.
+fn write_component_files(plane: &ControlPlane, data_dir: &DataDir) -> Result<()> {
+    let url = format!("https://{}", plane.address);
+    let node = host_name().unwrap_or_else(|| "coracle".to_owned());
+    let users = [
+        ("controller-manager", User::controller_manager()),
+        ("scheduler", User::scheduler()),
+        ("proxy", User::proxy()),
+        ("kubelet", User::node(&node)),
+    ];
+    for (name, user) in users {
+        let kubeconfig = plane.pki.kubeconfig(&url, &user)?;
+        let path = data_dir.path().join(format!("{name}.kubeconfig"));
+        DataDir::write_private(&path, kubeconfig.as_bytes())?;
+    }
+    let own = plane.pki.serving_certificate(&node, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    DataDir::write_private(&data_dir.pki().join("kubelet.crt"), own.certificate.as_bytes())?;
+    DataDir::write_private(&data_dir.pki().join("kubelet.key"), own.key.as_bytes())
+}
+
+/// Runs the controllers alone.
+pub async fn controller_manager(options: cli::Component) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = client_from(&options.kubeconfig).await?;
+    let ca = cluster_ca(&options.kubeconfig)?;
+    let options = coracle_controllers::Options::new(ca);
+    Ok(coracle_controllers::run(client, options, stop).await?)
+}
+
+/// Runs the scheduler alone.
+pub async fn scheduler(options: cli::Component) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = client_from(&options.kubeconfig).await?;
+    Ok(coracle_scheduler::run(client, coracle_scheduler::Options::default(), stop).await?)
+}
+
+/// Runs the service proxy alone.
+pub async fn proxy(options: cli::Component) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = client_from(&options.kubeconfig).await?;
+    let options = coracle_network::Options {
+        table: Arc::new(ServiceTable::default()),
+        node_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        // No server lives in this process.
+        deliver: Arc::new(|_, stream| Err(stream)),
+    };
+    Ok(coracle_network::run(client, options, stop).await?)
+}
+
+/// Runs a kubelet alone. Its guests see Services through a table that it keeps itself.
+pub async fn kubelet(options: cli::Kubelet) -> Result<()> {
+    let stop = shutdown::on_signal()?;
+    let data_dir = DataDir::open(&options.data_dir)?;
+    let networks = data_dir.claim_networks()?;
+    let client = client_from(&options.component.kubeconfig).await?;
+    let services = Arc::new(ServiceTable::default());
+    let runtime = Arc::new(open_runtime(&data_dir, &networks, &services)?);
+    let node_name =
+        options.node_name.or_else(host_name).context("this machine has no name: --node-name")?;
+    let node_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let listener = TcpListener::bind((node_ip, 0)).await.context("cannot listen for the kubelet")?;
+    let tls = coracle_apiserver::pki::kubelet_server_config_from(
+        &read(&options.tls_cert_file)?,
+        &read(&options.tls_private_key_file)?,
+        &read(&options.client_ca_file)?,
+    )?;
+    let kubelet = coracle_kubelet::Options {
+        tls,
+        ..coracle_kubelet::Options::new(
+            node_name,
+            node_ip,
+            data_dir.kubelet(),
+            Arc::clone(&runtime) as Arc<dyn Runtime>,
+            listener,
+        )
+    };
+    let table = coracle_network::follow_table(client.clone(), services, stop.clone());
+    let (kubelet, table) = tokio::join!(coracle_kubelet::run(client, kubelet, stop), table);
+    runtime.shutdown(std::time::Duration::from_secs(1)).await;
+    kubelet?;
+    Ok(table?)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// The CA that a kubeconfig trusts: what every pod of the cluster is to trust.
+fn cluster_ca(kubeconfig: &Path) -> Result<String> {
+    let file = kube::config::Kubeconfig::read_from(kubeconfig)
+        .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+    let clusters = file.clusters.into_iter().filter_map(|named| named.cluster);
+    let mut data = clusters.filter_map(|cluster| cluster.certificate_authority_data);
+    let encoded = data.next().context("the kubeconfig names no certificate authority")?;
+    let pem = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encoded.trim())
+        .context("the kubeconfig's certificate authority is damaged")?;
+    Ok(String::from_utf8(pem)?)
+}

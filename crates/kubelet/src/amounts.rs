@@ -1,0 +1,168 @@
+//! Amounts of cpu, memory and pods in the numbers that the kubelet counts with.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::plan::{Role, containers};
+
+/// What a node has or a pod asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amounts {
+    /// Thousandths of a core.
+    pub cpu_millis: u64,
+    /// Bytes of memory.
+    pub memory_bytes: u64,
+    /// How many pods.
+    pub pods: u64,
+}
+
+/// A quantity in thousandths of its unit, rounded up.
+pub(crate) fn millis(quantity: &Quantity) -> Result<u64, String> {
+    parse(&quantity.0).ok_or_else(|| format!("quantity \"{}\" cannot be read", quantity.0))
+}
+
+/// A quantity in whole units, rounded up.
+pub(crate) fn units(quantity: &Quantity) -> Result<u64, String> {
+    Ok(millis(quantity)?.div_ceil(1000))
+}
+
+/// What the scheduler and the kubelet count for a pod: upstream's `PodRequests` (pkg/api/v1/resource).
+pub(crate) fn pod_requests(spec: &PodSpec) -> Amounts {
+    let mut sidecars = Amounts::default();
+    let mut init_peak = Amounts::default();
+    let mut mains = Amounts::default();
+    for (role, container) in containers(spec) {
+        let own = requests(container);
+        match role {
+            Role::Sidecar => {
+                sidecars = sidecars.plus(own);
+                init_peak = init_peak.max(sidecars);
+            }
+            Role::Init => init_peak = init_peak.max(sidecars.plus(own)),
+            Role::Main => mains = mains.plus(own),
+        }
+    }
+    let overhead = spec.overhead.as_ref().map(|overhead| Amounts {
+        cpu_millis: overhead.get("cpu").map_or(0, |cpu| millis(cpu).unwrap_or(0)),
+        memory_bytes: overhead.get("memory").map_or(0, |memory| units(memory).unwrap_or(0)),
+        pods: 0,
+    });
+    let mut all = mains.plus(sidecars).max(init_peak).plus(overhead.unwrap_or_default());
+    all.pods = 1;
+    all
+}
+
+fn requests(container: &Container) -> Amounts {
+    let set = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let of = |name: &str| set.and_then(|set| set.get(name));
+    Amounts {
+        cpu_millis: of("cpu").map_or(0, |cpu| millis(cpu).unwrap_or(0)),
+        memory_bytes: of("memory").map_or(0, |memory| units(memory).unwrap_or(0)),
+        pods: 0,
+    }
+}
+
+impl Amounts {
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            pods: self.pods.saturating_add(other.pods),
+        }
+    }
+
+    pub(crate) fn minus(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_sub(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_sub(other.memory_bytes),
+            pods: self.pods.saturating_sub(other.pods),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+            pods: self.pods.max(other.pods),
+        }
+    }
+}
+
+/// Reads a quantity in thousandths: a decimal number and a suffix, both as upstream writes them.
+fn parse(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(end);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    // Nine digits of fraction are more than a thousandth of any unit needs.
+    let fraction = &fraction[..fraction.len().min(9)];
+    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    // The factor is in billionths, so that `n` is 1.
+    let billionths: u128 = match suffix {
+        "n" => 1,
+        "u" => 1_000,
+        "m" => 1_000_000,
+        "" => 1_000_000_000,
+        "k" => 10_u128.pow(12),
+        "M" => 10_u128.pow(15),
+        "G" => 10_u128.pow(18),
+        "T" => 10_u128.pow(21),
+        "P" => 10_u128.pow(24),
+        "E" => 10_u128.pow(27),
+        "Ki" => 1_000_000_000 << 10,
+        "Mi" => 1_000_000_000 << 20,
+        "Gi" => 1_000_000_000 << 30,
+        "Ti" => 1_000_000_000 << 40,
+        "Pi" => 1_000_000_000 << 50,
+        "Ei" => 1_000_000_000 << 60,
+        exponent => {
+            let exponent = exponent.strip_prefix(['e', 'E'])?.parse::<i32>().ok()?;
+            10_u128.checked_pow(u32::try_from(exponent.checked_add(9)?).ok()?)?
+        }
+    };
+    let product = digits.checked_mul(billionths)?;
+    Some(u64::try_from(product.div_ceil(scale * 1_000_000)).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_upstream_writes_them() {
+        let cases = [
+            ("1", 1000),
+            ("250m", 250),
+            ("0.5", 500),
+            ("1.5Gi", 1_610_612_736_000),
+            ("64Mi", 67_108_864_000),
+            ("1e3", 1_000_000),
+            ("100k", 100_000_000),
+            ("1n", 1),
+            ("0", 0),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(millis(&Quantity(text.to_owned())).unwrap(), expected, "{text}");
+        }
+        assert!(millis(&Quantity("ten".to_owned())).is_err());
+    }
+
+    #[test]
+    fn a_pod_asks_for_the_larger_of_its_beginning_and_its_life() {
+        let spec: PodSpec = serde_json::from_value(serde_json::json!({
+            "initContainers": [
+                { "name": "proxy", "restartPolicy": "Always", "resources": { "requests": { "cpu": "100m" } } },
+                { "name": "setup", "resources": { "requests": { "cpu": "500m", "memory": "10Mi" } } },
+            ],
+            "containers": [
+                { "name": "a", "resources": { "requests": { "cpu": "200m", "memory": "20Mi" } } },
+                { "name": "b", "resources": { "requests": { "cpu": "50m" } } },
+            ],
+        }))
+        .unwrap();
+        assert_eq!(pod_requests(&spec), Amounts { cpu_millis: 600, memory_bytes: 20 << 20, pods: 1 });
+    }
+}

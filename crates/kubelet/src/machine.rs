@@ -1,0 +1,122 @@
+//! What this machine is: cores, memory, disk, names. Everything is read from the system, nothing is guessed silently.
+
+use std::path::Path;
+
+use crate::amounts::Amounts;
+
+/// Upstream's default is 110, which bounds what its network ranges and its per-pod processes can bear. A Wasm pod is
+/// neither a process nor a range: a machine that runs one runs thousands.
+pub(crate) const MAX_PODS: u64 = 2000;
+
+/// Facts about the machine that do not change while it runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Machine {
+    /// Its id, `/etc/machine-id`.
+    pub(crate) machine_id: String,
+    /// The id of this boot.
+    pub(crate) boot_id: String,
+    /// The kernel's version.
+    pub(crate) kernel: String,
+    /// The system's name for people.
+    pub(crate) os_image: String,
+}
+
+impl Machine {
+    /// Looks at the machine.
+    pub(crate) fn look() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let uname = rustix::system::uname();
+        Self {
+            machine_id: read("/etc/machine-id"),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kernel: uname.release().to_string_lossy().into_owned(),
+            os_image: os_image(&read("/etc/os-release")),
+        }
+    }
+}
+
+/// The system as Kubernetes names it.
+pub(crate) fn operating_system() -> &'static str {
+    match std::env::consts::OS {
+        "macos" => "darwin",
+        other => other,
+    }
+}
+
+/// The processor as Kubernetes names it.
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "powerpc64" => "ppc64le",
+        other => other,
+    }
+}
+
+/// What the machine has; zero memory when that cannot be told.
+pub(crate) fn capacity() -> Amounts {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    Amounts { cpu_millis: cores * 1000, memory_bytes: memory_bytes("MemTotal:"), pods: MAX_PODS }
+}
+
+/// What is free of memory and disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pressure {
+    /// True when memory is short.
+    pub(crate) memory: bool,
+    /// True when the disk is nearly full.
+    pub(crate) disk: bool,
+}
+
+impl Pressure {
+    /// Looks at memory and at the disk of the data directory, with the thresholds of upstream's hard eviction.
+    pub(crate) fn look(data_dir: &Path) -> Self {
+        let available = memory_bytes("MemAvailable:");
+        let disk = disk(data_dir);
+        Self {
+            memory: available > 0 && available < 100 << 20,
+            disk: disk.is_some_and(|disk| disk.free_bytes * 10 < disk.total_bytes || disk.free_inodes * 20 < disk.inodes),
+        }
+    }
+}
+
+/// The file system of a directory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Disk {
+    /// Its size.
+    pub(crate) total_bytes: u64,
+    /// What may still be written.
+    pub(crate) free_bytes: u64,
+    /// How many files it can hold.
+    pub(crate) inodes: u64,
+    /// How many more it can hold.
+    pub(crate) free_inodes: u64,
+}
+
+/// The file system that holds this directory, if it can be told.
+pub(crate) fn disk(directory: &Path) -> Option<Disk> {
+    let status = rustix::fs::statvfs(directory).ok()?;
+    Some(Disk {
+        total_bytes: status.f_blocks.saturating_mul(status.f_frsize),
+        free_bytes: status.f_bavail.saturating_mul(status.f_frsize),
+        inodes: status.f_files,
+        free_inodes: status.f_favail,
+    })
+}
+
+/// Memory that is in use on the machine, for summaries.
+pub(crate) fn memory_used_bytes() -> u64 {
+    memory_bytes("MemTotal:").saturating_sub(memory_bytes("MemAvailable:"))
+}
+
+fn memory_bytes(line: &str) -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
+    let kilobytes = value.and_then(|value| value.trim().strip_suffix("kB")).and_then(|value| value.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+fn os_image(os_release: &str) -> String {
+    let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| operating_system().to_owned(), |name| name.trim_matches('"').to_owned())
+}

@@ -1,0 +1,338 @@
+//! This node in the API: its Node object, its Lease, and the conditions that say it is well.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::api::core::v1::{
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
+    NodeSystemInfo,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
+use tracing::{debug, info, warn};
+
+use crate::context::Context;
+use crate::machine::{self, Machine, Pressure};
+use crate::record::whole_seconds;
+
+/// Upstream renews a node's lease at a quarter of its duration.
+const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// Upstream's duration of a node's lease.
+const LEASE_SECONDS: i32 = 40;
+/// An unchanged status is written again after this time.
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// The wait after a failed write.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Upstream shows so many images of a node.
+const IMAGES_SHOWN: usize = 50;
+/// Where nodes' leases are.
+const LEASES: &str = "kube-node-lease";
+/// What this kubelet calls itself.
+pub(crate) const VERSION: &str = "v1.37.0+coracle";
+
+/// The node as it tells of itself.
+pub(crate) struct NodeReporter {
+    /// What the kubelet's parts share.
+    pub(crate) ctx: Arc<Context>,
+    /// The machine.
+    pub(crate) machine: Machine,
+    /// Labels beyond those every node has.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The addresses of this node's pods.
+    pub(crate) pod_cidr: Option<String>,
+    /// Where the kubelet's own API listens.
+    pub(crate) port: u16,
+}
+
+impl NodeReporter {
+    /// Makes the Node and its Lease exist and be current. Tries until that is so.
+    pub(crate) async fn register(&self) -> Node {
+        loop {
+            match self.try_register().await {
+                Ok(node) => {
+                    info!(node = self.ctx.node_name, "node registered");
+                    return node;
+                }
+                Err(error) => {
+                    warn!(node = self.ctx.node_name, %error, "node not registered yet");
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// Renews the lease and the status by their deadlines.
+    pub(crate) async fn report(&self, mut node: Node) {
+        let mut reported_at = Timestamp::now();
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::time::sleep(wait).await;
+            wait = RENEW_EVERY;
+            if let Err(error) = self.renew_lease(&node).await {
+                warn!(node = self.ctx.node_name, %error, "lease not renewed");
+                wait = AGAIN;
+            }
+            let now = Timestamp::now();
+            let status = self.status(&node, now).await;
+            let due = Duration::try_from(now.duration_since(reported_at)).unwrap_or_default() >= REPORT_EVERY;
+            if !due && !differs(node.status.as_ref(), &status) {
+                continue;
+            }
+            match self.write_status(&status).await {
+                Ok(written) => {
+                    node = written;
+                    reported_at = now;
+                }
+                Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                    // Somebody deleted the Node while we live: we are still here.
+                    node = self.register().await;
+                }
+                Err(error) => {
+                    warn!(node = self.ctx.node_name, %error, "node status not written");
+                    wait = AGAIN;
+                }
+            }
+        }
+    }
+
+    async fn try_register(&self) -> kube::Result<Node> {
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        let labels = self.all_labels();
+        let fresh = Node {
+            metadata: ObjectMeta {
+                name: Some(self.ctx.node_name.clone()),
+                labels: Some(labels.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(NodeSpec {
+                pod_cidr: self.pod_cidr.clone(),
+                pod_cidrs: self.pod_cidr.clone().map(|cidr| vec![cidr]),
+                ..NodeSpec::default()
+            }),
+            status: None,
+        };
+        let node = match nodes.get_opt(&self.ctx.node_name).await? {
+            Some(node) => node,
+            None => nodes.create(&PostParams::default(), &fresh).await?,
+        };
+        let known = node.metadata.labels.clone().unwrap_or_default();
+        if labels.iter().any(|(name, value)| known.get(name) != Some(value)) {
+            let patch = json!({ "metadata": { "labels": labels } });
+            nodes.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        }
+        let status = self.status(&node, Timestamp::now()).await;
+        let node = self.write_status(&status).await?;
+        self.renew_lease(&node).await?;
+        Ok(node)
+    }
+
+    async fn write_status(&self, status: &NodeStatus) -> kube::Result<Node> {
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        let patch = json!({ "status": status });
+        nodes.patch_status(&self.ctx.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await
+    }
+
+    async fn renew_lease(&self, node: &Node) -> kube::Result<()> {
+        let leases: Api<Lease> = Api::namespaced(self.ctx.client.clone(), LEASES);
+        let now = MicroTime(Timestamp::now());
+        let patch = json!({ "spec": {
+            "holderIdentity": self.ctx.node_name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now,
+        } });
+        let renewed = leases.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        match renewed {
+            Err(kube::Error::Api(answer)) if answer.code == 404 => (),
+            renewed => return renewed.map(drop),
+        }
+        debug!(node = self.ctx.node_name, "lease made");
+        let lease = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.ctx.node_name.clone()),
+                namespace: Some(LEASES.to_owned()),
+                // The lease goes with its node.
+                owner_references: Some(vec![OwnerReference {
+                    api_version: "v1".to_owned(),
+                    kind: "Node".to_owned(),
+                    name: self.ctx.node_name.clone(),
+                    uid: node.metadata.uid.clone().unwrap_or_default(),
+                    ..OwnerReference::default()
+                }]),
+                ..ObjectMeta::default()
+            },
+            spec: Some(LeaseSpec {
+                holder_identity: Some(self.ctx.node_name.clone()),
+                lease_duration_seconds: Some(LEASE_SECONDS),
+                renew_time: Some(now),
+                ..LeaseSpec::default()
+            }),
+        };
+        leases.create(&PostParams::default(), &lease).await.map(drop)
+    }
+
+    fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        let own = [
+            ("kubernetes.io/hostname", self.ctx.node_name.as_str()),
+            ("kubernetes.io/os", machine::operating_system()),
+            ("kubernetes.io/arch", machine::architecture()),
+            ("beta.kubernetes.io/os", machine::operating_system()),
+            ("beta.kubernetes.io/arch", machine::architecture()),
+        ];
+        labels.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        labels
+    }
+
+    async fn status(&self, node: &Node, now: Timestamp) -> NodeStatus {
+        let known = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let pressure = Pressure::look(&self.ctx.data_dir);
+        let images = self.ctx.runtime.images().await.unwrap_or_default();
+        let mut images: Vec<ContainerImage> = images
+            .into_iter()
+            .map(|image| ContainerImage {
+                names: Some(image.references),
+                size_bytes: i64::try_from(image.size_bytes).ok(),
+            })
+            .collect();
+        images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
+        images.truncate(IMAGES_SHOWN);
+        let amounts = self.amounts();
+        NodeStatus {
+            addresses: Some(vec![
+                NodeAddress { type_: "InternalIP".to_owned(), address: self.ctx.node_ip.to_string() },
+                NodeAddress { type_: "Hostname".to_owned(), address: self.ctx.node_name.clone() },
+            ]),
+            capacity: Some(amounts.clone()),
+            allocatable: Some(amounts),
+            conditions: Some(conditions(pressure, known, now)),
+            daemon_endpoints: Some(NodeDaemonEndpoints {
+                kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
+            }),
+            node_info: Some(self.info()),
+            images: Some(images).filter(|images| !images.is_empty()),
+            ..NodeStatus::default()
+        }
+    }
+
+    fn amounts(&self) -> BTreeMap<String, Quantity> {
+        let has = self.ctx.allocatable;
+        let disk = machine::disk(&self.ctx.data_dir).map_or(0, |disk| disk.total_bytes / 1024);
+        let cpu = if has.cpu_millis.is_multiple_of(1000) {
+            (has.cpu_millis / 1000).to_string()
+        } else {
+            format!("{}m", has.cpu_millis)
+        };
+        let amounts = [
+            ("cpu", cpu),
+            ("memory", format!("{}Ki", has.memory_bytes / 1024)),
+            ("pods", has.pods.to_string()),
+            ("ephemeral-storage", format!("{disk}Ki")),
+        ];
+        amounts.into_iter().map(|(name, amount)| (name.to_owned(), Quantity(amount))).collect()
+    }
+
+    fn info(&self) -> NodeSystemInfo {
+        NodeSystemInfo {
+            architecture: machine::architecture().to_owned(),
+            boot_id: self.machine.boot_id.clone(),
+            container_runtime_version: self.ctx.runtime.version(),
+            kernel_version: self.machine.kernel.clone(),
+            kube_proxy_version: String::new(),
+            kubelet_version: VERSION.to_owned(),
+            machine_id: self.machine.machine_id.clone(),
+            operating_system: machine::operating_system().to_owned(),
+            os_image: self.machine.os_image.clone(),
+            system_uuid: self.machine.machine_id.clone(),
+            ..NodeSystemInfo::default()
+        }
+    }
+}
+
+fn conditions(pressure: Pressure, known: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
+    let has = |bad: bool, good: &'static str, short: &'static str| if bad { short } else { good };
+    let made = [
+        (
+            "MemoryPressure",
+            pressure.memory,
+            has(pressure.memory, "KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"),
+            has(pressure.memory, "kubelet has sufficient memory available", "kubelet has insufficient memory available"),
+        ),
+        (
+            "DiskPressure",
+            pressure.disk,
+            has(pressure.disk, "KubeletHasNoDiskPressure", "KubeletHasDiskPressure"),
+            has(pressure.disk, "kubelet has no disk pressure", "kubelet has disk pressure"),
+        ),
+        ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+        ("Ready", true, "KubeletReady", "kubelet is posting ready status"),
+    ];
+    let condition = |(type_, status, reason, message): (&str, bool, &str, &str)| {
+        let status = if status { "True" } else { "False" };
+        let same = known.iter().find(|known| known.type_ == type_ && known.status == status);
+        NodeCondition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()),
+            last_heartbeat_time: Some(whole_seconds(now)),
+            last_transition_time: same
+                .and_then(|known| known.last_transition_time.clone())
+                .or_else(|| Some(whole_seconds(now))),
+        }
+    };
+    made.map(condition).into()
+}
+
+/// True when something changed that is more than the time of the look.
+fn differs(known: Option<&NodeStatus>, wanted: &NodeStatus) -> bool {
+    let Some(known) = known else { return true };
+    let words = |status: &NodeStatus| {
+        let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
+        let mut words: Vec<_> = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter(|condition| own.contains(&condition.type_.as_str()))
+            .map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone()))
+            .collect();
+        words.sort();
+        words
+    };
+    words(known) != words(wanted)
+        || known.images != wanted.images
+        || known.addresses != wanted.addresses
+        || known.node_info != wanted.node_info
+        || known.daemon_endpoints != wanted.daemon_endpoints
+        || known.capacity != wanted.capacity
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_last_change() {
+        let calm = Pressure { memory: false, disk: false };
+        let first = conditions(calm, &[], at(0));
+        let again = conditions(calm, &first, at(60));
+        assert!(again.iter().all(|condition| condition.last_transition_time == Some(whole_seconds(at(0)))));
+        assert!(again.iter().all(|condition| condition.last_heartbeat_time == Some(whole_seconds(at(60)))));
+
+        let full = conditions(Pressure { memory: false, disk: true }, &again, at(90));
+        let disk = full.iter().find(|condition| condition.type_ == "DiskPressure").unwrap();
+        assert_eq!((disk.status.as_str(), disk.reason.as_deref()), ("True", Some("KubeletHasDiskPressure")));
+        assert_eq!(disk.last_transition_time, Some(whole_seconds(at(90))));
+
+        let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
+        assert!(!differs(Some(&status(first)), &status(again.clone())), "a heartbeat alone is no change");
+        assert!(differs(Some(&status(again)), &status(full)));
+    }
+}

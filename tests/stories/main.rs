@@ -1,0 +1,1 @@
+//! Stories: what Coracle promises, checked as a user would see it.
