@@ -143,6 +143,11 @@ pub fn decode_type(type_id: TypeId, bytes: &[u8], validation: FieldValidation) -
     Ok(Decoded { value, warnings })
 }
 
+/// Reads any JSON, within the bounds of depth that objects have.
+pub fn parse(bytes: &[u8]) -> Result<Value, String> {
+    Reader::read(Schema::get(), Root::Anything, bytes).map(|(value, _, _)| value)
+}
+
 /// The kind that the path asks for.
 struct Wanted<'a> {
     group: &'a str,

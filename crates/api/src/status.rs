@@ -349,21 +349,18 @@ impl Status {
         status
     }
 
-    /// 422 in the generic form that upstream gives for patches that cannot be applied.
-    pub fn unprocessable(why: impl std::fmt::Display) -> Self {
+    /// 422 in the generic form that upstream gives for patches that cannot be applied. Upstream leaves out why; we add
+    /// it, because nobody can mend a patch without knowing.
+    pub fn unprocessable(why: &str) -> Self {
         let mut status = Self::new(
             422,
             Reason::Invalid,
             "the server rejected our request due to an error in our request",
         );
-        status.details = Some(Box::new(Details {
-            causes: vec![Cause {
-                reason: "UnexpectedServerResponse".to_owned(),
-                message: why.to_string(),
-                field: String::new(),
-            }],
-            ..Details::default()
-        }));
+        if !why.is_empty() {
+            status.message = format!("{}: {why}", status.message);
+        }
+        status.details = Some(Box::default());
         status
     }
 

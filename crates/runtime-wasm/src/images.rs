@@ -278,7 +278,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = ImageStore::open(directory.path()).unwrap();
         for name in ["", "Hello", "a b", "x:", ":1", "hello:té"] {
-            let error = store.find(name).unwrap_err().to_string();
+            let error = store.find(name).expect_err(name).to_string();
             assert!(error.starts_with("couldn't parse image name"), "{error}");
         }
     }

@@ -22,7 +22,7 @@ pub use container::{
     SandboxSpec, StartError, Usage,
 };
 pub use image::{Image, ImageError, PullCredentials};
-pub use log::{LogLimits, LogStream, LogWriter, Logs};
+pub use log::{LogLimits, LogLine, LogStream, LogWriter, Logs};
 
 /// One engine that runs containers: Wasm or Docker.
 ///

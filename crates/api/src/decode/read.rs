@@ -18,6 +18,8 @@ pub(super) enum Root {
     Known(TypeId),
     /// An object with metadata.
     Unknown,
+    /// Any JSON.
+    Anything,
 }
 
 pub(super) struct Reader<'a> {
@@ -53,6 +55,7 @@ impl<'a> Reader<'a> {
         };
         let first = reader.text.peek()?;
         let value = match (root, first) {
+            (Root::Anything, _) => reader.any()?,
             (_, b'n') => {
                 reader.text.word("null")?;
                 Value::Object(Map::new())

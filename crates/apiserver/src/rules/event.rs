@@ -1,11 +1,23 @@
 //! `Event`, in both its groups.
 
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use crate::rules::Rules;
 use crate::rules::json::Read;
 
-pub static RULES: Rules = Rules { fields, ..Rules::GENERIC };
+pub static RULES: Rules = Rules { validate, fields, ..Rules::GENERIC };
+
+/// An Event stands in the namespace of what it is about; about things without namespace, in `default`.
+fn validate(event: &Value, errors: &mut FieldErrors) {
+    let name = if event["involvedObject"].is_set() { "involvedObject" } else { "regarding" };
+    let about = event[name]["namespace"].text();
+    let own = event["metadata"]["namespace"].text();
+    let agrees = if about.is_empty() { matches!(own, "" | "default" | "kube-system") } else { about == own };
+    if !agrees {
+        errors.invalid(Path::new(name).child("namespace"), about, "does not match event.namespace");
+    }
+}
 
 /// The two groups share their objects, but not all names of fields: both names are looked at.
 fn fields(event: &Value) -> Vec<(&'static str, String)> {

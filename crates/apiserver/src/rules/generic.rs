@@ -88,7 +88,7 @@ pub fn differs(one: &Value, other: &Value) -> bool {
 /// Whether upstream's strategy for this kind sets `metadata.generation`.
 pub fn has_generation(group: &str, kind: &str) -> bool {
     match group {
-        "" => matches!(kind, "Pod" | "ReplicationController"),
+        "" => matches!(kind, "Pod" | "PodTemplate" | "ReplicationController"),
         "apps" => kind != "ControllerRevision",
         "batch" | "policy" | "flowcontrol.apiserver.k8s.io" | "apiextensions.k8s.io" => true,
         "admissionregistration.k8s.io" | "discovery.k8s.io" => true,

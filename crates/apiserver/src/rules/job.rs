@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::rules::checks::{NEGATIVE, immutable, label_selector, not_negative, one_of, required_one_of};
 use crate::rules::generic::{carry, same};
-use crate::rules::json::{Read, default, each, object, set, with};
+use crate::rules::json::{Read, default, default_zero, each, object, set, with};
 use crate::rules::{Rules, generic, pod, workload};
 
 /// Upstream's label of the Job that a pod belongs to.
@@ -77,7 +77,7 @@ fn own_pods_by_label(job: &mut Value) {
     for (label, value) in
         [(CONTROLLER_UID, &uid), (JOB_NAME, &name), (LEGACY_CONTROLLER_UID, &uid), (LEGACY_JOB_NAME, &name)]
     {
-        default(labels, label, value.clone());
+        default_zero(labels, label, value.clone());
     }
     let selector = object(object(spec, "selector"), "matchLabels");
     default(selector, CONTROLLER_UID, uid);

@@ -1,12 +1,25 @@
 //! `LimitRange`.
 
+use coracle_api::quantity::Quantity;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use crate::rules::Rules;
-use crate::rules::json::{Read, default, each, object};
+use crate::rules::checks::{quantity_not_negative, required};
+use crate::rules::json::{Read, default, each, object, unset};
 
 pub static RULES: Rules = Rules {
     default: |range| each(object(range, "spec"), "limits", default_item),
+    validate: |range, errors| {
+        let path = Path::new("spec").child("limits");
+        let mut types: Vec<&str> = Vec::new();
+        for (index, item) in range["spec"]["limits"].items().iter().enumerate() {
+            let at = path.index(index);
+            required(&item["type"], at.child("type"), errors);
+            crate::rules::checks::unique(&mut types, item["type"].text(), at.child("type"), errors);
+            validate_item(item, &at, errors);
+        }
+    },
     ..Rules::GENERIC
 };
 
@@ -24,7 +37,40 @@ fn default_item(item: &mut Value) {
     }
     for field in ["default", "defaultRequest"] {
         if item[field].size() == 0 {
-            crate::rules::json::unset(item, field);
+            unset(item, field);
+        }
+    }
+}
+
+fn validate_item(item: &Value, path: &Path, errors: &mut FieldErrors) {
+    for list in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        for (name, quantity) in item[list].entries() {
+            quantity_not_negative(quantity, &path.child(list).key(name), errors);
+        }
+    }
+    if item["type"] == "Pod" {
+        for list in ["default", "defaultRequest"] {
+            if item[list].size() > 0 {
+                errors.forbidden(path.child(list), "may not be specified when `type` is 'Pod'");
+            }
+        }
+    }
+    // Each amount may not exceed the one after it.
+    let ordered = [
+        ("min", "max", "min"),
+        ("defaultRequest", "max", "defaultRequest"),
+        ("default", "max", "default"),
+        ("defaultRequest", "default", "defaultRequest"),
+    ];
+    for (low, high, blamed) in ordered {
+        for (name, quantity) in item[low].entries() {
+            let amounts = (Quantity::from_value(quantity), Quantity::from_value(&item[high][name.as_str()]));
+            if let (Ok(small), Ok(large)) = amounts
+                && small > large
+            {
+                let detail = format!("{low} value {small} is greater than {high} value {large}");
+                errors.invalid(path.child(blamed).key(name), small.to_string(), detail);
+            }
         }
     }
 }

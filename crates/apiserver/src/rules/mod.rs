@@ -52,10 +52,8 @@ pub struct Rules {
     pub prepare_update: fn(new: &mut Value, old: &Value),
     /// Takes over from the old state what an update of `status` may not change: all but status.
     pub prepare_status_update: fn(new: &mut Value, old: &Value),
-    /// Checks an object, new or changed, metadata apart.
+    /// Checks an object, metadata apart. A new one has no `metadata.resourceVersion` yet, a changed one has the old.
     pub validate: fn(&Value, &mut FieldErrors),
-    /// Checks what only a new object must obey; `validate` runs as well.
-    pub validate_create: fn(&Value, &mut FieldErrors),
     /// Checks a new state against the old one: immutable fields and transitions; `validate` runs as well.
     pub validate_update: fn(new: &Value, old: &Value, &mut FieldErrors),
     /// Checks a write of `status`.
@@ -72,7 +70,6 @@ impl Rules {
         prepare_update: generic::keep_status,
         prepare_status_update: generic::take_status,
         validate: |_, _| (),
-        validate_create: |_, _| (),
         validate_update: |_, _, _| (),
         validate_status_update: |_, _, _| (),
         fields: |_| Vec::new(),

@@ -1,7 +1,9 @@
 //! `Node`.
 
+use coracle_api::status::Path;
+
 use crate::rules::json::{Read, object, set};
-use crate::rules::{Rules, generic};
+use crate::rules::{Rules, generic, pod};
 
 pub static RULES: Rules = Rules {
     default: |node| {
@@ -15,5 +17,17 @@ pub static RULES: Rules = Rules {
     prepare_create: |_| (),
     prepare_update: generic::keep_status,
     fields: |node| vec![("spec.unschedulable", node["spec"]["unschedulable"].flag().to_string())],
+    validate: |node, errors| pod::scheduling::taints(&node["spec"]["taints"], &Path::new("spec").child("taints"), errors),
+    validate_update: |new, old, errors| {
+        let (new, old, path) = (&new["spec"], &old["spec"], Path::new("spec"));
+        if !old["providerID"].text().is_empty() && new["providerID"] != old["providerID"] {
+            let detail = "node updates may not change providerID except from \"\" to valid";
+            errors.forbidden(path.child("providerID"), detail);
+        }
+        if old["podCIDRs"].size() > 0 && !generic::same(&new["podCIDRs"], &old["podCIDRs"]) {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.forbidden(path.child("podCIDRs"), detail);
+        }
+    },
     ..Rules::GENERIC
 };

@@ -1,19 +1,60 @@
 //! `PodDisruptionBudget` and `PriorityClass`.
 
-use serde_json::json;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::{Value, json};
 
-use crate::rules::json::default;
+use crate::rules::checks::{at_most_all, count_or_percent, immutable, label_selector, one_of};
+use crate::rules::json::{Read, default};
 use crate::rules::{Rules, generic};
+
+/// Above it are the priorities of what keeps a cluster alive.
+const MAX_PRIORITY: i64 = 1_000_000_000;
 
 pub static DISRUPTION_BUDGET: Rules = Rules {
     prepare_create: |budget| {
         let status = json!({"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0});
         generic::start_status(budget, status);
     },
+    validate: validate_budget,
     ..Rules::GENERIC
 };
 
 pub static PRIORITY_CLASS: Rules = Rules {
     default: |class| default(class, "preemptionPolicy", "PreemptLowerPriority"),
+    validate: |class, errors| {
+        let name = class["metadata"]["name"].text();
+        if name.starts_with("system-") {
+            let known = matches!(name, "system-node-critical" | "system-cluster-critical");
+            if !known {
+                let detail = "priority class names with 'system-' prefix are reserved for system use only";
+                errors.forbidden("metadata.name", detail);
+            }
+        } else if class["value"].int() > MAX_PRIORITY {
+            let detail = format!("maximum allowed value of a user defined priority is {MAX_PRIORITY}");
+            errors.forbidden("value", detail);
+        }
+        let policies = ["PreemptLowerPriority", "Never"];
+        one_of(&class["preemptionPolicy"], &policies, "preemptionPolicy", errors);
+    },
+    validate_update: |new, old, errors| {
+        if new["value"].int() != old["value"].int() {
+            errors.forbidden("value", "may not be changed in an update.");
+        }
+        immutable(&new["preemptionPolicy"], &old["preemptionPolicy"], "preemptionPolicy", errors);
+    },
     ..Rules::GENERIC
 };
+
+fn validate_budget(budget: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&budget["spec"], Path::new("spec"));
+    if spec["minAvailable"].is_set() && spec["maxUnavailable"].is_set() {
+        errors.invalid(&path, spec.clone(), "minAvailable and maxUnavailable cannot be both set");
+    }
+    for field in ["minAvailable", "maxUnavailable"] {
+        count_or_percent(&spec[field], &path.child(field), errors);
+        at_most_all(&spec[field], &path.child(field), errors);
+    }
+    label_selector(&spec["selector"], &path.child("selector"), errors);
+    let policies = ["AlwaysAllow", "IfHealthyBudget"];
+    one_of(&spec["unhealthyPodEvictionPolicy"], &policies, path.child("unhealthyPodEvictionPolicy"), errors);
+}

@@ -1,9 +1,11 @@
-//! `Service`.
+//! `Service`: defaults and what an update keeps; what it may say is checked in [`validation`].
 
 use serde_json::{Value, json};
 
 use crate::rules::json::{Read, default, default_zero, each, is_zero, object, set, unset, with};
 use crate::rules::{Rules, generic};
+
+mod validation;
 
 /// How long a client stays with an endpoint: three hours.
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -19,6 +21,8 @@ pub static RULES: Rules = Rules {
     },
     prepare_update,
     prepare_status_update: generic::take_status,
+    validate: validation::validate,
+    validate_update: validation::validate_update,
     fields: |service| {
         let spec = &service["spec"];
         vec![("spec.clusterIP", spec["clusterIP"].text().to_owned()), ("spec.type", spec["type"].text().to_owned())]
@@ -71,6 +75,7 @@ fn default_service(service: &mut Value) {
 }
 
 fn prepare_update(new: &mut Value, old: &Value) {
+    default_service(new);
     generic::keep_status(new, old);
     let spec = object(new, "spec");
     take_allocated(spec, &old["spec"]);

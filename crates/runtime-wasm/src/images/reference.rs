@@ -13,10 +13,11 @@ pub struct ImageName {
 impl ImageName {
     /// Reads a name as a pod has it.
     pub fn parse(text: &str) -> Result<Self, ImageError> {
-        let parts: Reference = text.parse().map_err(|cause: oci_client::ParseError| {
-            ImageError::InvalidName { reference: text.to_owned(), cause: cause.to_string() }
-        })?;
-        Ok(Self { full: parts.whole(), parts })
+        let parsed = if text.is_ascii() { text.parse::<Reference>().ok() } else { None };
+        match parsed {
+            Some(parts) => Ok(Self { full: parts.whole(), parts }),
+            None => Err(ImageError::InvalidName { reference: text.to_owned(), cause: fault(text) }),
+        }
     }
 
     /// The full form.
@@ -34,9 +35,28 @@ impl ImageName {
     }
 }
 
+/// In upstream's words.
+fn fault(text: &str) -> String {
+    let name = text.split(['@', ':']).next().unwrap_or_default();
+    if text.is_ascii() && text.to_ascii_lowercase().parse::<Reference>().is_ok() {
+        return format!("invalid reference format: repository name ({name}) must be lowercase");
+    }
+    "invalid reference format".to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults_are_told_in_upstreams_words() {
+        let fault = |text| ImageName::parse(text).unwrap_err().to_string();
+        assert_eq!(
+            fault("Hello:1"),
+            r#"couldn't parse image name "Hello:1": invalid reference format: repository name (Hello) must be lowercase"#
+        );
+        assert_eq!(fault("a b"), r#"couldn't parse image name "a b": invalid reference format"#);
+    }
 
     #[test]
     fn names_take_their_full_form() {

@@ -26,8 +26,12 @@ pub static RULES: Rules = Rules {
         defaults::service_account_names(object(new, "spec"));
     },
     prepare_status_update,
-    validate: |pod, errors| spec::validate(&pod["spec"], &Path::new("spec"), errors),
-    validate_create: |pod, errors| spec::validate_new(&pod["spec"], &Path::new("spec"), errors),
+    validate: |pod, errors| {
+        spec::validate(&pod["spec"], &Path::new("spec"), errors);
+        if pod["metadata"]["resourceVersion"].text().is_empty() {
+            spec::validate_new(&pod["spec"], &Path::new("spec"), errors);
+        }
+    },
     validate_update: update::validate,
     fields,
     ..Rules::GENERIC

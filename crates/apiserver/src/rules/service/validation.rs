@@ -1,0 +1,192 @@
+//! What a Service may say (`ValidateService` in `pkg/apis/core/validation/validation.go`).
+
+use coracle_api::names;
+use coracle_api::status::{FieldErrors, Path};
+use serde_json::Value;
+
+use super::is_external;
+use crate::rules::checks::{labels, one_of, port_number_or_name, required_one_of};
+use crate::rules::generic::same;
+use crate::rules::json::Read;
+
+const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+/// A client may be bound to an endpoint for a day.
+const AFFINITY_MAX_SECONDS: i64 = 86_400;
+
+/// Checks a Service.
+pub fn validate(service: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&service["spec"], Path::new("spec"));
+    let headless = spec["clusterIP"] == "None";
+    by_type(spec, headless, &path, errors);
+    ports(spec, headless, &path.child("ports"), errors);
+    labels(&spec["selector"], &path.child("selector"), errors);
+    affinity(spec, &path, errors);
+    cluster_ips(spec, &path, errors);
+    for (index, ip) in spec["externalIPs"].items().iter().enumerate() {
+        errors.invalid_each(path.child("externalIPs").index(index), ip.text(), names::ip_address(ip.text()));
+    }
+    required_one_of(&spec["type"], &TYPES, path.child("type"), errors);
+    balancer(spec, &path, errors);
+    traffic(spec, &path, errors);
+}
+
+fn by_type(spec: &Value, headless: bool, path: &Path, errors: &mut FieldErrors) {
+    let kind = spec["type"].text();
+    if spec["ports"].size() == 0 && !headless && kind != "ExternalName" {
+        errors.required(path.child("ports"), "");
+    }
+    let first_ip = path.child("clusterIPs").index(0);
+    match kind {
+        "LoadBalancer" | "NodePort" if headless => {
+            errors.invalid(first_ip, "None", format!("may not be set to 'None' for {kind} services"));
+        }
+        "ExternalName" => {
+            if spec["clusterIPs"].size() > 0 {
+                errors.forbidden(path.child("clusterIPs"), "may not be set for ExternalName services");
+            }
+            match spec["externalName"].text().trim_end_matches('.') {
+                "" => errors.required(path.child("externalName"), ""),
+                name => errors.invalid_each(path.child("externalName"), name, names::dns_subdomain(name)),
+            }
+        }
+        _ => (),
+    }
+}
+
+fn ports(spec: &Value, headless: bool, path: &Path, errors: &mut FieldErrors) {
+    let list = spec["ports"].items();
+    let mut port_names: Vec<&str> = Vec::new();
+    let (mut numbers, mut node_ports) = (Vec::new(), Vec::new());
+    for (index, port) in list.iter().enumerate() {
+        let at = path.index(index);
+        one_port(port, list.len() > 1, headless, &at, errors);
+        let name = port["name"].text();
+        if !name.is_empty() {
+            crate::rules::checks::unique(&mut port_names, name, at.child("name"), errors);
+        }
+        let protocol = port["protocol"].text();
+        let number = (protocol, port["port"].int());
+        if numbers.contains(&number) {
+            let shown = serde_json::json!({"port": number.1, "protocol": protocol});
+            errors.duplicate(&at, shown);
+        }
+        numbers.push(number);
+        let node_port = (protocol, port["nodePort"].int());
+        if node_port.1 == 0 {
+            continue;
+        }
+        if spec["type"] == "ClusterIP" {
+            errors.forbidden(at.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+        }
+        for message in names::port_number(node_port.1) {
+            errors.invalid(at.child("nodePort"), node_port.1, message);
+        }
+        if node_ports.contains(&node_port) {
+            errors.duplicate(at.child("nodePort"), node_port.1);
+        }
+        node_ports.push(node_port);
+    }
+}
+
+fn one_port(port: &Value, needs_name: bool, headless: bool, at: &Path, errors: &mut FieldErrors) {
+    let name = port["name"].text();
+    if name.is_empty() && needs_name {
+        errors.required(at.child("name"), "");
+    } else if !name.is_empty() {
+        errors.invalid_each(at.child("name"), name, names::dns_label(name));
+    }
+    for message in names::port_number(port["port"].int()) {
+        errors.invalid(at.child("port"), port["port"].int(), message);
+    }
+    required_one_of(&port["protocol"], &["SCTP", "TCP", "UDP"], at.child("protocol"), errors);
+    // A headless Service has no ports of its own to map, and old clients wrote what they liked.
+    if !headless {
+        port_number_or_name(&port["targetPort"], &at.child("targetPort"), errors);
+    }
+    let application = port["appProtocol"].text();
+    if !application.is_empty() {
+        errors.invalid_each(at.child("appProtocol"), application, names::qualified_name(application));
+    }
+}
+
+fn affinity(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let affinity = &spec["sessionAffinity"];
+    required_one_of(affinity, &["ClientIP", "None"], path.child("sessionAffinity"), errors);
+    let config = path.child("sessionAffinityConfig");
+    if affinity == "ClientIP" {
+        let seconds = spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"].int();
+        if !(1..=AFFINITY_MAX_SECONDS).contains(&seconds) {
+            let detail = format!("must be greater than 0 and less than {AFFINITY_MAX_SECONDS}");
+            errors.invalid(config.child("clientIP").child("timeoutSeconds"), seconds, detail);
+        }
+    } else if spec["sessionAffinityConfig"].is_set() {
+        errors.forbidden(config, "must not be set when session affinity is None");
+    }
+}
+
+fn cluster_ips(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let (one, all) = (spec["clusterIP"].text(), spec["clusterIPs"].items());
+    let at = path.child("clusterIPs");
+    if let Some(first) = all.first()
+        && first.text() != one
+    {
+        errors.invalid(&at, spec["clusterIPs"].clone(), "first value must match `clusterIP`");
+    }
+    for (index, ip) in all.iter().enumerate() {
+        if ip.text() == "None" {
+            if all.len() > 1 {
+                let detail = "'None' must be the first and only value";
+                errors.invalid(at.index(index), ip.clone(), detail);
+            }
+        } else {
+            errors.invalid_each(at.index(index), ip.text(), names::ip_address(ip.text()));
+        }
+    }
+    for (index, family) in spec["ipFamilies"].items().iter().enumerate() {
+        one_of(family, &["IPv4", "IPv6"], path.child("ipFamilies").index(index), errors);
+    }
+    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    one_of(&spec["ipFamilyPolicy"], &policies, path.child("ipFamilyPolicy"), errors);
+}
+
+fn balancer(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    if spec["type"] == "LoadBalancer" {
+        return;
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if spec[field].is_set() {
+            errors.forbidden(path.child(field), "may only be used when `type` is 'LoadBalancer'");
+        }
+    }
+    if spec["loadBalancerSourceRanges"].size() > 0 {
+        errors.forbidden(path.child("LoadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'");
+    }
+}
+
+fn traffic(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let policies = ["Cluster", "Local"];
+    let external = &spec["externalTrafficPolicy"];
+    if is_external(spec) {
+        required_one_of(external, &policies, path.child("externalTrafficPolicy"), errors);
+    } else if !external.text().is_empty() {
+        let detail = "may only be set for externally-accessible services";
+        errors.invalid(path.child("externalTrafficPolicy"), external.clone(), detail);
+    }
+    one_of(&spec["internalTrafficPolicy"], &policies, path.child("internalTrafficPolicy"), errors);
+}
+
+/// The address by which clients know a Service stays, unless the Service stops having one.
+pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (new, old) = (&new["spec"], &old["spec"]);
+    if new["type"] == "ExternalName" || old["type"] == "ExternalName" || old["clusterIP"].text().is_empty() {
+        return;
+    }
+    if new["clusterIP"] != old["clusterIP"] {
+        let path = Path::new("spec").child("clusterIPs").index(0);
+        errors.invalid(path, new["clusterIPs"].clone(), "may not change once set");
+    }
+    if !same(&new["ipFamilies"][0], &old["ipFamilies"][0]) {
+        let path = Path::new("spec").child("ipFamilies").index(0);
+        errors.invalid(path, new["ipFamilies"].clone(), "may not change once set");
+    }
+}

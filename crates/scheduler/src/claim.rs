@@ -1,0 +1,54 @@
+//! What a pod asks of a node, taken out of its spec once.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Toleration,
+};
+
+use crate::constraints::{HostPort, host_ports};
+use crate::resources::Resources;
+
+/// What a pod asks of a node.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Claim {
+    /// What it needs at most at once.
+    pub requests: Resources,
+    /// The same for comparing nodes, where asking for nothing still counts for something.
+    pub(crate) nonzero: Resources,
+    pub(crate) node_selector: BTreeMap<String, String>,
+    /// One of these must match, if there are any.
+    pub(crate) required: Option<Vec<NodeSelectorTerm>>,
+    pub(crate) preferred: Vec<PreferredSchedulingTerm>,
+    pub(crate) tolerations: Vec<Toleration>,
+    pub(crate) host_ports: Vec<HostPort>,
+    /// Whether other pods may not be preempted for it.
+    pub(crate) never_preempts: bool,
+}
+
+impl Claim {
+    /// What this pod asks for.
+    pub fn of(pod: &Pod) -> Claim {
+        pod.spec.as_ref().map(Claim::of_spec).unwrap_or_default()
+    }
+
+    fn of_spec(spec: &PodSpec) -> Claim {
+        let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = affinity.and_then(|affinity| {
+            affinity.required_during_scheduling_ignored_during_execution.as_ref()
+        });
+        let preferred = affinity.and_then(|affinity| {
+            affinity.preferred_during_scheduling_ignored_during_execution.clone()
+        });
+        Claim {
+            requests: Resources::of_pod(spec),
+            nonzero: Resources::of_pod_nonzero(spec),
+            node_selector: spec.node_selector.clone().unwrap_or_default(),
+            required: required.map(|required| required.node_selector_terms.clone()),
+            preferred: preferred.unwrap_or_default(),
+            tolerations: spec.tolerations.clone().unwrap_or_default(),
+            host_ports: host_ports(spec),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+        }
+    }
+}

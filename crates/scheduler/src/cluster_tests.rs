@@ -1,0 +1,340 @@
+use super::*;
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::{Value, json};
+
+fn node(name: &str, cpu: &str) -> ApiNode {
+    let value = json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "100"}}});
+    serde_json::from_value(value).unwrap()
+}
+
+fn pod_with(name: &str, cpu: &str, more: Value) -> Arc<Pod> {
+    let mut value = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    json_patch::merge(&mut value, &more);
+    Arc::new(serde_json::from_value(value).unwrap())
+}
+
+fn pod(name: &str, cpu: &str) -> Arc<Pod> {
+    pod_with(name, cpu, json!({}))
+}
+
+fn on(name: &str, cpu: &str, node: &str) -> Arc<Pod> {
+    pod_with(name, cpu, json!({"spec": {"nodeName": node}}))
+}
+
+/// Lets the scheduler decide all it can: `pod -> node`, `pod: reason`.
+fn decisions(cluster: &mut Cluster, now: Instant) -> Vec<String> {
+    let mut decisions = Vec::new();
+    while let Some(Decision { uid, act, .. }) = cluster.next(now) {
+        decisions.push(match act {
+            Act::Bind(node) => format!("{uid} -> {node}"),
+            Act::ReportMisfit(_) => format!("{uid} waits"),
+            Act::ReportGates => format!("{uid} is gated"),
+        });
+    }
+    decisions
+}
+
+struct Story {
+    cluster: Cluster,
+    now: Instant,
+}
+
+impl Story {
+    fn new() -> Story {
+        Story { cluster: Cluster::new("default-scheduler"), now: Instant::now() }
+    }
+
+    fn check(&mut self, expected: &[&str]) {
+        assert_eq!(decisions(&mut self.cluster, self.now), expected);
+    }
+}
+
+#[test]
+fn decisions_count_before_the_api_knows() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "2"));
+    for name in ["a", "b", "c"] {
+        story.cluster.pod_applied(&pod(name, "1"));
+    }
+    story.check(&["a -> n", "b -> n", "c waits"]);
+    // The watch confirms; nothing is counted twice.
+    story.cluster.pod_applied(&on("a", "1", "n"));
+    story.cluster.pod_applied(&on("b", "1", "n"));
+    story.check(&[]);
+    story.cluster.pod_deleted(&on("a", "1", "n"));
+    story.check(&["c -> n"]);
+}
+
+#[test]
+fn priority_comes_first_then_age() {
+    let mut story = Story::new();
+    for (name, priority) in [("a", 0), ("b", 10), ("c", 10), ("d", 100)] {
+        story.cluster.pod_applied(&pod_with(name, "1", json!({"spec": {"priority": priority}})));
+    }
+    story.check(&["d waits", "b waits", "c waits", "a waits"]);
+    story.cluster.node_applied(&node("n", "3"));
+    story.check(&["d -> n", "b -> n", "c -> n"]);
+}
+
+#[test]
+fn only_relevant_changes_wake_a_pod() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod("big", "2"));
+    story.check(&["big waits"]);
+    // A heartbeat, another pod's end, a node that is too small, our own report: nothing that helps.
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&on("other", "1", "n"));
+    story.cluster.pod_deleted(&on("other", "1", "n"));
+    story.cluster.node_applied(&node("small", "1500m"));
+    story.cluster.pod_applied(&pod_with("big", "2", json!({"status": {"conditions": []}})));
+    story.check(&[]);
+    story.cluster.node_applied(&node("n", "2"));
+    story.check(&["big -> n"]);
+}
+
+#[test]
+fn a_finished_pod_gives_its_place_back() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&on("a", "1", "n"));
+    story.cluster.pod_applied(&pod("b", "1"));
+    story.check(&["b waits"]);
+    let finished = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Succeeded"}});
+    story.cluster.pod_applied(&pod_with("a", "1", finished));
+    story.check(&["b -> n"]);
+}
+
+#[test]
+fn one_free_place_wakes_one_pod() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&on("first", "1", "n"));
+    for index in 0..100 {
+        story.cluster.pod_applied(&pod(&format!("pod-{index}"), "1"));
+    }
+    assert_eq!(decisions(&mut story.cluster, story.now).len(), 100);
+    story.cluster.pod_deleted(&on("first", "1", "n"));
+    story.check(&["pod-0 -> n"]);
+}
+
+#[test]
+fn a_failed_binding_is_tried_again_after_a_while() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod("a", "1"));
+    story.check(&["a -> n"]);
+    for seconds in [1, 2, 4, 8, 10, 10] {
+        story.cluster.bind_failed("a", story.now);
+        story.check(&[]);
+        assert_eq!(story.cluster.deadline(), Some(story.now + Duration::from_secs(seconds)));
+        story.now += Duration::from_secs(seconds);
+        story.check(&["a -> n"]);
+    }
+    // The watch says that it was bound after all.
+    story.cluster.pod_applied(&on("a", "1", "n"));
+    story.cluster.bind_failed("a", story.now);
+    assert_eq!(story.cluster.deadline(), None);
+    story.cluster.pod_applied(&pod("b", "1"));
+    story.check(&["b waits"]);
+}
+
+#[test]
+fn a_pod_deleted_while_it_is_bound_is_not_tried_again() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod("a", "1"));
+    story.cluster.pod_applied(&pod("b", "1"));
+    story.check(&["a -> n", "b waits"]);
+    let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    story.cluster.pod_applied(&pod_with("a", "1", deleted));
+    story.check(&[]);
+    story.cluster.bind_failed("a", story.now);
+    story.check(&["b -> n"]);
+    assert_eq!(story.cluster.deadline(), None);
+}
+
+#[test]
+fn gates_hold_a_pod_back() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    let gated = json!({"spec": {"schedulingGates": [{"name": "example.com/gate"}]}});
+    story.cluster.pod_applied(&pod_with("a", "1", gated));
+    story.check(&["a is gated"]);
+    story.cluster.pod_applied(&pod("a", "1"));
+    story.check(&["a -> n"]);
+}
+
+#[test]
+fn other_schedulers_pods_and_deleted_pods_are_left_alone() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod_with("a", "1", json!({"spec": {"schedulerName": "other"}})));
+    let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    story.cluster.pod_applied(&pod_with("b", "1", deleted));
+    story.check(&[]);
+    // They count all the same once they are on a node.
+    story.cluster.pod_applied(&pod_with(
+        "a",
+        "1",
+        json!({"spec": {"schedulerName": "other", "nodeName": "n"}}),
+    ));
+    story.cluster.pod_applied(&pod("c", "1"));
+    story.check(&["c waits"]);
+}
+
+#[test]
+fn pods_on_a_node_count_when_it_is_seen_later() {
+    let mut story = Story::new();
+    story.cluster.pod_applied(&on("a", "1", "n"));
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod("b", "1"));
+    story.check(&["b waits"]);
+    story.cluster.node_deleted("n");
+    story.cluster.node_applied(&node("n", "2"));
+    story.check(&["b -> n"]);
+}
+
+#[test]
+fn a_changed_pod_is_tried_again() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&pod("a", "2"));
+    story.check(&["a waits"]);
+    story.cluster.pod_applied(&pod("a", "1"));
+    story.check(&["a -> n"]);
+}
+
+/// Something that happens around the scheduler.
+#[derive(Debug, Clone)]
+enum Happening {
+    Node {
+        node: u8,
+        cpu: u8,
+        is_cordoned: bool,
+    },
+    NodeGone {
+        node: u8,
+    },
+    Pod {
+        cpu: u8,
+        priority: i32,
+    },
+    PodGone {
+        pod: Index,
+    },
+    /// The scheduler gets to decide this often.
+    Decide {
+        times: u8,
+    },
+    /// The API answers a binding, well or not.
+    Answer {
+        pod: Index,
+        is_bound: bool,
+    },
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => (0..4u8, 0..6u8, prop::bool::weighted(0.2)).prop_map(|(node, cpu, is_cordoned)| Happening::Node { node, cpu, is_cordoned }),
+        1 => (0..4u8).prop_map(|node| Happening::NodeGone { node }),
+        8 => (1..5u8, 0..3i32).prop_map(|(cpu, priority)| Happening::Pod { cpu, priority }),
+        3 => any::<Index>().prop_map(|pod| Happening::PodGone { pod }),
+        6 => (1..6u8).prop_map(|times| Happening::Decide { times }),
+        4 => (any::<Index>(), prop::bool::weighted(0.8)).prop_map(|(pod, is_bound)| Happening::Answer { pod, is_bound }),
+    ]
+}
+
+/// What is true of the world: each pod's CPU and node.
+#[derive(Default)]
+struct World {
+    pods: Vec<(String, u8, i32)>,
+    binding: Vec<(String, String)>,
+    created: usize,
+}
+
+impl World {
+    fn decide(&mut self, cluster: &mut Cluster, now: Instant) -> bool {
+        let Some(Decision { uid, act, .. }) = cluster.next(now) else { return false };
+        if let Act::Bind(node) = act {
+            self.binding.push((uid, node));
+        }
+        true
+    }
+
+    fn play(&mut self, cluster: &mut Cluster, now: &mut Instant, happening: &Happening) {
+        match happening {
+            Happening::Node { node: name, cpu, is_cordoned } => {
+                let mut node = node(&format!("node-{name}"), &cpu.to_string());
+                node.spec.get_or_insert_default().unschedulable = Some(*is_cordoned);
+                cluster.node_applied(&node);
+            }
+            Happening::NodeGone { node } => cluster.node_deleted(&format!("node-{node}")),
+            Happening::Pod { cpu, priority } => {
+                self.created += 1;
+                let name = format!("pod-{}", self.created);
+                cluster.pod_applied(&pod_with(
+                    &name,
+                    &cpu.to_string(),
+                    json!({"spec": {"priority": priority}}),
+                ));
+                self.pods.push((name, *cpu, *priority));
+            }
+            Happening::PodGone { pod: index } if !self.pods.is_empty() => {
+                let (name, cpu, _) = self.pods.remove(index.index(self.pods.len()));
+                self.binding.retain(|(uid, _)| *uid != name);
+                cluster.pod_deleted(&pod(&name, &cpu.to_string()));
+            }
+            Happening::Decide { times } => {
+                for _ in 0..*times {
+                    self.decide(cluster, *now);
+                }
+            }
+            Happening::Answer { pod: index, is_bound } if !self.binding.is_empty() => {
+                let (uid, node) = self.binding.remove(index.index(self.binding.len()));
+                let (_, cpu, _) = self.pods.iter().find(|(name, _, _)| *name == uid).unwrap();
+                match is_bound {
+                    true => cluster.pod_applied(&on(&uid, &cpu.to_string(), &node)),
+                    false => cluster.bind_failed(&uid, *now),
+                }
+            }
+            Happening::PodGone { .. } | Happening::Answer { .. } => (),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn nobody_waits_for_a_place_that_is_free(happenings in prop::collection::vec(happening(), 1..80)) {
+        let mut cluster = Cluster::new("default-scheduler");
+        let mut now = Instant::now();
+        let mut world = World::default();
+        for happening in &happenings {
+            world.play(&mut cluster, &mut now, happening);
+        }
+        // Time passes, so that back-offs end, and the scheduler decides until nothing is left to decide.
+        now += Duration::from_secs(60);
+        while world.decide(&mut cluster, now) {}
+        for (uid, waiting) in cluster.queue.parked() {
+            let free = cluster.nodes.values().find(|node| fits(&waiting.claim, node));
+            prop_assert!(free.is_none(), "{uid} waits though it fits {free:?}");
+        }
+        // Each node's load is that of its pods.
+        for node in cluster.nodes.values() {
+            let mut expected = Node { load: Default::default(), ..node.clone() };
+            let there = cluster.placed.values().filter(|placed| placed.node == node.name);
+            there.for_each(|placed| expected.add(&placed.claim));
+            prop_assert_eq!(&node.load, &expected.load);
+        }
+        // Every pod is accounted for.
+        prop_assert!(world.pods.iter().all(|(uid, _, _)| cluster.placed.contains_key(uid) || cluster.queue.get(uid).is_some()));
+        prop_assert_eq!(cluster.placed.len() + cluster.queue.parked().count(), world.pods.len());
+    }
+}

@@ -1,0 +1,166 @@
+//! Which node a pod goes to. Pure: a claim and the nodes in, a placement out.
+//!
+//! The filters, their order and their words are those of upstream's default plugins
+//! (kubernetes/kubernetes, pkg/scheduler/framework/plugins).
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::claim::Claim;
+use crate::constraints::{UNSCHEDULABLE, matches_any, tolerates};
+use crate::node::Node;
+use crate::score;
+
+/// Where a pod goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// To this node.
+    Node(String),
+    /// Nowhere, for now.
+    Nowhere(Misfit),
+}
+
+/// Why no node takes a pod; displayed as upstream words it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Misfit {
+    nodes: usize,
+    /// How many nodes have which reason.
+    reasons: BTreeMap<Cow<'static, str>, usize>,
+    /// On how many nodes evicting other pods would not help.
+    unhelpable: usize,
+    never_preempts: bool,
+}
+
+/// Why one node does not take a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    reasons: Vec<Cow<'static, str>>,
+    /// Whether it would take the pod if other pods were not there.
+    is_helped_by_eviction: bool,
+}
+
+/// Chooses the node for a pod: of those that can take it the one that suits it best; of equals the one with the fewest
+/// pods, then the first by name.
+pub fn place<'a>(claim: &Claim, nodes: impl IntoIterator<Item = &'a Node>) -> Placement {
+    let mut fitting = Vec::new();
+    let mut misfit = Misfit { never_preempts: claim.never_preempts, ..Misfit::default() };
+    for node in nodes {
+        match refusal(claim, node) {
+            None => fitting.push(node),
+            Some(refusal) => misfit.add(refusal),
+        }
+    }
+    match score::best(claim, &fitting) {
+        Some(node) => Placement::Node(node.name.clone()),
+        None => Placement::Nowhere(misfit),
+    }
+}
+
+/// Whether the node can take the pod.
+pub(crate) fn fits(claim: &Claim, node: &Node) -> bool {
+    refusal(claim, node).is_none()
+}
+
+/// Why the node cannot take the pod: the first filter that refuses says so.
+fn refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
+    let cordon = Taint {
+        key: UNSCHEDULABLE.to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    if node.is_cordoned && !tolerates(&claim.tolerations, &cordon) {
+        return Some(Refusal::lasting("node(s) were unschedulable"));
+    }
+    let repels = |taint: &Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+    if node.taints.iter().any(|taint| repels(taint) && !tolerates(&claim.tolerations, taint)) {
+        return Some(Refusal::lasting("node(s) had untolerated taint(s)"));
+    }
+    let is_selected =
+        claim.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
+    let required = claim.required.as_ref();
+    if !is_selected || required.is_some_and(|terms| !matches_any(terms, &node.labels, &node.name)) {
+        return Some(Refusal::lasting("node(s) didn't match Pod's node affinity/selector"));
+    }
+    let is_taken = |port| node.load.host_ports.iter().any(|taken| taken.conflicts(port));
+    if claim.host_ports.iter().any(is_taken) {
+        return Some(Refusal {
+            reasons: vec!["node(s) didn't have free ports for the requested pod ports".into()],
+            is_helped_by_eviction: true,
+        });
+    }
+    shortage(claim, node)
+}
+
+/// Which resources the node lacks.
+fn shortage(claim: &Claim, node: &Node) -> Option<Refusal> {
+    let mut reasons = Vec::new();
+    let mut is_helped_by_eviction = true;
+    if node.load.pods + 1 > node.most_pods {
+        reasons.push("Too many pods".into());
+    }
+    let mut check = |reason: Cow<'static, str>, wanted: i64, has: i64, used: i64| {
+        if wanted > 0 && wanted > has - used {
+            is_helped_by_eviction &= wanted <= has;
+            reasons.push(reason);
+        }
+    };
+    let (wanted, has, used) = (&claim.requests, &node.allocatable, &node.load.requests);
+    check("Insufficient cpu".into(), wanted.milli_cpu, has.milli_cpu, used.milli_cpu);
+    check("Insufficient memory".into(), wanted.memory_bytes, has.memory_bytes, used.memory_bytes);
+    let (scratch, scratch_has) = (wanted.ephemeral_bytes, has.ephemeral_bytes);
+    check("Insufficient ephemeral-storage".into(), scratch, scratch_has, used.ephemeral_bytes);
+    for (name, amount) in &wanted.others {
+        check(format!("Insufficient {name}").into(), *amount, has.other(name), used.other(name));
+    }
+    (!reasons.is_empty()).then_some(Refusal { reasons, is_helped_by_eviction })
+}
+
+impl Refusal {
+    /// A refusal for as long as the node and the pod are as they are.
+    fn lasting(reason: &'static str) -> Refusal {
+        Refusal { reasons: vec![reason.into()], is_helped_by_eviction: false }
+    }
+}
+
+impl Misfit {
+    fn add(&mut self, refusal: Refusal) {
+        self.nodes += 1;
+        self.unhelpable += usize::from(!refusal.is_helped_by_eviction);
+        for reason in refusal.reasons {
+            *self.reasons.entry(reason).or_default() += 1;
+        }
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes = self.nodes;
+        if nodes == 0 {
+            return f.write_str("no nodes available to schedule pods");
+        }
+        let mut reasons: Vec<_> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        reasons.sort();
+        write!(f, "0/{nodes} nodes are available: {}. preemption: ", reasons.join(", "))?;
+        if self.never_preempts {
+            return f.write_str("not eligible due to preemptionPolicy=Never.");
+        }
+        let evictable = nodes - self.unhelpable;
+        let mut reasons = Vec::new();
+        if self.unhelpable > 0 {
+            reasons.push(format!("{} Preemption is not helpful for scheduling", self.unhelpable));
+        }
+        if evictable > 0 {
+            reasons.push(format!("{evictable} No preemption victims found for incoming pod"));
+        }
+        reasons.sort();
+        write!(f, "0/{nodes} nodes are available: {}.", reasons.join(", "))
+    }
+}
+
+#[cfg(test)]
+#[path = "place_tests.rs"]
+mod tests;

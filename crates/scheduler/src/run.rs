@@ -1,0 +1,265 @@
+//! The thin part: changes in from the mirrors, decisions out to the API.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_reconcile::{Change, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::cluster::{Act, Cluster, Decision};
+
+/// An API call that takes longer has failed.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How the scheduler behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The pods that name this scheduler are ours; a pod that names none means `default-scheduler`.
+    pub scheduler_name: String,
+    /// API calls at once: enough to share the store's transactions, few enough to leave room for others.
+    pub calls: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { scheduler_name: "default-scheduler".to_owned(), calls: 64 }
+    }
+}
+
+/// Why the scheduler ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server did not answer the first lists in time.
+    #[error("the scheduler cannot start")]
+    NotSynced(#[from] NotSynced),
+}
+
+/// Schedules pods until `shutdown`, and then awaits what it began.
+///
+/// # Errors
+/// When the API server does not answer the first lists in time.
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let tasks = Tasks::new(shutdown);
+    let nodes = Mirror::<Node>::all(&tasks, &client);
+    let pods = Mirror::<Pod>::all(&tasks, &client);
+    let synced = async { nodes.synced().await.and(pods.synced().await) };
+    match tasks.token().run_until_cancelled(synced).await {
+        Some(Ok(())) => (),
+        Some(Err(error)) => {
+            tasks.shutdown().await;
+            return Err(error.into());
+        }
+        None => {
+            tasks.finished().await;
+            return Ok(());
+        }
+    }
+    let scheduler = Arc::new(Scheduler {
+        recorder: Recorder::new(&tasks, client.clone(), &options.scheduler_name, None),
+        client,
+        pods: pods.clone(),
+        cluster: Mutex::new(Cluster::new(&options.scheduler_name)),
+        changed: Notify::new(),
+    });
+    scheduler.follow(&nodes, &pods);
+    let token = tasks.token().clone();
+    tasks.spawn_to_end("schedule", scheduler.schedule(options.calls, token));
+    tasks.finished().await;
+    Ok(())
+}
+
+struct Scheduler {
+    client: Client,
+    recorder: Recorder,
+    pods: Mirror<Pod>,
+    cluster: Mutex<Cluster>,
+    changed: Notify,
+}
+
+impl Scheduler {
+    fn follow(self: &Arc<Self>, nodes: &Mirror<Node>, pods: &Mirror<Pod>) {
+        // Nodes first, so that no pod is called unschedulable for want of nodes that are just not read yet.
+        let this = self.clone();
+        nodes.on_change(move |change| {
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => cluster.node_applied(new),
+                Change::Deleted(last) => cluster.node_deleted(&last.name_any()),
+            });
+        });
+        let this = self.clone();
+        pods.on_change(move |change| {
+            this.tell(|cluster| match change {
+                Change::Applied { old, new } => {
+                    // One name, another pod: the watch was away while the old one was deleted.
+                    if let Some(old) =
+                        old.as_ref().filter(|old| old.metadata.uid != new.metadata.uid)
+                    {
+                        cluster.pod_deleted(old);
+                    }
+                    cluster.pod_applied(new);
+                }
+                Change::Deleted(last) => cluster.pod_deleted(last),
+            });
+        });
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Cluster)) {
+        change(&mut self.cluster.lock());
+        self.changed.notify_one();
+    }
+
+    /// Decides one pod after the other; the API calls go on meanwhile.
+    async fn schedule(self: Arc<Self>, most_calls: usize, token: CancellationToken) {
+        let mut calls = JoinSet::new();
+        while !token.is_cancelled() {
+            if calls.len() >= most_calls {
+                note_end(calls.join_next().await);
+                continue;
+            }
+            let (decision, deadline) = {
+                let mut cluster = self.cluster.lock();
+                (cluster.next(Instant::now()), cluster.deadline())
+            };
+            if let Some(decision) = decision {
+                calls.spawn(self.clone().act(decision));
+                tokio::task::consume_budget().await;
+                continue;
+            }
+            tokio::select! {
+                () = token.cancelled() => (),
+                () = self.changed.notified() => (),
+                () = until(deadline) => (),
+                Some(ended) = calls.join_next() => note_end(Some(ended)),
+            }
+        }
+        // Each call has its deadline.
+        while let Some(ended) = calls.join_next().await {
+            note_end(Some(ended));
+        }
+    }
+
+    async fn act(self: Arc<Self>, decision: Decision) {
+        let Decision { uid, pod, act } = decision;
+        match act {
+            Act::Bind(node) => self.bind(&uid, &pod, &node).await,
+            Act::ReportMisfit(misfit) => {
+                let message = misfit.to_string();
+                info!(pod = %ObjectKey::of(&*pod), message, "no node takes the pod");
+                self.recorder.warning(&*pod, "FailedScheduling", &message);
+                self.report(&pod, "Unschedulable", &message).await;
+            }
+            Act::ReportGates => {
+                let message = "Scheduling is blocked due to non-empty scheduling gates";
+                self.report(&pod, "SchedulingGated", message).await;
+            }
+        }
+    }
+
+    async fn bind(&self, uid: &str, pod: &Pod, node: &str) {
+        let key = ObjectKey::of(pod);
+        let binding = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            // With the uid, a pod that took the name meanwhile is left alone.
+            "metadata": {"namespace": key.namespace, "name": key.name, "uid": uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        });
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PostParams::default();
+        let call = api.create_subresource::<Value, Value>("binding", &key.name, &params, &binding);
+        let failure = match tokio::time::timeout(CALL_DEADLINE, call).await {
+            Ok(Ok(_)) => {
+                info!(pod = %key, node, "pod bound");
+                let message = format!("Successfully assigned {key} to {node}");
+                return self.recorder.normal(pod, "Scheduled", message);
+            }
+            // It is deleted; the watch tells the rest.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
+                debug!(pod = %key, "pod gone before it was bound");
+                None
+            }
+            Ok(Err(kube::Error::Api(status))) => Some(status.message.clone()),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the API server did not answer in time".to_owned()),
+        };
+        if let Some(failure) = failure {
+            warn!(pod = %key, node, error = failure, "pod not bound");
+            let message =
+                format!("binding rejected: running Bind plugin \"DefaultBinder\": {failure}");
+            self.recorder.warning(pod, "FailedScheduling", message);
+        }
+        self.tell(|cluster| cluster.bind_failed(uid, Instant::now()));
+    }
+
+    /// Writes why the pod has no node into its status, unless it says so already.
+    async fn report(&self, pod: &Pod, reason: &str, message: &str) {
+        let known = condition(pod);
+        let says_so = |known: &&PodCondition| {
+            known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
+        };
+        let known = known.filter(|known| known.status == "False");
+        if known.filter(says_so).is_some() {
+            return;
+        }
+        let since = known.and_then(|known| known.last_transition_time.clone());
+        let condition = json!({
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": reason,
+            "message": message,
+            "lastTransitionTime": since.map_or_else(now, |since| json!(since)),
+            "observedGeneration": pod.metadata.generation,
+        });
+        let uid = &pod.metadata.uid;
+        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+        let key = ObjectKey::of(pod);
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
+        let call = api.patch_status(&key.name, &params, &patch);
+        match tokio::time::timeout(CALL_DEADLINE, call).await {
+            Ok(Ok(pod)) => self.pods.observe(pod),
+            // It is deleted, or another pod has taken its name.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => (),
+            Ok(Err(error)) => warn!(pod = %key, %error, "the pod's condition is not written"),
+            Err(_) => warn!(pod = %key, "the pod's condition is not written in time"),
+        }
+    }
+}
+
+fn condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref().unwrap_or_default();
+    conditions.iter().find(|condition| condition.type_ == "PodScheduled")
+}
+
+/// The present second, as the API writes times.
+fn now() -> Value {
+    json!(Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A call that panicked is a bug of ours; the other pods go on.
+fn note_end(ended: Option<Result<(), tokio::task::JoinError>>) {
+    if let Some(Err(error)) = ended {
+        warn!(%error, "a scheduling call broke off");
+    }
+}
