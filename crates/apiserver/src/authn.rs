@@ -74,26 +74,40 @@ impl Authenticator {
     /// What the client's certificates (`peer_certificates()` of the TLS connection) say; None when it showed none.
     pub fn peer(&self, certificates: Option<&[CertificateDer<'static>]>) -> Option<Peer> {
         let (own, intermediates) = certificates?.split_first()?;
-        let judgement = match self.certificates.verify_client_cert(own, intermediates, UnixTime::now()) {
-            Ok(_) => read_certificate(own),
-            Err(error) => Judgement::Wrong(format!("client certificate: {error}")),
-        };
+        let judgement =
+            match self.certificates.verify_client_cert(own, intermediates, UnixTime::now()) {
+                Ok(_) => read_certificate(own),
+                Err(error) => Judgement::Wrong(format!("client certificate: {error}")),
+            };
         Some(Peer(judgement))
     }
 
     /// Who asks. Without any credentials it is `system:anonymous`.
-    pub fn authenticate(&self, peer: Option<&Peer>, headers: &HeaderMap) -> Result<User, Unauthenticated> {
+    pub fn authenticate(
+        &self,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+    ) -> Result<User, Unauthenticated> {
         self.authenticate_at(peer, headers, Timestamp::now())
     }
 
     /// Verifies a token for these audiences, for a TokenReview: the user and those audiences that it is for.
-    pub(crate) fn review_token(&self, token: &str, audiences: &[String]) -> Result<(User, Vec<String>), Refused> {
+    pub(crate) fn review_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<(User, Vec<String>), Refused> {
         let wanted = if audiences.is_empty() { &self.audiences[..] } else { audiences };
         let verified = self.tokens.verify(token, wanted, Timestamp::now())?;
         Ok((verified.user, verified.audiences))
     }
 
-    fn authenticate_at(&self, peer: Option<&Peer>, headers: &HeaderMap, now: Timestamp) -> Result<User, Unauthenticated> {
+    fn authenticate_at(
+        &self,
+        peer: Option<&Peer>,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<User, Unauthenticated> {
         let wrong = match peer {
             Some(Peer(Judgement::Known { user, not_after })) if now <= *not_after => {
                 // A certificate without a name names nobody.
@@ -123,7 +137,10 @@ impl Authenticator {
 
     fn token_user(&self, token: &str, now: Timestamp) -> Result<User, Refused> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(known) = self.cache.recheck(&digest, |verified: &mut Verified| verified.recheck(&self.store, now)) {
+        if let Some(known) = self
+            .cache
+            .recheck(&digest, |verified: &mut Verified| verified.recheck(&self.store, now))
+        {
             return known.map(|verified| verified.user);
         }
         let verified = self.tokens.verify(token, &self.audiences, now)?;
@@ -134,7 +151,12 @@ impl Authenticator {
 }
 
 /// An object in its latest state.
-pub(crate) fn stored(store: &Store, resource: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+pub(crate) fn stored(
+    store: &Store,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Option<Arc<Object>> {
     store.get(&Key::new(resource, namespace, name))
 }
 
@@ -156,10 +178,15 @@ fn read_certificate(der: &CertificateDer<'_>) -> Judgement {
     };
     let subject = certificate.subject();
     let name = subject.iter_common_name().find_map(|name| name.as_str().ok()).unwrap_or_default();
-    let groups: Vec<&str> = subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
+    let groups: Vec<&str> =
+        subject.iter_organization().filter_map(|group| group.as_str().ok()).collect();
     let mut user = User::new(name, &groups);
-    let fingerprint: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
-    user.extra.insert("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={fingerprint}")]);
+    let fingerprint: String =
+        Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+    user.extra.insert(
+        "authentication.kubernetes.io/credential-id".to_owned(),
+        vec![format!("X509SHA256={fingerprint}")],
+    );
     Judgement::Known { user, not_after }
 }
 

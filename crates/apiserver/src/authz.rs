@@ -212,7 +212,11 @@ fn refusal(attributes: &Attributes<'_>, reason: &str) -> Status {
             format!("User {user} cannot {verb} path {}", go_quote(path)),
         ),
         Target::Resource { group, resource, subresource, namespace, name } => {
-            let full = if subresource.is_empty() { resource.to_owned() } else { format!("{resource}/{subresource}") };
+            let full = if subresource.is_empty() {
+                resource.to_owned()
+            } else {
+                format!("{resource}/{subresource}")
+            };
             let scope = if namespace.is_empty() {
                 "at the cluster scope".to_owned()
             } else {

@@ -69,6 +69,11 @@ impl User {
         Self::new("system:kube-controller-manager", &[])
     }
 
+    /// Whoever keeps the rules of aggregated ClusterRoles right: `authz::follow_aggregation`.
+    pub fn role_aggregation() -> Self {
+        Self::service_account("kube-system", "clusterrole-aggregation-controller", "")
+    }
+
     /// The scheduler.
     pub fn scheduler() -> Self {
         Self::new("system:kube-scheduler", &[])
@@ -107,9 +112,9 @@ impl User {
 
 /// Splits `system:serviceaccount:NAMESPACE:NAME` into namespace and name.
 pub fn split_service_account(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?
-        .split_once(':')
-        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty() && !name.contains(':'))
+    user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':').filter(|(namespace, name)| {
+        !namespace.is_empty() && !name.is_empty() && !name.contains(':')
+    })
 }
 
 #[cfg(test)]
@@ -120,7 +125,10 @@ mod tests {
     fn a_service_account_is_in_its_three_groups() {
         let user = User::service_account("shop", "builder", "u1");
         assert_eq!(user.name, "system:serviceaccount:shop:builder");
-        assert_eq!(user.groups, ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]);
+        assert_eq!(
+            user.groups,
+            ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]
+        );
         assert_eq!(split_service_account(&user.name), Some(("shop", "builder")));
     }
 
@@ -133,7 +141,13 @@ mod tests {
 
     #[test]
     fn names_that_only_look_like_service_accounts_are_refused() {
-        for name in ["system:serviceaccount:a", "system:serviceaccount::b", "system:serviceaccount:a:", "system:serviceaccount:a:b:c", "alice"] {
+        for name in [
+            "system:serviceaccount:a",
+            "system:serviceaccount::b",
+            "system:serviceaccount:a:",
+            "system:serviceaccount:a:b:c",
+            "alice",
+        ] {
             assert_eq!(split_service_account(name), None, "{name}");
         }
     }

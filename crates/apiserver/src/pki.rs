@@ -74,7 +74,9 @@ pub enum PkiError {
         source: std::io::Error,
     },
     /// A file that cannot be made again is damaged.
-    #[error("{path} is damaged: {cause}; restore it, or remove the directory to start with a new authority")]
+    #[error(
+        "{path} is damaged: {cause}; restore it, or remove the directory to start with a new authority"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -132,7 +134,8 @@ impl Pki {
         let serving = match issue::reusable_serving(dir, &ca_pem, &sans)? {
             Some(serving) => serving,
             None => {
-                let serving = issue::leaf(&issuer, &issue::Leaf::server("kube-apiserver", &[], sans))?;
+                let serving =
+                    issue::leaf(&issuer, &issue::Leaf::server("kube-apiserver", &[], sans))?;
                 // The key first: a certificate without its key is made again at the next start.
                 files::write(&dir.join("apiserver.key"), &serving.key)?;
                 files::write(&dir.join("apiserver.crt"), &serving.certificate)?;
@@ -148,20 +151,35 @@ impl Pki {
     }
 
     /// A client certificate: the user's name is its common name, the groups are its organizations.
-    pub fn client_certificate(&self, user: &str, groups: &[&str]) -> Result<CertifiedPem, PkiError> {
+    pub fn client_certificate(
+        &self,
+        user: &str,
+        groups: &[&str],
+    ) -> Result<CertifiedPem, PkiError> {
         issue::leaf(&self.issuer, &issue::Leaf::client(user, groups))
     }
 
     /// A serving certificate for the kubelet of this node.
-    pub fn serving_certificate(&self, node: &str, addresses: &[IpAddr]) -> Result<CertifiedPem, PkiError> {
+    pub fn serving_certificate(
+        &self,
+        node: &str,
+        addresses: &[IpAddr],
+    ) -> Result<CertifiedPem, PkiError> {
         let sans = Sans { names: vec![node.to_owned()], addresses: addresses.to_vec() };
-        issue::leaf(&self.issuer, &issue::Leaf::server(&User::node(node).name, &[crate::identity::NODES], sans))
+        issue::leaf(
+            &self.issuer,
+            &issue::Leaf::server(&User::node(node).name, &[crate::identity::NODES], sans),
+        )
     }
 
     /// A kubeconfig for this user, with all data inside. A secret: write it with mode 0600.
     pub fn kubeconfig(&self, server_url: &str, user: &User) -> Result<String, PkiError> {
-        let groups: Vec<&str> =
-            user.groups.iter().map(String::as_str).filter(|&group| group != crate::identity::AUTHENTICATED).collect();
+        let groups: Vec<&str> = user
+            .groups
+            .iter()
+            .map(String::as_str)
+            .filter(|&group| group != crate::identity::AUTHENTICATED)
+            .collect();
         let client = self.client_certificate(&user.name, &groups)?;
         let config = json!({
             "apiVersion": "v1",
@@ -229,7 +247,8 @@ impl Pki {
 
 /// The wanted names and addresses with those that are always there, each once and in order.
 fn all_sans(sans: &Sans) -> Sans {
-    let mut names: Vec<String> = OWN_NAMES.iter().map(|&name| name.to_owned()).chain(sans.names.clone()).collect();
+    let mut names: Vec<String> =
+        OWN_NAMES.iter().map(|&name| name.to_owned()).chain(sans.names.clone()).collect();
     names.sort();
     names.dedup();
     let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];

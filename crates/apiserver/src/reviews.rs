@@ -70,7 +70,13 @@ impl Reviews {
     }
 
     /// Answers one POST: the review with its status. `namespace` is the path's, for LocalSubjectAccessReview.
-    pub fn review(&self, kind: &str, namespace: &str, user: &User, mut review: Value) -> Result<Value, Status> {
+    pub fn review(
+        &self,
+        kind: &str,
+        namespace: &str,
+        user: &User,
+        mut review: Value,
+    ) -> Result<Value, Status> {
         if review["spec"].is_null() {
             review["spec"] = json!({});
         }
@@ -130,7 +136,11 @@ impl Reviews {
         if let Some(attributes) = &spec.resource_attributes
             && attributes.namespace != namespace
         {
-            errors.invalid("spec.resourceAttributes.namespace", attributes.namespace.as_str(), "must match metadata.namespace");
+            errors.invalid(
+                "spec.resourceAttributes.namespace",
+                attributes.namespace.as_str(),
+                "must match metadata.namespace",
+            );
         }
         if spec.non_resource_attributes.is_some() {
             errors.invalid(
@@ -184,7 +194,8 @@ impl Reviews {
             // Refused by validation; nothing asked is nothing allowed.
             (None, None) => return json!({ "allowed": false }),
         };
-        let (allowed, reason) = match self.authorizer.authorize(&Attributes { user, verb, target }) {
+        let (allowed, reason) = match self.authorizer.authorize(&Attributes { user, verb, target })
+        {
             Decision::Allow(reason) => (true, reason.to_string()),
             Decision::NoOpinion(reason) => (false, reason),
         };
@@ -197,7 +208,8 @@ impl Reviews {
 }
 
 fn read_spec(review: &Value) -> Result<AccessSpec, Status> {
-    serde_json::from_value(review["spec"].clone()).map_err(|error| Status::bad_request(format!("spec: {error}")))
+    serde_json::from_value(review["spec"].clone())
+        .map_err(|error| Status::bad_request(format!("spec: {error}")))
 }
 
 /// Exactly one of the two ways to ask must be used.
@@ -223,16 +235,26 @@ fn attribute_errors(spec: &AccessSpec, review: &Value) -> FieldErrors {
 fn metadata_errors(review: &Value, allowed: &[&str], errors: &mut FieldErrors) {
     let metadata = review["metadata"].as_object();
     let given = |(field, value): (&String, &Value)| {
-        let ignored = allowed.contains(&field.as_str()) || field == "managedFields" || field == "creationTimestamp";
+        let ignored = allowed.contains(&field.as_str())
+            || field == "managedFields"
+            || field == "creationTimestamp";
         !ignored && !value.is_null()
     };
     if metadata.is_some_and(|metadata| metadata.iter().any(given)) {
-        errors.invalid("metadata", Value::Object(metadata.cloned().unwrap_or_default()), "must be empty");
+        errors.invalid(
+            "metadata",
+            Value::Object(metadata.cloned().unwrap_or_default()),
+            "must be empty",
+        );
     }
 }
 
 fn refuse(kind: &str, errors: &FieldErrors) -> Result<(), Status> {
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid_kind(AUTHORIZATION, kind, "", errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid_kind(AUTHORIZATION, kind, "", errors))
+    }
 }
 
 /// The user that a review names. Nothing is added: the caller says which groups he means.
@@ -265,7 +287,8 @@ fn user_info(user: &User) -> Value {
 
 fn resource_rule(rule: &PolicyRule) -> Option<Value> {
     let resources = rule.resources.as_ref().filter(|resources| !resources.is_empty())?;
-    let mut shown = json!({ "verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": resources });
+    let mut shown =
+        json!({ "verbs": rule.verbs, "apiGroups": rule.api_groups, "resources": resources });
     if let Some(names) = rule.resource_names.as_ref().filter(|names| !names.is_empty()) {
         shown["resourceNames"] = json!(names);
     }
@@ -293,7 +316,9 @@ mod tests {
         let paths = json!([{ "nonResourceURLs": ["/metrics"], "verbs": ["get"] }]);
         grant(&fixture.store, "", "scraper", alice(), paths).await;
         let authorizer = Authorizer::new(&fixture.store);
-        let authenticator = Authenticator::new(&fixture.pki, fixture.tokens.clone(), fixture.store.clone()).unwrap();
+        let authenticator =
+            Authenticator::new(&fixture.pki, fixture.tokens.clone(), fixture.store.clone())
+                .unwrap();
         let reviews = Reviews::new(Arc::new(authenticator), authorizer.clone());
         (fixture, reviews, authorizer)
     }
@@ -305,29 +330,52 @@ mod tests {
     #[tokio::test]
     async fn everybody_may_learn_who_he_is() {
         let (_fixture, reviews, _) = reviews().await;
-        let answer = reviews.review("SelfSubjectReview", "", &user(), json!({ "kind": "SelfSubjectReview" })).unwrap();
-        assert_eq!(answer, json!({
-            "kind": "SelfSubjectReview",
-            "status": { "userInfo": { "username": "alice", "groups": ["dev", "system:authenticated"] } },
-        }));
+        let answer = reviews
+            .review("SelfSubjectReview", "", &user(), json!({ "kind": "SelfSubjectReview" }))
+            .unwrap();
+        assert_eq!(
+            answer,
+            json!({
+                "kind": "SelfSubjectReview",
+                "status": { "userInfo": { "username": "alice", "groups": ["dev", "system:authenticated"] } },
+            })
+        );
     }
 
     #[tokio::test]
     async fn a_token_review_says_whose_token_it_is() {
         let (fixture, reviews, _) = reviews().await;
-        let ask = |spec: Value| reviews.review("TokenReview", "", &user(), json!({ "spec": spec })).map(|review| review["status"].clone());
-        let token = fixture.token(json!({ "audiences": ["vault", "https://kubernetes.default.svc.cluster.local"] }));
+        let ask = |spec: Value| {
+            reviews
+                .review("TokenReview", "", &user(), json!({ "spec": spec }))
+                .map(|review| review["status"].clone())
+        };
+        let token = fixture.token(
+            json!({ "audiences": ["vault", "https://kubernetes.default.svc.cluster.local"] }),
+        );
         let status = ask(json!({ "token": token })).unwrap();
         assert_eq!(status["authenticated"], true);
         assert_eq!(status["user"]["username"], "system:serviceaccount:shop:bot");
         assert_eq!(status["user"]["uid"], "sa-1");
         assert_eq!(status["audiences"], json!(["https://kubernetes.default.svc.cluster.local"]));
-        assert_eq!(ask(json!({ "token": token, "audiences": ["vault"] })).unwrap()["audiences"], json!(["vault"]));
+        assert_eq!(
+            ask(json!({ "token": token, "audiences": ["vault"] })).unwrap()["audiences"],
+            json!(["vault"])
+        );
         let wrong = ask(json!({ "token": token, "audiences": ["bank"] })).unwrap();
-        assert!(wrong["authenticated"].is_null() && wrong["error"].as_str().unwrap().contains("audiences"));
-        assert_eq!(ask(json!({ "token": "garbage" })).unwrap(), json!({ "user": {}, "error": "invalid bearer token" }));
+        assert!(
+            wrong["authenticated"].is_null()
+                && wrong["error"].as_str().unwrap().contains("audiences")
+        );
+        assert_eq!(
+            ask(json!({ "token": "garbage" })).unwrap(),
+            json!({ "user": {}, "error": "invalid bearer token" })
+        );
         let refused = ask(json!({})).unwrap_err();
-        assert_eq!((refused.code, refused.message.as_str()), (400, "token is required for TokenReview in authentication"));
+        assert_eq!(
+            (refused.code, refused.message.as_str()),
+            (400, "token is required for TokenReview in authentication")
+        );
     }
 
     #[tokio::test]
@@ -337,16 +385,33 @@ mod tests {
         let own = |attributes: Value| {
             reviews.review("SelfSubjectAccessReview", "", &user(), json!({ "metadata": { "creationTimestamp": null }, "spec": { "resourceAttributes": attributes } })).unwrap()["status"].clone()
         };
-        assert_eq!(own(pods("shop")), json!({ "allowed": true, "reason": "RBAC: allowed by RoleBinding \"reader/shop\" of Role \"reader\" to User \"alice\"" }));
+        assert_eq!(
+            own(pods("shop")),
+            json!({ "allowed": true, "reason": "RBAC: allowed by RoleBinding \"reader/shop\" of Role \"reader\" to User \"alice\"" })
+        );
         assert_eq!(own(pods("bank")), json!({ "allowed": false }));
-        let of = |kind: &str, namespace: &str, spec: Value| reviews.review(kind, namespace, &User::admin(), json!({ "spec": spec }));
+        let of = |kind: &str, namespace: &str, spec: Value| {
+            reviews.review(kind, namespace, &User::admin(), json!({ "spec": spec }))
+        };
         let asked = |user: &str| json!({ "user": user, "resourceAttributes": pods("shop") });
-        assert_eq!(of("SubjectAccessReview", "", asked("alice")).unwrap()["status"]["allowed"], true);
-        assert_eq!(of("SubjectAccessReview", "", asked("bob")).unwrap()["status"]["allowed"], false);
+        assert_eq!(
+            of("SubjectAccessReview", "", asked("alice")).unwrap()["status"]["allowed"],
+            true
+        );
+        assert_eq!(
+            of("SubjectAccessReview", "", asked("bob")).unwrap()["status"]["allowed"],
+            false
+        );
         assert_eq!(of("SubjectAccessReview", "", json!({ "user": "alice", "nonResourceAttributes": { "path": "/metrics", "verb": "get" } })).unwrap()["status"]["allowed"], true);
-        assert_eq!(of("LocalSubjectAccessReview", "shop", asked("alice")).unwrap()["status"]["allowed"], true);
+        assert_eq!(
+            of("LocalSubjectAccessReview", "shop", asked("alice")).unwrap()["status"]["allowed"],
+            true
+        );
         let refused = of("LocalSubjectAccessReview", "bank", asked("alice")).unwrap_err();
-        assert_eq!(refused.message, r#"LocalSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes.namespace: Invalid value: "shop": must match metadata.namespace"#);
+        assert_eq!(
+            refused.message,
+            r#"LocalSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes.namespace: Invalid value: "shop": must match metadata.namespace"#
+        );
     }
 
     #[tokio::test]
@@ -361,23 +426,48 @@ mod tests {
             refusal("SelfSubjectAccessReview", json!({})),
             r#"SelfSubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: "null": exactly one of nonResourceAttributes or resourceAttributes must be specified"#
         );
-        assert!(refusal("SelfSubjectAccessReview", json!({ "spec": { "resourceAttributes": {}, "nonResourceAttributes": {} } })).contains("cannot be specified in combination"));
-        assert!(refusal("SubjectAccessReview", json!({ "spec": { "resourceAttributes": {} } })).contains("at least one of user or group must be specified"));
-        assert!(refusal("SelfSubjectAccessReview", json!({ "metadata": { "name": "x" }, "spec": { "resourceAttributes": {} } })).contains("metadata: Invalid value"));
+        assert!(
+            refusal(
+                "SelfSubjectAccessReview",
+                json!({ "spec": { "resourceAttributes": {}, "nonResourceAttributes": {} } })
+            )
+            .contains("cannot be specified in combination")
+        );
+        assert!(
+            refusal("SubjectAccessReview", json!({ "spec": { "resourceAttributes": {} } }))
+                .contains("at least one of user or group must be specified")
+        );
+        assert!(
+            refusal(
+                "SelfSubjectAccessReview",
+                json!({ "metadata": { "name": "x" }, "spec": { "resourceAttributes": {} } })
+            )
+            .contains("metadata: Invalid value")
+        );
     }
 
     #[tokio::test]
     async fn the_rules_of_a_user_are_listed() {
         let (_fixture, reviews, _) = reviews().await;
-        let list = |namespace: &str| reviews.review("SelfSubjectRulesReview", "", &user(), json!({ "spec": { "namespace": namespace } }));
-        assert_eq!(list("shop").unwrap()["status"], json!({
-            "resourceRules": [
-                { "verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"] },
-                { "verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"] },
-            ],
-            "nonResourceRules": [{ "verbs": ["get"], "nonResourceURLs": ["/metrics"] }],
-            "incomplete": false,
-        }));
+        let list = |namespace: &str| {
+            reviews.review(
+                "SelfSubjectRulesReview",
+                "",
+                &user(),
+                json!({ "spec": { "namespace": namespace } }),
+            )
+        };
+        assert_eq!(
+            list("shop").unwrap()["status"],
+            json!({
+                "resourceRules": [
+                    { "verbs": ["get", "list"], "apiGroups": [""], "resources": ["pods"] },
+                    { "verbs": ["get"], "apiGroups": [""], "resources": ["secrets"], "resourceNames": ["key"] },
+                ],
+                "nonResourceRules": [{ "verbs": ["get"], "nonResourceURLs": ["/metrics"] }],
+                "incomplete": false,
+            })
+        );
         assert_eq!(list("bank").unwrap()["status"]["resourceRules"], json!([]));
         assert_eq!(list("").unwrap_err().code, 400);
     }

@@ -136,14 +136,20 @@ impl TokenIssuer {
         Ok(Self {
             store,
             signing: EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).map_err(unusable)?,
-            verifying: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes()).map_err(unusable)?,
+            verifying: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())
+                .map_err(unusable)?,
             key_id: URL_SAFE_NO_PAD.encode(Sha256::digest(key.subject_public_key_info())),
             point: key.public_key_raw().to_vec(),
         })
     }
 
     /// Answers `POST …/serviceaccounts/NAME/token`: the TokenRequest with its status.
-    pub fn issue(&self, namespace: &str, service_account: &str, request: Value) -> Result<Value, Status> {
+    pub fn issue(
+        &self,
+        namespace: &str,
+        service_account: &str,
+        request: Value,
+    ) -> Result<Value, Status> {
         self.issue_at(namespace, service_account, request, Timestamp::now())
     }
 
@@ -173,7 +179,13 @@ impl TokenIssuer {
         })
     }
 
-    fn issue_at(&self, namespace: &str, account: &str, mut request: Value, now: Timestamp) -> Result<Value, Status> {
+    fn issue_at(
+        &self,
+        namespace: &str,
+        account: &str,
+        mut request: Value,
+        now: Timestamp,
+    ) -> Result<Value, Status> {
         place(&mut request, namespace, account)?;
         if request["spec"]["expirationSeconds"].is_null() {
             request["spec"]["expirationSeconds"] = DEFAULT_SECONDS.into();
@@ -192,7 +204,9 @@ impl TokenIssuer {
         let issued = now.as_second();
         let audiences = request["spec"]["audiences"].as_array().into_iter().flatten();
         let claims = Claims {
-            aud: Audiences::Several(audiences.filter_map(Value::as_str).map(str::to_owned).collect()),
+            aud: Audiences::Several(
+                audiences.filter_map(Value::as_str).map(str::to_owned).collect(),
+            ),
             exp: issued + seconds,
             iat: issued,
             iss: ISSUER.to_owned(),
@@ -210,9 +224,11 @@ impl TokenIssuer {
     }
 
     fn sign(&self, claims: &Claims) -> Result<String, Status> {
-        let header = Header { kid: Some(self.key_id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
+        let header =
+            Header { kid: Some(self.key_id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
         // The library's error could quote what was to be signed: the caller learns only that it failed.
-        jsonwebtoken::encode(&header, claims, &self.signing).map_err(|_| Status::internal("cannot sign the token"))
+        jsonwebtoken::encode(&header, claims, &self.signing)
+            .map_err(|_| Status::internal("cannot sign the token"))
     }
 
     /// Ties the token to the pod, secret or node that the request names.
@@ -235,7 +251,9 @@ impl TokenIssuer {
                 uid
             }
             _ => {
-                return Err(Status::bad_request(format!("cannot bind token to object of type {api_version}, Kind={kind}")));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {api_version}, Kind={kind}"
+                )));
             }
         };
         let wanted = text("uid");
@@ -273,7 +291,8 @@ impl TokenIssuer {
     fn facts(&self, resource: &str, namespace: &str, name: &str) -> Result<Facts, Status> {
         let object = stored(&self.store, resource, namespace, name)
             .ok_or_else(|| Status::not_found(GroupResource { group: "", resource }, name))?;
-        serde_json::from_slice(&object.bytes).map_err(|error| Status::internal(format!("{resource} {name}: {error}")))
+        serde_json::from_slice(&object.bytes)
+            .map_err(|error| Status::internal(format!("{resource} {name}: {error}")))
     }
 }
 

@@ -33,7 +33,10 @@ pub(super) fn storage_class(store: &Store, request: &mut AdmissionRequest<'_>) {
     if annotated || !request.object["spec"]["storageClassName"].is_null() {
         return;
     }
-    let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+    let marks = [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ];
     if let Some(class) = default_class(store, "storageclasses.storage.k8s.io", &marks) {
         request.object["spec"]["storageClassName"] = class.into();
     }
@@ -65,10 +68,15 @@ fn default_class(store: &Store, resource: &str, marks: &[&str]) -> Option<String
     all::<Class>(store, resource)
         .into_iter()
         .filter(is_default)
-        .min_by_key(|class| (Reverse(class.metadata.creation_timestamp.clone()), class.metadata.name.clone()))
+        .min_by_key(|class| {
+            (Reverse(class.metadata.creation_timestamp.clone()), class.metadata.name.clone())
+        })
         .map(|class| class.metadata.name)
 }
 
 fn annotation(request: &AdmissionRequest<'_>, name: &str) -> bool {
-    request.object.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get(name).is_some())
+    request
+        .object
+        .pointer("/metadata/annotations")
+        .is_some_and(|annotations| annotations.get(name).is_some())
 }

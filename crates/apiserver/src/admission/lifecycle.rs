@@ -31,13 +31,20 @@ struct NamespaceStatus {
 }
 
 /// Refuses writes into namespaces that are not there, and new objects in those that are going.
-pub(super) fn require_namespace(store: &Store, request: &AdmissionRequest<'_>) -> Result<(), Status> {
-    if !request.kind.namespaced || request.namespace.is_empty() || request.operation == Operation::Delete {
+pub(super) fn require_namespace(
+    store: &Store,
+    request: &AdmissionRequest<'_>,
+) -> Result<(), Status> {
+    if !request.kind.namespaced
+        || request.namespace.is_empty()
+        || request.operation == Operation::Delete
+    {
         return Ok(());
     }
     let name = request.namespace;
     let namespaces = GroupResource { group: "", resource: "namespaces" };
-    let object = stored(store, "namespaces", "", name).ok_or_else(|| Status::not_found(namespaces, name))?;
+    let object =
+        stored(store, "namespaces", "", name).ok_or_else(|| Status::not_found(namespaces, name))?;
     if request.operation != Operation::Create {
         return Ok(());
     }
@@ -46,7 +53,8 @@ pub(super) fn require_namespace(store: &Store, request: &AdmissionRequest<'_>) -
     if namespace.metadata.deletion_timestamp.is_none() && phase.as_deref() != Some("Terminating") {
         return Ok(());
     }
-    let why = format!("unable to create new content in namespace {name} because it is being terminated");
+    let why =
+        format!("unable to create new content in namespace {name} because it is being terminated");
     Err(request.forbidden(why).with_cause(Cause {
         reason: "NamespaceTerminating".to_owned(),
         message: format!("namespace {name} is being terminated"),

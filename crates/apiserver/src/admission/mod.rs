@@ -99,7 +99,10 @@ impl Admission {
     /// No plugin upstream, but at the same place: nobody gives away rights that he has not.
     fn refuse_escalation(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
         let written = matches!(request.operation, Operation::Create | Operation::Update);
-        if !written || !request.subresource.is_empty() || request.kind.group != "rbac.authorization.k8s.io" {
+        if !written
+            || !request.subresource.is_empty()
+            || request.kind.group != "rbac.authorization.k8s.io"
+        {
             return Ok(());
         }
         authz::check_write(
@@ -126,7 +129,9 @@ impl AdmissionRequest<'_> {
 
     /// The name, or what is known of it before it is generated.
     fn shown_name(&self) -> &str {
-        let given = ["/metadata/name", "/metadata/generateName"].into_iter().filter_map(|place| text(self.object, place));
+        let given = ["/metadata/name", "/metadata/generateName"]
+            .into_iter()
+            .filter_map(|place| text(self.object, place));
         std::iter::once(self.name).chain(given).find(|name| !name.is_empty()).unwrap_or("Unknown!")
     }
 }

@@ -27,7 +27,8 @@ pub(super) fn validate(store: &Store, request: &AdmissionRequest<'_>) -> Result<
         ("", "ServiceAccount", "token") => token(store, request, node),
         ("coordination.k8s.io", "Lease", "") => lease(request, node),
         ("storage.k8s.io", "CSINode", "") if request.name != node => {
-            Err(request.forbidden("can only access CSINode with the same name as the requesting node"))
+            Err(request
+                .forbidden("can only access CSINode with the same name as the requesting node"))
         }
         _ => Ok(()),
     }
@@ -37,7 +38,10 @@ fn pod(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
     match request.operation {
         Operation::Create => {
             let annotations = request.object.pointer("/metadata/annotations");
-            if annotations.and_then(|annotations| annotations.get("kubernetes.io/config.mirror")).is_none() {
+            if annotations
+                .and_then(|annotations| annotations.get("kubernetes.io/config.mirror"))
+                .is_none()
+            {
                 let why = format!(
                     "pod does not have {} annotation, node {} can only create mirror pods",
                     go_quote("kubernetes.io/config.mirror"),
@@ -46,20 +50,27 @@ fn pod(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
                 return Err(request.forbidden(why));
             }
             if text(request.object, "/spec/nodeName") != Some(node) {
-                let why = format!("node {} can only create pods with spec.nodeName set to itself", go_quote(node));
+                let why = format!(
+                    "node {} can only create pods with spec.nodeName set to itself",
+                    go_quote(node)
+                );
                 return Err(request.forbidden(why));
             }
             Ok(())
         }
         Operation::Delete => own_pod(request, node, "delete"),
-        Operation::Update => Err(request.forbidden(format!("unexpected operation {}", go_quote("UPDATE")))),
+        Operation::Update => {
+            Err(request.forbidden(format!("unexpected operation {}", go_quote("UPDATE"))))
+        }
         Operation::Connect => Ok(()),
     }
 }
 
 fn pod_status(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
     own_pod(request, node, "update pod status for")?;
-    let labels = |object: &Value| object.pointer("/metadata/labels").filter(|labels| !labels.is_null()).cloned();
+    let labels = |object: &Value| {
+        object.pointer("/metadata/labels").filter(|labels| !labels.is_null()).cloned()
+    };
     if request.old.is_some_and(|old| labels(old) != labels(request.object)) {
         let why = format!("node {} cannot update labels through pod status", go_quote(node));
         return Err(request.forbidden(why));
@@ -75,13 +86,18 @@ fn own_pod(request: &AdmissionRequest<'_>, node: &str, doing: &str) -> Result<()
     if text(old, "/spec/nodeName") == Some(node) {
         return Ok(());
     }
-    let why = format!("node {} can only {doing} pods with spec.nodeName set to itself", go_quote(node));
+    let why =
+        format!("node {} can only {doing} pods with spec.nodeName set to itself", go_quote(node));
     Err(request.forbidden(why))
 }
 
 fn own_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
     if request.shown_name() != node {
-        let why = format!("node {} is not allowed to modify node {}", go_quote(node), go_quote(request.shown_name()));
+        let why = format!(
+            "node {} is not allowed to modify node {}",
+            go_quote(node),
+            go_quote(request.shown_name())
+        );
         return Err(request.forbidden(why));
     }
     if request.operation == Operation::Delete {
@@ -104,10 +120,15 @@ fn own_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
         part(old) != part(request.object)
     };
     if differs("/spec/taints") {
-        return Err(request.forbidden(format!("node {} is not allowed to modify taints", go_quote(node))));
+        return Err(
+            request.forbidden(format!("node {} is not allowed to modify taints", go_quote(node)))
+        );
     }
     if differs("/metadata/ownerReferences") {
-        return Err(request.forbidden(format!("node {} is not allowed to modify ownerReferences", go_quote(node))));
+        return Err(request.forbidden(format!(
+            "node {} is not allowed to modify ownerReferences",
+            go_quote(node)
+        )));
     }
     Ok(())
 }
@@ -115,7 +136,8 @@ fn own_node(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
 /// The restricted labels that the write sets, changes or takes away.
 fn changed_labels(request: &AdmissionRequest<'_>) -> Vec<String> {
     let restricted = |object: Option<&Value>| {
-        let labels = object.and_then(|object| object.pointer("/metadata/labels")).and_then(Value::as_object);
+        let labels =
+            object.and_then(|object| object.pointer("/metadata/labels")).and_then(Value::as_object);
         let labels = labels.into_iter().flatten().filter(|(label, _)| is_restricted(label));
         labels.map(|(label, value)| (label.clone(), value.clone())).collect::<Vec<_>>()
     };
@@ -141,7 +163,8 @@ fn lease(request: &AdmissionRequest<'_>, node: &str) -> Result<(), Status> {
         return Err(request.forbidden(why));
     }
     if request.shown_name() != node {
-        return Err(request.forbidden("can only access node lease with the same name as the requesting node"));
+        return Err(request
+            .forbidden("can only access node lease with the same name as the requesting node"));
     }
     Ok(())
 }
@@ -157,12 +180,16 @@ fn token(store: &Store, request: &AdmissionRequest<'_>, node: &str) -> Result<()
         return Err(request.forbidden("node requested token with a pod binding without a uid"));
     }
     let pod = stored(store, "pods", request.namespace, field("name"));
-    let pod: Value = pod.and_then(|pod| serde_json::from_slice(&pod.bytes).ok()).unwrap_or_default();
+    let pod: Value =
+        pod.and_then(|pod| serde_json::from_slice(&pod.bytes).ok()).unwrap_or_default();
     if text(&pod, "/metadata/uid") != Some(field("uid")) {
-        return Err(request.forbidden("the UID in the bound object reference does not match the UID in record"));
+        return Err(request
+            .forbidden("the UID in the bound object reference does not match the UID in record"));
     }
     if text(&pod, "/spec/nodeName") != Some(node) {
-        return Err(request.forbidden("node requested token bound to a pod scheduled on a different node"));
+        return Err(
+            request.forbidden("node requested token bound to a pod scheduled on a different node")
+        );
     }
     Ok(())
 }

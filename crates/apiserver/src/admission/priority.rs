@@ -43,8 +43,9 @@ pub(super) fn mutate(store: &Store, request: &mut AdmissionRequest<'_>) -> Resul
     let ranked = if named.is_empty() {
         default_class(store)
     } else {
-        let object = stored(store, CLASSES, "", &named)
-            .ok_or_else(|| request.forbidden(format!("no PriorityClass with name {named} was found")))?;
+        let object = stored(store, CLASSES, "", &named).ok_or_else(|| {
+            request.forbidden(format!("no PriorityClass with name {named} was found"))
+        })?;
         ranked(serde_json::from_slice(&object.bytes).map_err(Status::internal)?)
     };
     let spec = &request.object["spec"];
@@ -79,7 +80,8 @@ pub(super) fn validate(store: &Store, request: &AdmissionRequest<'_>) -> Result<
     if !written || request.kind.kind != "PriorityClass" || request.object["globalDefault"] != true {
         return Ok(());
     }
-    let default = all::<Class>(store, CLASSES).into_iter().find(|class| class.global_default == Some(true));
+    let default =
+        all::<Class>(store, CLASSES).into_iter().find(|class| class.global_default == Some(true));
     match default {
         Some(default) if default.metadata.name != request.name => Err(request.forbidden(format!(
             "PriorityClass {} is already marked as default. Only one default can exist",
@@ -91,10 +93,12 @@ pub(super) fn validate(store: &Store, request: &AdmissionRequest<'_>) -> Result<
 
 /// The class for pods that name none. Should there be two, the lower one counts: nobody gains by it.
 fn default_class(store: &Store) -> Ranked {
-    let defaults = all::<Class>(store, CLASSES).into_iter().filter(|class| class.global_default == Some(true));
-    defaults
-        .min_by_key(|class| class.value)
-        .map_or_else(|| Ranked { class: String::new(), value: 0, policy: DEFAULT_POLICY.to_owned() }, ranked)
+    let defaults =
+        all::<Class>(store, CLASSES).into_iter().filter(|class| class.global_default == Some(true));
+    defaults.min_by_key(|class| class.value).map_or_else(
+        || Ranked { class: String::new(), value: 0, policy: DEFAULT_POLICY.to_owned() },
+        ranked,
+    )
 }
 
 fn ranked(class: Class) -> Ranked {

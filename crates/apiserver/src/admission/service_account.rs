@@ -27,8 +27,14 @@ struct Account {
 }
 
 /// Gives a new pod its account, the account's pull secrets, and the volume with the token.
-pub(super) async fn mutate(store: &Store, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
-    if request.operation != Operation::Create || !request.is_core("Pod") || is_mirror(request.object) {
+pub(super) async fn mutate(
+    store: &Store,
+    request: &mut AdmissionRequest<'_>,
+) -> Result<(), Status> {
+    if request.operation != Operation::Create
+        || !request.is_core("Pod")
+        || is_mirror(request.object)
+    {
         return Ok(());
     }
     let spec = &mut request.object["spec"];
@@ -40,7 +46,11 @@ pub(super) async fn mutate(store: &Store, request: &mut AdmissionRequest<'_>) ->
     let name = spec["serviceAccountName"].as_str().unwrap_or_default().to_owned();
     let account = account(store, request, &name).await?;
     let spec = &mut request.object["spec"];
-    if spec["automountServiceAccountToken"].as_bool().or(account.automount_service_account_token).unwrap_or(true) {
+    if spec["automountServiceAccountToken"]
+        .as_bool()
+        .or(account.automount_service_account_token)
+        .unwrap_or(true)
+    {
         mount_token(spec);
     }
     if let Some(secrets) = account.image_pull_secrets.filter(|secrets| !secrets.is_empty())
@@ -53,7 +63,10 @@ pub(super) async fn mutate(store: &Store, request: &mut AdmissionRequest<'_>) ->
 
 /// Keeps mirrors of static pods, which nobody authorized, away from what accounts may read.
 pub(super) fn validate(request: &AdmissionRequest<'_>) -> Result<(), Status> {
-    if request.operation != Operation::Create || !request.is_core("Pod") || !is_mirror(request.object) {
+    if request.operation != Operation::Create
+        || !request.is_core("Pod")
+        || !is_mirror(request.object)
+    {
         return Ok(());
     }
     if !text(request.object, "/spec/serviceAccountName").unwrap_or_default().is_empty() {
@@ -63,14 +76,21 @@ pub(super) fn validate(request: &AdmissionRequest<'_>) -> Result<(), Status> {
         if !volume["secret"].is_null() {
             return Err(request.forbidden("a mirror pod may not reference secrets"));
         }
-        if items(&volume["projected"]["sources"]).any(|source| !source["serviceAccountToken"].is_null()) {
-            return Err(request.forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
+        if items(&volume["projected"]["sources"])
+            .any(|source| !source["serviceAccountToken"].is_null())
+        {
+            return Err(request
+                .forbidden("a mirror pod may not use ServiceAccountToken volume projections"));
         }
     }
     Ok(())
 }
 
-async fn account(store: &Store, request: &AdmissionRequest<'_>, name: &str) -> Result<Account, Status> {
+async fn account(
+    store: &Store,
+    request: &AdmissionRequest<'_>,
+    name: &str,
+) -> Result<Account, Status> {
     let namespace = request.namespace;
     let object = match stored(store, "serviceaccounts", namespace, name) {
         Some(object) => Some(object),
@@ -86,7 +106,8 @@ async fn account(store: &Store, request: &AdmissionRequest<'_>, name: &str) -> R
 
 /// Waits for an account that should be there soon.
 async fn arrival(store: &Store, namespace: &str, name: &str) -> Option<std::sync::Arc<Object>> {
-    let mut watch = store.watch(&Range::namespace("serviceaccounts", namespace), store.revision()).ok()?;
+    let mut watch =
+        store.watch(&Range::namespace("serviceaccounts", namespace), store.revision()).ok()?;
     let seen = async {
         loop {
             // After the watch began: nothing falls between.
@@ -111,7 +132,10 @@ fn mount_token(spec: &mut Value) {
                 continue;
             }
             needed = true;
-            push(&mut container["volumeMounts"], json!({ "name": name, "readOnly": true, "mountPath": TOKEN_PATH }));
+            push(
+                &mut container["volumeMounts"],
+                json!({ "name": name, "readOnly": true, "mountPath": TOKEN_PATH }),
+            );
         }
     }
     if needed && known.is_none() {
@@ -137,7 +161,8 @@ fn token_volume(name: &str) -> Value {
 }
 
 fn is_mirror(pod: &Value) -> bool {
-    pod.pointer("/metadata/annotations").is_some_and(|annotations| annotations.get("kubernetes.io/config.mirror").is_some())
+    pod.pointer("/metadata/annotations")
+        .is_some_and(|annotations| annotations.get("kubernetes.io/config.mirror").is_some())
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

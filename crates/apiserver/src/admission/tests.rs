@@ -13,9 +13,19 @@ struct Fixture {
 async fn fixture() -> Fixture {
     let (dir, store, authorizer) = bootstrapped().await;
     for name in ["default", "shop", "kube-node-lease"] {
-        put(&store, "namespaces", json!({ "metadata": { "name": name }, "status": { "phase": "Active" } })).await;
+        put(
+            &store,
+            "namespaces",
+            json!({ "metadata": { "name": name }, "status": { "phase": "Active" } }),
+        )
+        .await;
     }
-    put(&store, "serviceaccounts", json!({ "metadata": { "namespace": "shop", "name": "default", "uid": "1" } })).await;
+    put(
+        &store,
+        "serviceaccounts",
+        json!({ "metadata": { "namespace": "shop", "name": "default", "uid": "1" } }),
+    )
+    .await;
     Fixture { _dir: dir, admission: Arc::new(Admission::new(store.clone(), authorizer)), store }
 }
 
@@ -52,7 +62,8 @@ impl Write {
 
     /// Runs the whole chain; gives the object as it would be stored.
     async fn run(self, fixture: &Fixture, mut object: Value) -> Result<Value, Status> {
-        let described = self.old.clone().filter(|_| object.is_null()).unwrap_or_else(|| object.clone());
+        let described =
+            self.old.clone().filter(|_| object.is_null()).unwrap_or_else(|| object.clone());
         let place = |pointer: &str| text(&described, pointer).unwrap_or_default().to_owned();
         let (namespace, name) = (place("/metadata/namespace"), place("/metadata/name"));
         let mut request = AdmissionRequest {
@@ -99,19 +110,33 @@ async fn objects_need_a_namespace_that_stays() {
     let create = || write("v1", "ConfigMap");
     create().run(&fixture, map("shop")).await.unwrap();
     let missing = create().run(&fixture, map("nowhere")).await.unwrap_err();
-    assert_eq!((missing.code, missing.message.as_str()), (404, r#"namespaces "nowhere" not found"#));
-    put(&fixture.store, "namespaces", json!({ "metadata": { "name": "shop" }, "status": { "phase": "Terminating" } })).await;
+    assert_eq!(
+        (missing.code, missing.message.as_str()),
+        (404, r#"namespaces "nowhere" not found"#)
+    );
+    put(
+        &fixture.store,
+        "namespaces",
+        json!({ "metadata": { "name": "shop" }, "status": { "phase": "Terminating" } }),
+    )
+    .await;
     let going = create().run(&fixture, map("shop")).await.unwrap_err();
     assert_eq!(
         (going.code, going.message.as_str()),
-        (403, r#"configmaps "m" is forbidden: unable to create new content in namespace shop because it is being terminated"#)
+        (
+            403,
+            r#"configmaps "m" is forbidden: unable to create new content in namespace shop because it is being terminated"#
+        )
     );
     let details = going.to_value()["details"].clone();
-    assert_eq!(details["causes"], json!([{
-        "reason": "NamespaceTerminating",
-        "message": "namespace shop is being terminated",
-        "field": "metadata.namespace",
-    }]));
+    assert_eq!(
+        details["causes"],
+        json!([{
+            "reason": "NamespaceTerminating",
+            "message": "namespace shop is being terminated",
+            "field": "metadata.namespace",
+        }])
+    );
     // What is there may still be changed and deleted.
     create().update(map("shop")).run(&fixture, map("shop")).await.unwrap();
     create().delete(map("shop")).run(&fixture, Value::Null).await.unwrap();
@@ -122,10 +147,14 @@ async fn objects_need_a_namespace_that_stays() {
 #[tokio::test]
 async fn some_namespaces_are_immortal() {
     let fixture = fixture().await;
-    let delete = |name: &str| write("v1", "Namespace").delete(json!({ "metadata": { "name": name } }));
+    let delete =
+        |name: &str| write("v1", "Namespace").delete(json!({ "metadata": { "name": name } }));
     for name in ["default", "kube-system", "kube-public"] {
         let status = delete(name).run(&fixture, Value::Null).await.unwrap_err();
-        assert_eq!(status.message, format!(r#"namespaces "{name}" is forbidden: this namespace may not be deleted"#));
+        assert_eq!(
+            status.message,
+            format!(r#"namespaces "{name}" is forbidden: this namespace may not be deleted"#)
+        );
     }
     delete("shop").run(&fixture, Value::Null).await.unwrap();
     delete("kube-node-lease").run(&fixture, Value::Null).await.unwrap();
@@ -138,32 +167,45 @@ async fn a_pod_gets_its_account_and_the_accounts_token() {
         "name": "own", "volumeMounts": [{ "name": "v", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }],
     }] });
     let spec = created_pod(&fixture, spec).await;
-    assert_eq!((&spec["serviceAccountName"], &spec["serviceAccount"]), (&json!("default"), &json!("default")));
+    assert_eq!(
+        (&spec["serviceAccountName"], &spec["serviceAccount"]),
+        (&json!("default"), &json!("default"))
+    );
     let volume = spec["volumes"][0]["name"].as_str().unwrap();
     assert!(volume.starts_with("kube-api-access-") && volume.len() == "kube-api-access-".len() + 5);
     let mount = json!([{ "name": volume, "readOnly": true, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount" }]);
     assert_eq!(spec["containers"][0]["volumeMounts"], mount);
     assert_eq!(spec["initContainers"][0]["volumeMounts"], mount);
     assert_eq!(spec["containers"][1]["volumeMounts"].as_array().unwrap().len(), 1);
-    assert_eq!(spec["volumes"][0]["projected"], json!({
-        "defaultMode": 420,
-        "sources": [
-            { "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } },
-            { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
-            { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } }] } },
-        ],
-    }));
+    assert_eq!(
+        spec["volumes"][0]["projected"],
+        json!({
+            "defaultMode": 420,
+            "sources": [
+                { "serviceAccountToken": { "expirationSeconds": 3607, "path": "token" } },
+                { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+                { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } }] } },
+            ],
+        })
+    );
 }
 
 #[tokio::test]
 async fn whoever_wants_no_token_gets_none() {
     let fixture = fixture().await;
-    assert!(created_pod(&fixture, json!({ "automountServiceAccountToken": false })).await["volumes"].is_null());
-    put(&fixture.store, "serviceaccounts", json!({
-        "metadata": { "namespace": "shop", "name": "quiet", "uid": "2" },
-        "automountServiceAccountToken": false,
-        "imagePullSecrets": [{ "name": "registry" }],
-    }))
+    assert!(
+        created_pod(&fixture, json!({ "automountServiceAccountToken": false })).await["volumes"]
+            .is_null()
+    );
+    put(
+        &fixture.store,
+        "serviceaccounts",
+        json!({
+            "metadata": { "namespace": "shop", "name": "quiet", "uid": "2" },
+            "automountServiceAccountToken": false,
+            "imagePullSecrets": [{ "name": "registry" }],
+        }),
+    )
     .await;
     let spec = created_pod(&fixture, json!({ "serviceAccountName": "quiet" })).await;
     assert!(spec["volumes"].is_null());
@@ -194,7 +236,11 @@ async fn a_pod_needs_an_account_that_is_there() {
 async fn a_pod_waits_for_the_account_of_a_new_namespace() {
     let fixture = fixture().await;
     let create = write("v1", "Pod").run(&fixture, json!({ "metadata": { "namespace": "default", "name": "web" }, "spec": { "containers": [] } }));
-    let account = put(&fixture.store, "serviceaccounts", json!({ "metadata": { "namespace": "default", "name": "default", "uid": "3" } }));
+    let account = put(
+        &fixture.store,
+        "serviceaccounts",
+        json!({ "metadata": { "namespace": "default", "name": "default", "uid": "3" } }),
+    );
     let (created, ()) = tokio::join!(create, account);
     assert_eq!(created.unwrap()["spec"]["serviceAccountName"], "default");
 }
@@ -208,24 +254,48 @@ async fn a_class_becomes_a_number() {
         class
     };
     let spec = created_pod(&fixture, json!({})).await;
-    assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(0), &json!("PreemptLowerPriority")));
+    assert_eq!(
+        (&spec["priority"], &spec["preemptionPolicy"]),
+        (&json!(0), &json!("PreemptLowerPriority"))
+    );
     assert!(spec["priorityClassName"].is_null());
-    put(&fixture.store, "priorityclasses.scheduling.k8s.io", class("high", 1000, json!({ "preemptionPolicy": "Never" }))).await;
+    put(
+        &fixture.store,
+        "priorityclasses.scheduling.k8s.io",
+        class("high", 1000, json!({ "preemptionPolicy": "Never" })),
+    )
+    .await;
     let spec = created_pod(&fixture, json!({ "priorityClassName": "high" })).await;
     assert_eq!((&spec["priority"], &spec["preemptionPolicy"]), (&json!(1000), &json!("Never")));
     assert_eq!(
         refused_pod(&fixture, json!({ "priorityClassName": "ghost" })).await,
         r#"pods "web" is forbidden: no PriorityClass with name ghost was found"#
     );
-    assert!(refused_pod(&fixture, json!({ "priority": 7 })).await.contains("the integer value of priority (7) must not be provided"));
-    assert!(refused_pod(&fixture, json!({ "preemptionPolicy": "Never" })).await.contains("the string value of PreemptionPolicy (Never)"));
+    assert!(
+        refused_pod(&fixture, json!({ "priority": 7 }))
+            .await
+            .contains("the integer value of priority (7) must not be provided")
+    );
+    assert!(
+        refused_pod(&fixture, json!({ "preemptionPolicy": "Never" }))
+            .await
+            .contains("the string value of PreemptionPolicy (Never)")
+    );
     let usual = class("usual", 5, json!({ "globalDefault": true }));
     write("scheduling.k8s.io/v1", "PriorityClass").run(&fixture, usual.clone()).await.unwrap();
     put(&fixture.store, "priorityclasses.scheduling.k8s.io", usual.clone()).await;
     assert_eq!(created_pod(&fixture, json!({})).await["priorityClassName"], "usual");
-    write("scheduling.k8s.io/v1", "PriorityClass").update(usual.clone()).run(&fixture, usual).await.unwrap();
-    let second = write("scheduling.k8s.io/v1", "PriorityClass").run(&fixture, class("second", 6, json!({ "globalDefault": true }))).await;
-    assert!(second.unwrap_err().message.contains("PriorityClass usual is already marked as default"));
+    write("scheduling.k8s.io/v1", "PriorityClass")
+        .update(usual.clone())
+        .run(&fixture, usual)
+        .await
+        .unwrap();
+    let second = write("scheduling.k8s.io/v1", "PriorityClass")
+        .run(&fixture, class("second", 6, json!({ "globalDefault": true })))
+        .await;
+    assert!(
+        second.unwrap_err().message.contains("PriorityClass usual is already marked as default")
+    );
 }
 
 #[tokio::test]
@@ -233,31 +303,61 @@ async fn pods_tolerate_a_lost_node_for_five_minutes_unless_they_say_otherwise() 
     let fixture = fixture().await;
     let spec = created_pod(&fixture, json!({})).await;
     let toleration = |key: &str| json!({ "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300 });
-    let both = json!([toleration("node.kubernetes.io/not-ready"), toleration("node.kubernetes.io/unreachable")]);
+    let both = json!([
+        toleration("node.kubernetes.io/not-ready"),
+        toleration("node.kubernetes.io/unreachable")
+    ]);
     assert_eq!(spec["tolerations"], both);
     let own = json!([{ "key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5 }]);
     let spec = created_pod(&fixture, json!({ "tolerations": own })).await;
     assert_eq!(spec["tolerations"].as_array().unwrap().len(), 2);
     let everything = json!([{ "operator": "Exists" }]);
-    assert_eq!(created_pod(&fixture, json!({ "tolerations": everything })).await["tolerations"], everything);
+    assert_eq!(
+        created_pod(&fixture, json!({ "tolerations": everything })).await["tolerations"],
+        everything
+    );
 }
 
 #[tokio::test]
 async fn the_default_classes_are_named_where_none_is() {
     let fixture = fixture().await;
-    let class = |name: &str, mark: &str, created: &str| {
-        json!({ "metadata": { "name": name, "creationTimestamp": created, "annotations": { mark: "true" } } })
-    };
-    let claim = |spec: Value| json!({ "metadata": { "namespace": "shop", "name": "data" }, "spec": spec });
+    let class = |name: &str, mark: &str, created: &str| json!({ "metadata": { "name": name, "creationTimestamp": created, "annotations": { mark: "true" } } });
+    let claim =
+        |spec: Value| json!({ "metadata": { "namespace": "shop", "name": "data" }, "spec": spec });
     let create = || write("v1", "PersistentVolumeClaim");
-    assert!(create().run(&fixture, claim(json!({}))).await.unwrap()["spec"]["storageClassName"].is_null());
+    assert!(
+        create().run(&fixture, claim(json!({}))).await.unwrap()["spec"]["storageClassName"]
+            .is_null()
+    );
     let mark = "storageclass.kubernetes.io/is-default-class";
-    put(&fixture.store, "storageclasses.storage.k8s.io", class("old", mark, "2020-01-01T00:00:00Z")).await;
-    put(&fixture.store, "storageclasses.storage.k8s.io", class("new", mark, "2021-01-01T00:00:00Z")).await;
-    assert_eq!(create().run(&fixture, claim(json!({}))).await.unwrap()["spec"]["storageClassName"], "new");
-    assert_eq!(create().run(&fixture, claim(json!({ "storageClassName": "" }))).await.unwrap()["spec"]["storageClassName"], "");
-    put(&fixture.store, "ingressclasses.networking.k8s.io", class("nginx", "ingressclass.kubernetes.io/is-default-class", "2020-01-01T00:00:00Z")).await;
-    let ingress = write("networking.k8s.io/v1", "Ingress").run(&fixture, claim(json!({}))).await.unwrap();
+    put(
+        &fixture.store,
+        "storageclasses.storage.k8s.io",
+        class("old", mark, "2020-01-01T00:00:00Z"),
+    )
+    .await;
+    put(
+        &fixture.store,
+        "storageclasses.storage.k8s.io",
+        class("new", mark, "2021-01-01T00:00:00Z"),
+    )
+    .await;
+    assert_eq!(
+        create().run(&fixture, claim(json!({}))).await.unwrap()["spec"]["storageClassName"],
+        "new"
+    );
+    assert_eq!(
+        create().run(&fixture, claim(json!({ "storageClassName": "" }))).await.unwrap()["spec"]["storageClassName"],
+        ""
+    );
+    put(
+        &fixture.store,
+        "ingressclasses.networking.k8s.io",
+        class("nginx", "ingressclass.kubernetes.io/is-default-class", "2020-01-01T00:00:00Z"),
+    )
+    .await;
+    let ingress =
+        write("networking.k8s.io/v1", "Ingress").run(&fixture, claim(json!({}))).await.unwrap();
     assert_eq!(ingress["spec"]["ingressClassName"], "nginx");
 }
 
@@ -266,8 +366,12 @@ async fn a_kubelet_touches_only_its_own_node_and_pods() {
     let fixture = fixture().await;
     let kubelet = || User::node("n0");
     let on = |node: &str| pod(json!({ "nodeName": node }));
-    let refusal = async |write: Write, object: Value| write.by(kubelet()).run(&fixture, object).await.unwrap_err().message;
-    let ok = async |write: Write, object: Value| drop(write.by(kubelet()).run(&fixture, object).await.unwrap());
+    let refusal = async |write: Write, object: Value| {
+        write.by(kubelet()).run(&fixture, object).await.unwrap_err().message
+    };
+    let ok = async |write: Write, object: Value| {
+        drop(write.by(kubelet()).run(&fixture, object).await.unwrap())
+    };
 
     ok(write("v1", "Pod").of("status").update(on("n0")), on("n0")).await;
     assert_eq!(
@@ -276,22 +380,47 @@ async fn a_kubelet_touches_only_its_own_node_and_pods() {
     );
     let mut relabelled = on("n0");
     relabelled["metadata"]["labels"] = json!({ "app": "other" });
-    assert!(refusal(write("v1", "Pod").of("status").update(on("n0")), relabelled).await.contains("cannot update labels through pod status"));
+    assert!(
+        refusal(write("v1", "Pod").of("status").update(on("n0")), relabelled)
+            .await
+            .contains("cannot update labels through pod status")
+    );
     ok(write("v1", "Pod").delete(on("n0")), Value::Null).await;
-    assert!(refusal(write("v1", "Pod").delete(on("n1")), Value::Null).await.contains("can only delete pods with spec.nodeName set to itself"));
-    assert!(refusal(write("v1", "Pod"), on("n0")).await.contains(r#"node "n0" can only create mirror pods"#));
+    assert!(
+        refusal(write("v1", "Pod").delete(on("n1")), Value::Null)
+            .await
+            .contains("can only delete pods with spec.nodeName set to itself")
+    );
+    assert!(
+        refusal(write("v1", "Pod"), on("n0"))
+            .await
+            .contains(r#"node "n0" can only create mirror pods"#)
+    );
 
     let node = |name: &str, labels: Value, taints: Value| json!({ "metadata": { "name": name, "labels": labels }, "spec": { "taints": taints } });
     let plain = || node("n0", json!({}), json!([]));
-    ok(write("v1", "Node"), node("n0", json!({ "kubernetes.io/hostname": "n0" }), json!([{ "key": "a" }]))).await;
+    ok(
+        write("v1", "Node"),
+        node("n0", json!({ "kubernetes.io/hostname": "n0" }), json!([{ "key": "a" }])),
+    )
+    .await;
     ok(write("v1", "Node").of("status").update(plain()), plain()).await;
     assert_eq!(
         refusal(write("v1", "Node"), node("n1", json!({}), json!([]))).await,
         r#"nodes "n1" is forbidden: node "n0" is not allowed to modify node "n1""#
     );
-    assert!(refusal(write("v1", "Node").update(plain()), node("n0", json!({}), json!([{ "key": "a" }]))).await.contains("not allowed to modify taints"));
+    assert!(
+        refusal(
+            write("v1", "Node").update(plain()),
+            node("n0", json!({}), json!([{ "key": "a" }]))
+        )
+        .await
+        .contains("not allowed to modify taints")
+    );
     let guarded = node("n0", json!({ "node-restriction.kubernetes.io/zone": "x" }), json!([]));
-    assert!(refusal(write("v1", "Node").update(plain()), guarded.clone()).await.contains("is not allowed to modify the following labels: node-restriction.kubernetes.io/zone"));
+    assert!(refusal(write("v1", "Node").update(plain()), guarded.clone()).await.contains(
+        "is not allowed to modify the following labels: node-restriction.kubernetes.io/zone"
+    ));
     ok(write("v1", "Node").update(guarded.clone()), guarded).await;
 
     let lease = |namespace: &str, name: &str| json!({ "metadata": { "namespace": namespace, "name": name } });
@@ -308,11 +437,22 @@ async fn a_kubelet_gets_tokens_for_its_own_pods_only() {
     }
     let ask = async |reference: Value| {
         let request = json!({ "metadata": { "namespace": "shop", "name": "default" }, "spec": { "boundObjectRef": reference } });
-        write("v1", "ServiceAccount").of("token").by(User::node("n0")).run(&fixture, request).await.map(drop)
+        write("v1", "ServiceAccount")
+            .of("token")
+            .by(User::node("n0"))
+            .run(&fixture, request)
+            .await
+            .map(drop)
     };
     let pod = |name: &str, uid: &str| json!({ "apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid });
     ask(pod("mine", "mine")).await.unwrap();
-    for reference in [Value::Null, pod("mine", ""), pod("mine", "other"), pod("theirs", "theirs"), pod("ghost", "x")] {
+    for reference in [
+        Value::Null,
+        pod("mine", ""),
+        pod("mine", "other"),
+        pod("theirs", "theirs"),
+        pod("ghost", "x"),
+    ] {
         assert_eq!(ask(reference.clone()).await.unwrap_err().code, 403, "{reference}");
     }
 }
@@ -322,7 +462,8 @@ async fn rights_are_not_given_away_by_who_lacks_them() {
     let fixture = fixture().await;
     let own = json!([{ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] }]);
     grant(&fixture.store, "shop", "reader", alice(), own.clone()).await;
-    let role = |rules: Value| json!({ "metadata": { "namespace": "shop", "name": "r" }, "rules": rules });
+    let role =
+        |rules: Value| json!({ "metadata": { "namespace": "shop", "name": "r" }, "rules": rules });
     let create = || write("rbac.authorization.k8s.io/v1", "Role").by(User::new("alice", &[]));
     create().run(&fixture, role(own)).await.unwrap();
     let more = role(json!([{ "apiGroups": ["*"], "resources": ["*"], "verbs": ["*"] }]));

@@ -15,11 +15,15 @@ pub(super) fn mutate(request: &mut AdmissionRequest<'_>) {
     }
     for taint in TAINTS {
         let tolerations = &mut request.object["spec"]["tolerations"];
-        if tolerations.as_array().into_iter().flatten().any(|toleration| tolerates(toleration, taint)) {
+        if tolerations
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|toleration| tolerates(toleration, taint))
+        {
             continue;
         }
-        let toleration =
-            json!({ "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS });
+        let toleration = json!({ "key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS });
         match tolerations.as_array_mut() {
             Some(list) => list.push(toleration),
             None => *tolerations = json!([toleration]),

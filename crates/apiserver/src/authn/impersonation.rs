@@ -9,7 +9,9 @@ use coracle_api::status::Status;
 use http::HeaderMap;
 
 use crate::authz::{Attributes, Authorizer, Target};
-use crate::identity::{AUTHENTICATED, SERVICE_ACCOUNTS, UNAUTHENTICATED, User, split_service_account};
+use crate::identity::{
+    AUTHENTICATED, SERVICE_ACCOUNTS, UNAUTHENTICATED, User, split_service_account,
+};
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -18,13 +20,19 @@ const EXTRA: &str = "impersonate-extra-";
 
 /// As whom the request is done: by the headers somebody else, if the user may act as that; without them the user
 /// himself. Call it after `authenticate`, for in-memory clients too.
-pub fn impersonate(user: User, headers: &HeaderMap, authorizer: &Authorizer) -> Result<User, Status> {
+pub fn impersonate(
+    user: User,
+    headers: &HeaderMap,
+    authorizer: &Authorizer,
+) -> Result<User, Status> {
     let wanted = Wanted::read(headers)?;
     if wanted.is_empty() {
         return Ok(user);
     }
     if wanted.user.is_empty() {
-        return Err(Status::internal("requested to impersonate groups, uid or extras without impersonating a user"));
+        return Err(Status::internal(
+            "requested to impersonate groups, uid or extras without impersonating a user",
+        ));
     }
     wanted.authorize(&user, authorizer)?;
     Ok(wanted.into_user())
@@ -65,14 +73,18 @@ impl Wanted {
     }
 
     fn is_empty(&self) -> bool {
-        self.user.is_empty() && self.groups.is_empty() && self.uid.is_empty() && self.extra.is_empty()
+        self.user.is_empty()
+            && self.groups.is_empty()
+            && self.uid.is_empty()
+            && self.extra.is_empty()
     }
 
     fn authorize(&self, user: &User, authorizer: &Authorizer) -> Result<(), Status> {
-        let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
-            let target = Target::Resource { group, resource, subresource, namespace, name };
-            authorizer.check(&Attributes { user, verb: "impersonate", target })
-        };
+        let check =
+            |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
+                let target = Target::Resource { group, resource, subresource, namespace, name };
+                authorizer.check(&Attributes { user, verb: "impersonate", target })
+            };
         match split_service_account(&self.user) {
             Some((namespace, name)) => check("", "serviceaccounts", "", namespace, name)?,
             None => check("", "users", "", "", &self.user)?,
@@ -140,14 +152,23 @@ mod tests {
     use crate::authz::tests::{alice, grant, store};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| {
+                (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())
+            })
+            .collect()
     }
 
     #[tokio::test]
     async fn without_headers_everybody_is_himself() {
         let (_dir, store) = store().await;
         let user = User::new("alice", &[]);
-        assert_eq!(impersonate(user.clone(), &headers(&[("accept", "x")]), &Authorizer::new(&store)).unwrap(), user);
+        assert_eq!(
+            impersonate(user.clone(), &headers(&[("accept", "x")]), &Authorizer::new(&store))
+                .unwrap(),
+            user
+        );
     }
 
     #[tokio::test]
@@ -160,16 +181,29 @@ mod tests {
             { "apiGroups": ["authentication.k8s.io"], "resources": ["userextras/a/b"], "resourceNames": ["1"], "verbs": ["impersonate"] },
         ]);
         grant(&store, "", "impersonator", alice(), rules).await;
-        let act = |pairs: &[(&'static str, &'static str)]| impersonate(User::new("alice", &[]), &headers(pairs), &authorizer);
+        let act = |pairs: &[(&'static str, &'static str)]| {
+            impersonate(User::new("alice", &[]), &headers(pairs), &authorizer)
+        };
         let bob = act(&[("impersonate-user", "bob")]).unwrap();
-        assert_eq!((bob.name.as_str(), bob.groups.as_slice()), ("bob", &["system:authenticated".to_owned()][..]));
-        let bob = act(&[("Impersonate-User", "bob"), ("Impersonate-Group", "team"), ("Impersonate-Extra-a%2fb", "1")]).unwrap();
+        assert_eq!(
+            (bob.name.as_str(), bob.groups.as_slice()),
+            ("bob", &["system:authenticated".to_owned()][..])
+        );
+        let bob = act(&[
+            ("Impersonate-User", "bob"),
+            ("Impersonate-Group", "team"),
+            ("Impersonate-Extra-a%2fb", "1"),
+        ])
+        .unwrap();
         assert_eq!(bob.groups, ["team", "system:authenticated"]);
         assert_eq!(bob.extra["a/b"], ["1"]);
         let refused = act(&[("impersonate-user", "carol")]).unwrap_err();
         assert_eq!(
             (refused.code, refused.message.as_str()),
-            (403, r#"users "carol" is forbidden: User "alice" cannot impersonate resource "users" in API group "" at the cluster scope"#)
+            (
+                403,
+                r#"users "carol" is forbidden: User "alice" cannot impersonate resource "users" in API group "" at the cluster scope"#
+            )
         );
         for pairs in [
             &[("impersonate-user", "bob"), ("impersonate-group", "system:masters")][..],

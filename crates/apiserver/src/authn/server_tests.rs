@@ -22,7 +22,14 @@ async fn started(advertise: SocketAddr) -> (tempfile::TempDir, Store, Arc<Pki>, 
     let store = Store::open(crate::store_options(dir.path().join("state.db"))).await.unwrap();
     let pki = Arc::new(Pki::open_or_create(&dir.path().join("pki"), &Sans::default()).unwrap());
     let service_cidr = Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
-    let api = ApiServer::start(Config { store: store.clone(), pki: pki.clone(), advertise, service_cidr }).await.unwrap();
+    let api = ApiServer::start(Config {
+        store: store.clone(),
+        pki: pki.clone(),
+        advertise,
+        service_cidr,
+    })
+    .await
+    .unwrap();
     (dir, store, pki, api)
 }
 
@@ -49,11 +56,17 @@ impl Served {
     }
 
     /// One GET over a connection of its own.
-    async fn get(&self, tls: Arc<rustls::ClientConfig>, path: &str, token: Option<&str>) -> (u16, Value) {
+    async fn get(
+        &self,
+        tls: Arc<rustls::ClientConfig>,
+        path: &str,
+        token: Option<&str>,
+    ) -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut request = http::Request::get(path).header("host", "localhost");
         if let Some(token) = token {
@@ -86,7 +99,10 @@ async fn the_door_opens_to_the_known_and_turns_away_the_rest() {
     let alice = served.pki.client_certificate("alice", &[]).unwrap();
     let (code, body) = served.get(served.with(&alice), secrets, None).await;
     assert_eq!((code, &body["reason"]), (403, &json!("Forbidden")));
-    assert_eq!(body["message"], r#"secrets is forbidden: User "alice" cannot list resource "secrets" in API group "" in the namespace "default""#);
+    assert_eq!(
+        body["message"],
+        r#"secrets is forbidden: User "alice" cannot list resource "secrets" in API group "" in the namespace "default""#
+    );
     // No credentials: health only.
     assert_eq!(served.get(served.anonymous(), "/livez", None).await.0, 200);
     let (code, body) = served.get(served.anonymous(), secrets, None).await;
@@ -110,20 +126,27 @@ async fn tokens_open_the_door_as_far_as_their_account_may() {
     let served = Served::new().await;
     let admin = served.api.client(User::admin());
     let post = async |path: &str, object: Value| {
-        let request = http::Request::post(path).header("content-type", "application/json").body(object.to_string().into_bytes()).unwrap();
+        let request = http::Request::post(path)
+            .header("content-type", "application/json")
+            .body(object.to_string().into_bytes())
+            .unwrap();
         admin.request::<Value>(request).await.unwrap()
     };
-    post("/api/v1/namespaces/default/serviceaccounts", json!({ "metadata": { "name": "bot" } })).await;
+    post("/api/v1/namespaces/default/serviceaccounts", json!({ "metadata": { "name": "bot" } }))
+        .await;
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
     post(&format!("{rbac}/roles"), json!({ "metadata": { "name": "r" }, "rules": [{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"] }] })).await;
     let subject = json!({ "kind": "ServiceAccount", "name": "bot", "namespace": "default" });
     post(&format!("{rbac}/rolebindings"), json!({ "metadata": { "name": "r" }, "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r" }, "subjects": [subject] })).await;
     let issue = async |spec: Value| {
-        let answer = post("/api/v1/namespaces/default/serviceaccounts/bot/token", json!({ "spec": spec })).await;
+        let answer =
+            post("/api/v1/namespaces/default/serviceaccounts/bot/token", json!({ "spec": spec }))
+                .await;
         answer["status"]["token"].as_str().unwrap().to_owned()
     };
     let good = issue(json!({})).await;
-    let get = async |path: &str, token: &str| served.get(served.anonymous(), path, Some(token)).await.0;
+    let get =
+        async |path: &str, token: &str| served.get(served.anonymous(), path, Some(token)).await.0;
     assert_eq!(get("/api/v1/namespaces/default/configmaps", &good).await, 200);
     assert_eq!(get("/api/v1/namespaces/kube-system/configmaps", &good).await, 403);
     assert_eq!(get("/api/v1/namespaces/default/secrets", &good).await, 403);
@@ -133,7 +156,9 @@ async fn tokens_open_the_door_as_far_as_their_account_may() {
         assert_eq!(get("/api/v1/namespaces/default/configmaps", wrong).await, 401);
         assert_eq!(get("/livez", wrong).await, 401);
     }
-    let request = http::Request::delete("/api/v1/namespaces/default/serviceaccounts/bot").body(Vec::new()).unwrap();
+    let request = http::Request::delete("/api/v1/namespaces/default/serviceaccounts/bot")
+        .body(Vec::new())
+        .unwrap();
     admin.request::<Value>(request).await.unwrap();
     assert_eq!(get("/api/v1/namespaces/default/configmaps", &good).await, 401);
     served.shutdown.cancel();

@@ -19,7 +19,12 @@ pub(crate) struct Fixture {
 pub(crate) async fn fixture() -> Fixture {
     let (dir, store) = store().await;
     let pki = Pki::open_or_create(&dir.path().join("pki"), &Sans::default()).unwrap();
-    put(&store, "serviceaccounts", json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-1" } })).await;
+    put(
+        &store,
+        "serviceaccounts",
+        json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-1" } }),
+    )
+    .await;
     let tokens = Arc::new(TokenIssuer::new(&pki, store.clone()).unwrap());
     let authenticator = Authenticator::new(&pki, tokens.clone(), store.clone()).unwrap();
     Fixture { dir, store, pki, tokens, authenticator }
@@ -30,11 +35,19 @@ fn der(pem: &str) -> Vec<CertificateDer<'static>> {
 }
 
 fn bearer(token: &str) -> HeaderMap {
-    HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {token}")).unwrap())])
+    HeaderMap::from_iter([(
+        header::AUTHORIZATION,
+        HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
+    )])
 }
 
 impl Fixture {
-    fn with_certificate(&self, pem: &str, headers: &HeaderMap, now: Timestamp) -> Result<User, Unauthenticated> {
+    fn with_certificate(
+        &self,
+        pem: &str,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<User, Unauthenticated> {
         let peer = self.authenticator.peer(Some(&der(pem)));
         self.authenticator.authenticate_at(peer.as_ref(), headers, now)
     }
@@ -52,7 +65,10 @@ async fn no_credentials_are_nobody() {
     assert!(!nobody.is_in("system:authenticated"));
     assert!(fixture.authenticator.peer(None).is_none());
     assert!(fixture.authenticator.peer(Some(&[])).is_none());
-    let basic = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Basic YWRtaW46YWRtaW4="))]);
+    let basic = HeaderMap::from_iter([(
+        header::AUTHORIZATION,
+        HeaderValue::from_static("Basic YWRtaW46YWRtaW4="),
+    )]);
     assert_eq!(fixture.authenticator.authenticate(None, &basic).unwrap(), User::anonymous());
 }
 
@@ -60,7 +76,8 @@ async fn no_credentials_are_nobody() {
 async fn a_certificate_names_its_user_and_groups() {
     let fixture = fixture().await;
     let own = fixture.pki.client_certificate("alice", &["dev", "ops"]).unwrap();
-    let user = fixture.with_certificate(&own.certificate, &HeaderMap::new(), Timestamp::now()).unwrap();
+    let user =
+        fixture.with_certificate(&own.certificate, &HeaderMap::new(), Timestamp::now()).unwrap();
     assert_eq!(user.name, "alice");
     assert_eq!(user.groups, ["dev", "ops", "system:authenticated"]);
     assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
@@ -82,7 +99,8 @@ async fn certificates_of_strangers_servers_and_the_past_are_refused() {
     // A connection may outlive the certificate that opened it.
     let own = fixture.pki.client_certificate("alice", &[]).unwrap();
     let in_a_year = now + SignedDuration::from_hours(366 * 24);
-    let error = fixture.with_certificate(&own.certificate, &HeaderMap::new(), in_a_year).unwrap_err();
+    let error =
+        fixture.with_certificate(&own.certificate, &HeaderMap::new(), in_a_year).unwrap_err();
     assert_eq!(Status::from(error).code, 401);
 }
 
@@ -94,7 +112,10 @@ async fn a_valid_token_helps_beside_a_wrong_certificate_and_not_the_reverse() {
     let stranger = other.client_certificate("alice", &[]).unwrap().certificate;
     let token = fixture.token(json!({}));
     let now = Timestamp::now();
-    assert_eq!(fixture.with_certificate(&stranger, &bearer(&token), now).unwrap().name, "system:serviceaccount:shop:bot");
+    assert_eq!(
+        fixture.with_certificate(&stranger, &bearer(&token), now).unwrap().name,
+        "system:serviceaccount:shop:bot"
+    );
     let own = fixture.pki.client_certificate("alice", &[]).unwrap().certificate;
     assert_eq!(fixture.with_certificate(&own, &bearer("wrong"), now).unwrap().name, "alice");
     fixture.with_certificate(&stranger, &bearer("wrong"), now).unwrap_err();
@@ -112,7 +133,8 @@ async fn tokens_that_are_wrong_expired_or_for_others_are_refused() {
     ask("garbage", now).unwrap_err();
     ask(&fixture.token(json!({ "audiences": ["vault"] })), now).unwrap_err();
     let mut lower = HeaderMap::new();
-    lower.insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("bearer  {token}")).unwrap());
+    lower
+        .insert(header::AUTHORIZATION, HeaderValue::from_str(&format!("bearer  {token}")).unwrap());
     fixture.authenticator.authenticate(None, &lower).unwrap();
 }
 
@@ -127,7 +149,12 @@ async fn a_remembered_token_is_refused_as_soon_as_its_account_is_gone() {
     fixture.authenticator.authenticate(None, &headers).unwrap_err();
     assert_eq!(fixture.authenticator.cache.len(), 0);
     fixture.authenticator.authenticate(None, &headers).unwrap_err();
-    put(&fixture.store, "serviceaccounts", json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-2" } })).await;
+    put(
+        &fixture.store,
+        "serviceaccounts",
+        json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-2" } }),
+    )
+    .await;
     fixture.authenticator.authenticate(None, &headers).unwrap_err();
 }
 

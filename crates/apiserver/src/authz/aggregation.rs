@@ -18,7 +18,10 @@ const RESOURCE: &str = "clusterroles.rbac.authorization.k8s.io";
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(60));
 
 /// The rules that this role should have, by what `others` say now; None when it does not aggregate.
-pub fn aggregate<'a>(role: &Value, others: impl IntoIterator<Item = &'a Value> + Clone) -> Option<Vec<Value>> {
+pub fn aggregate<'a>(
+    role: &Value,
+    others: impl IntoIterator<Item = &'a Value> + Clone,
+) -> Option<Vec<Value>> {
     let selectors = role.pointer("/aggregationRule/clusterRoleSelectors")?.as_array()?;
     let mut rules: Vec<Value> = Vec::new();
     for selector in selectors {
@@ -28,7 +31,9 @@ pub fn aggregate<'a>(role: &Value, others: impl IntoIterator<Item = &'a Value> +
         let mut matching: Vec<&Value> = others
             .clone()
             .into_iter()
-            .filter(|other| name(other) != name(role) && selector.matches(|label| label_of(other, label)))
+            .filter(|other| {
+                name(other) != name(role) && selector.matches(|label| label_of(other, label))
+            })
             .collect();
         matching.sort_by_key(|other| name(other));
         for rule in matching.iter().filter_map(|other| other["rules"].as_array()).flatten() {
@@ -40,8 +45,8 @@ pub fn aggregate<'a>(role: &Value, others: impl IntoIterator<Item = &'a Value> +
     Some(rules)
 }
 
-/// Keeps the rules of aggregated roles right until shutdown. `client` needs the rights of
-/// `system:controller:clusterrole-aggregation-controller`.
+/// Keeps the rules of aggregated roles right until shutdown. Spawn it once, with a client as
+/// [`crate::identity::User::role_aggregation`].
 pub async fn follow_aggregation(client: kube::Client, store: Store, shutdown: CancellationToken) {
     let roles: Api<ClusterRole> = Api::all(client);
     let mut backoff = BACKOFF.0;
@@ -97,8 +102,11 @@ async fn correct_all(roles: &Api<ClusterRole>, store: &Store) -> bool {
     let Ok(listing) = store.list(&Range::all(RESOURCE), None, None, None) else {
         return true;
     };
-    let all: Vec<Value> =
-        listing.objects.iter().filter_map(|object| serde_json::from_slice(&object.bytes).ok()).collect();
+    let all: Vec<Value> = listing
+        .objects
+        .iter()
+        .filter_map(|object| serde_json::from_slice(&object.bytes).ok())
+        .collect();
     let mut all_right = true;
     for role in &all {
         let Some(rules) = aggregate(role, &all) else {
@@ -110,7 +118,9 @@ async fn correct_all(roles: &Api<ClusterRole>, store: &Store) -> bool {
         match write(roles, role, rules).await {
             Ok(()) => (),
             // Somebody wrote it meanwhile: that is a change, and we come again.
-            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => all_right = false,
+            Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                all_right = false
+            }
             Err(error) => {
                 warn!(%error, role = name(role), "cannot write the rules of an aggregated role");
                 all_right = false;
@@ -121,8 +131,13 @@ async fn correct_all(roles: &Api<ClusterRole>, store: &Store) -> bool {
 }
 
 /// Replaces the role as it was read: a change meanwhile is a conflict.
-async fn write(roles: &Api<ClusterRole>, role: &Value, rules: Vec<Value>) -> Result<(), kube::Error> {
-    let mut changed: ClusterRole = serde_json::from_value(role.clone()).map_err(kube::Error::SerdeError)?;
+async fn write(
+    roles: &Api<ClusterRole>,
+    role: &Value,
+    rules: Vec<Value>,
+) -> Result<(), kube::Error> {
+    let mut changed: ClusterRole =
+        serde_json::from_value(role.clone()).map_err(kube::Error::SerdeError)?;
     changed.rules = Some(serde_json::from_value(rules.into()).map_err(kube::Error::SerdeError)?);
     roles.replace(name(role), &PostParams::default(), &changed).await.map(drop)
 }
@@ -146,7 +161,8 @@ mod tests {
     fn role(name: &str, labels: &[&str], rules: &[&str]) -> Value {
         let labels: serde_json::Map<String, Value> =
             labels.iter().map(|&label| (label.to_owned(), "true".into())).collect();
-        let rules: Vec<Value> = rules.iter().map(|resource| json!({ "resources": [resource] })).collect();
+        let rules: Vec<Value> =
+            rules.iter().map(|resource| json!({ "resources": [resource] })).collect();
         json!({ "metadata": { "name": name, "labels": labels }, "rules": rules })
     }
 
@@ -165,7 +181,8 @@ mod tests {
             role("other", &[], &["secrets"]),
         ];
         let rules = aggregate(&admin, &all).unwrap();
-        let resources: Vec<&str> = rules.iter().map(|rule| rule["resources"][0].as_str().unwrap()).collect();
+        let resources: Vec<&str> =
+            rules.iter().map(|rule| rule["resources"][0].as_str().unwrap()).collect();
         assert_eq!(resources, ["jobs", "pods", "services", "events"]);
         assert_eq!(aggregate(&all[0], &all), None);
     }
@@ -174,8 +191,9 @@ mod tests {
     async fn a_role_with_the_label_extends_view_edit_and_admin() {
         let (_dir, store, api) = running().await;
         let shutdown = CancellationToken::new();
-        let user = User::service_account("kube-system", "clusterrole-aggregation-controller", "");
-        let follower = tokio::spawn(follow_aggregation(api.client(user), store.clone(), shutdown.clone()));
+        let user = User::role_aggregation();
+        let follower =
+            tokio::spawn(follow_aggregation(api.client(user), store.clone(), shutdown.clone()));
         let roles: Api<ClusterRole> = Api::all(api.client(User::admin()));
         let extension: ClusterRole = serde_json::from_value(json!({
             "metadata": { "name": "widgets", "labels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
@@ -185,11 +203,16 @@ mod tests {
         roles.create(&Default::default(), &extension).await.unwrap();
         let has_rule = async |name: &str| {
             let rules = roles.get(name).await.unwrap().rules.unwrap();
-            rules.iter().any(|rule| rule.api_groups.iter().flatten().any(|group| group == "example.com"))
+            rules
+                .iter()
+                .any(|rule| rule.api_groups.iter().flatten().any(|group| group == "example.com"))
         };
         let reaches = async |wanted: bool| {
             let mut watch = store.watch(&Range::all(RESOURCE), store.revision()).unwrap();
-            while has_rule("view").await != wanted || has_rule("edit").await != wanted || has_rule("admin").await != wanted {
+            while has_rule("view").await != wanted
+                || has_rule("edit").await != wanted
+                || has_rule("admin").await != wanted
+            {
                 watch.next().await.unwrap();
             }
         };

@@ -28,7 +28,9 @@ pub(crate) fn check_write(
     }
     match resource {
         "roles" | "clusterroles" => check_role(authorizer, user, resource, namespace, object, old),
-        "rolebindings" | "clusterrolebindings" => check_binding(authorizer, user, resource, namespace, object, old),
+        "rolebindings" | "clusterrolebindings" => {
+            check_binding(authorizer, user, resource, namespace, object, old)
+        }
         _ => Ok(()),
     }
 }
@@ -69,20 +71,28 @@ fn check_binding(
         return Ok(());
     }
     let role = object.pointer("/roleRef/name").and_then(Value::as_str).unwrap_or_default();
-    let (role_resource, role_namespace) = match object.pointer("/roleRef/kind").and_then(Value::as_str) {
-        Some("Role") => ("roles", namespace),
-        _ => ("clusterroles", ""),
-    };
+    let (role_resource, role_namespace) =
+        match object.pointer("/roleRef/kind").and_then(Value::as_str) {
+            Some("Role") => ("roles", namespace),
+            _ => ("clusterroles", ""),
+        };
     if may(authorizer, user, "bind", role_resource, namespace, role) {
         return Ok(());
     }
-    let granted = authorizer
-        .role_rules(role_namespace, role)
-        .ok_or_else(|| Status::not_found(GroupResource { group: GROUP, resource: role_resource }, role))?;
+    let granted = authorizer.role_rules(role_namespace, role).ok_or_else(|| {
+        Status::not_found(GroupResource { group: GROUP, resource: role_resource }, role)
+    })?;
     confirm(authorizer, user, resource, namespace, name_of(object), &granted)
 }
 
-fn may(authorizer: &Authorizer, user: &User, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
+fn may(
+    authorizer: &Authorizer,
+    user: &User,
+    verb: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> bool {
     let target = Target::Resource { group: GROUP, resource, subresource: "", namespace, name };
     authorizer.authorize(&Attributes { user, verb, target }).is_allowed()
 }
@@ -119,8 +129,17 @@ fn confirm(
 fn everything() -> [PolicyRule; 2] {
     let star = || Some(vec!["*".to_owned()]);
     [
-        PolicyRule { verbs: vec!["*".to_owned()], api_groups: star(), resources: star(), ..PolicyRule::default() },
-        PolicyRule { verbs: vec!["*".to_owned()], non_resource_urls: star(), ..PolicyRule::default() },
+        PolicyRule {
+            verbs: vec!["*".to_owned()],
+            api_groups: star(),
+            resources: star(),
+            ..PolicyRule::default()
+        },
+        PolicyRule {
+            verbs: vec!["*".to_owned()],
+            non_resource_urls: star(),
+            ..PolicyRule::default()
+        },
     ]
 }
 
@@ -135,7 +154,12 @@ fn rules_of(role: &Value) -> Result<Vec<PolicyRule>, Status> {
 fn is_same(old: &Value, new: &Value, fields: &[&str]) -> bool {
     let field = |object: &Value, name: &str| {
         // An empty list, null and nothing say the same.
-        object.get(name).filter(|value| !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())).cloned()
+        object
+            .get(name)
+            .filter(|value| {
+                !value.is_null() && value.as_array().is_none_or(|list| !list.is_empty())
+            })
+            .cloned()
     };
     fields.iter().all(|name| field(old, name) == field(new, name))
 }

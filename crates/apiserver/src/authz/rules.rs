@@ -53,7 +53,9 @@ impl Rule {
             return false;
         }
         match target {
-            Target::Path(path) => self.paths.any || self.paths.words.iter().any(|pattern| path_matches(pattern, path)),
+            Target::Path(path) => {
+                self.paths.any || self.paths.words.iter().any(|pattern| path_matches(pattern, path))
+            }
             Target::Resource { group, resource, subresource, name, .. } => {
                 self.groups.has(group)
                     && (self.resources.any
@@ -86,7 +88,11 @@ fn path_matches(pattern: &str, path: &str) -> bool {
 
 /// What of `wanted` is not in `owned`: rules with one verb and one resource or path each.
 pub(super) fn missing(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    wanted.iter().flat_map(break_down).filter(|simple| !owned.iter().any(|owner| covers(owner, simple))).collect()
+    wanted
+        .iter()
+        .flat_map(break_down)
+        .filter(|simple| !owned.iter().any(|owner| covers(owner, simple)))
+        .collect()
 }
 
 /// The rule as rules that grant one thing each.
@@ -128,16 +134,22 @@ fn covers(owner: &PolicyRule, simple: &PolicyRule) -> bool {
     if !star(&owner.verbs) && !all(&owner.verbs, &simple.verbs) {
         return false;
     }
-    let (groups, resources, names) = (words(&owner.api_groups), words(&owner.resources), words(&owner.resource_names));
+    let (groups, resources, names) =
+        (words(&owner.api_groups), words(&owner.resources), words(&owner.resource_names));
     let wanted_names = words(&simple.resource_names);
     let wanted_resources = words(&simple.resources);
     let resources_covered = star(&resources)
         || wanted_resources.iter().all(|wanted| {
             resources.contains(wanted)
-                || wanted.split_once('/').is_some_and(|(_, sub)| resources.contains(&format!("*/{sub}")))
+                || wanted
+                    .split_once('/')
+                    .is_some_and(|(_, sub)| resources.contains(&format!("*/{sub}")))
         });
-    let names_covered =
-        if wanted_names.is_empty() { names.is_empty() } else { names.is_empty() || all(&names, &wanted_names) };
+    let names_covered = if wanted_names.is_empty() {
+        names.is_empty()
+    } else {
+        names.is_empty() || all(&names, &wanted_names)
+    };
     let paths = words(&owner.non_resource_urls);
     let paths_covered = star(&paths)
         || words(&simple.non_resource_urls)
@@ -147,7 +159,9 @@ fn covers(owner: &PolicyRule, simple: &PolicyRule) -> bool {
     if is_path {
         return paths_covered;
     }
-    (star(&groups) || all(&groups, &words(&simple.api_groups))) && resources_covered && names_covered
+    (star(&groups) || all(&groups, &words(&simple.api_groups)))
+        && resources_covered
+        && names_covered
 }
 
 /// Joins rules that differ only in their verb, so that a message stays short.
@@ -193,7 +207,11 @@ mod tests {
     }
 
     fn paths(verbs: &str, paths: &str) -> PolicyRule {
-        PolicyRule { verbs: list(verbs).unwrap(), non_resource_urls: list(paths), ..PolicyRule::default() }
+        PolicyRule {
+            verbs: list(verbs).unwrap(),
+            non_resource_urls: list(paths),
+            ..PolicyRule::default()
+        }
     }
 
     /// `question` is `verb group resource[/subresource] [name]`, or `verb /path`.
@@ -220,7 +238,14 @@ mod tests {
         for yes in ["get core pods", "list core pods x", "get core pods/log x"] {
             check(&pods, yes, true);
         }
-        for no in ["create core pods", "get apps pods", "get core pod", "get core pods/exec", "get core services", "get /pods"] {
+        for no in [
+            "create core pods",
+            "get apps pods",
+            "get core pod",
+            "get core pods/exec",
+            "get core services",
+            "get /pods",
+        ] {
             check(&pods, no, false);
         }
     }
@@ -257,18 +282,40 @@ mod tests {
 
     #[test]
     fn missing_rules_are_those_that_no_owned_rule_covers() {
-        let owned = [rule("get list", "core", "pods", ""), rule("get", "core", "secrets", "mine"), rule("*", "apps", "*/scale", "")];
+        let owned = [
+            rule("get list", "core", "pods", ""),
+            rule("get", "core", "secrets", "mine"),
+            rule("*", "apps", "*/scale", ""),
+        ];
         let none: [PolicyRule; 0] = [];
         assert_eq!(missing(&owned, &[rule("get", "core", "pods", "")]), none);
         assert_eq!(missing(&owned, &[rule("get", "core", "pods", "one")]), none);
         assert_eq!(missing(&owned, &[rule("get", "core", "secrets", "mine")]), none);
         assert_eq!(missing(&owned, &[rule("update", "apps", "deployments/scale", "")]), none);
-        assert_eq!(missing(&owned, &[rule("get", "core", "secrets", "")]), [rule("get", "core", "secrets", "")]);
-        assert_eq!(missing(&owned, &[rule("get", "core", "secrets", "mine yours")]), [rule("get", "core", "secrets", "yours")]);
-        assert_eq!(missing(&owned, &[rule("get delete", "core", "pods", "")]), [rule("delete", "core", "pods", "")]);
-        assert_eq!(missing(&owned, &[rule("*", "core", "pods", "")]), [rule("*", "core", "pods", "")]);
-        assert_eq!(missing(&[rule("*", "*", "*", "")], &[paths("get", "/metrics")]), [paths("get", "/metrics")]);
+        assert_eq!(
+            missing(&owned, &[rule("get", "core", "secrets", "")]),
+            [rule("get", "core", "secrets", "")]
+        );
+        assert_eq!(
+            missing(&owned, &[rule("get", "core", "secrets", "mine yours")]),
+            [rule("get", "core", "secrets", "yours")]
+        );
+        assert_eq!(
+            missing(&owned, &[rule("get delete", "core", "pods", "")]),
+            [rule("delete", "core", "pods", "")]
+        );
+        assert_eq!(
+            missing(&owned, &[rule("*", "core", "pods", "")]),
+            [rule("*", "core", "pods", "")]
+        );
+        assert_eq!(
+            missing(&[rule("*", "*", "*", "")], &[paths("get", "/metrics")]),
+            [paths("get", "/metrics")]
+        );
         assert_eq!(missing(&[paths("get", "/a/*")], &[paths("get", "/a/b /a/*")]), none);
-        assert_eq!(missing(&[paths("get", "/a/b")], &[rule("get", "core", "pods", "")]), [rule("get", "core", "pods", "")]);
+        assert_eq!(
+            missing(&[paths("get", "/a/b")], &[rule("get", "core", "pods", "")]),
+            [rule("get", "core", "pods", "")]
+        );
     }
 }

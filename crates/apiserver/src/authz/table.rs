@@ -80,7 +80,8 @@ impl Table {
     /// Takes in a role or a binding.
     pub(super) fn put(&mut self, key: &Key, bytes: &[u8]) {
         self.remove(key);
-        let taken = if is_role(key) { self.put_role(key, bytes) } else { self.put_binding(key, bytes) };
+        let taken =
+            if is_role(key) { self.put_role(key, bytes) } else { self.put_binding(key, bytes) };
         if let Err(error) = taken {
             // Validation lets nothing in that does not parse. What is unreadable grants nothing.
             error!(%error, resource = %key.resource, namespace = %key.namespace, name = %key.name, "stored RBAC object is unreadable");
@@ -232,8 +233,11 @@ fn holder(subject: &Subject, binding_namespace: &str) -> Option<Holder> {
         "Group" => Some(Holder::Group(subject.name.as_str().into())),
         "ServiceAccount" => {
             let namespace = subject.namespace.as_deref().filter(|namespace| !namespace.is_empty());
-            let namespace = namespace.or((!binding_namespace.is_empty()).then_some(binding_namespace))?;
-            Some(Holder::User(format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{}", subject.name).into()))
+            let namespace =
+                namespace.or((!binding_namespace.is_empty()).then_some(binding_namespace))?;
+            Some(Holder::User(
+                format!("{SERVICE_ACCOUNT_PREFIX}{namespace}:{}", subject.name).into(),
+            ))
         }
         _ => None,
     }

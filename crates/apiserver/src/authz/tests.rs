@@ -5,13 +5,17 @@ use super::*;
 /// An empty store in a directory that goes away with the guard.
 pub(crate) async fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let options = coracle_store::Options::sqlite(dir.path().join("state.db"), |_, _| coracle_store::Attributes::default());
+    let options = coracle_store::Options::sqlite(dir.path().join("state.db"), |_, _| {
+        coracle_store::Attributes::default()
+    });
     let store = Store::open(options).await.unwrap();
     (dir, store)
 }
 
 pub(crate) fn key(resource: &str, object: &Value) -> coracle_store::Key {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = |pointer: &str| {
+        object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     coracle_store::Key {
         resource: resource.into(),
         namespace: text("/metadata/namespace").into(),
@@ -24,7 +28,11 @@ fn value(object: &Value) -> coracle_store::Value {
     object["metadata"]["resourceVersion"] = "@".into();
     let text = object.to_string();
     let at = text.find("\"@\"").unwrap() + 1;
-    coracle_store::Value { bytes: text.replacen('@', "", 1).into_bytes(), revision_at: at, ..Default::default() }
+    coracle_store::Value {
+        bytes: text.replacen('@', "", 1).into_bytes(),
+        revision_at: at,
+        ..Default::default()
+    }
 }
 
 /// Writes an object as handlers do.
@@ -48,7 +56,13 @@ pub(crate) fn resource_of(object: &Value) -> String {
 }
 
 /// A role and a binding of the same name in a namespace, or in the whole cluster when that is empty.
-pub(crate) async fn grant(store: &Store, namespace: &str, name: &str, subject: Value, rules: Value) {
+pub(crate) async fn grant(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    subject: Value,
+    rules: Value,
+) {
     let prefix = if namespace.is_empty() { "Cluster" } else { "" };
     let metadata = json!({ "name": name, "namespace": namespace });
     put(
@@ -110,7 +124,8 @@ fn refusal_of(authorizer: &Authorizer, user: &User, question: &str) -> String {
 #[tokio::test]
 async fn a_role_of_one_namespace_is_worth_nothing_in_another() {
     let (_dir, store) = store().await;
-    let rules = json!([{ "apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"] }]);
+    let rules =
+        json!([{ "apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get", "list"] }]);
     grant(&store, "shop", "reader", alice(), rules).await;
     let authorizer = Authorizer::new(&store);
     let alice = User::new("alice", &[]);
@@ -145,10 +160,9 @@ async fn what_was_just_granted_or_taken_counts_at_once() {
     grant(&store, "shop", "reader", alice(), json!([])).await;
     refusal_of(&authorizer, &user, "get secrets shop key");
     delete(&store, "roles.rbac.authorization.k8s.io", "shop", "reader").await;
-    assert!(
-        refusal_of(&authorizer, &user, "get secrets shop key")
-            .ends_with(r#"in the namespace "shop": RBAC: role.rbac.authorization.k8s.io "reader" not found"#)
-    );
+    assert!(refusal_of(&authorizer, &user, "get secrets shop key").ends_with(
+        r#"in the namespace "shop": RBAC: role.rbac.authorization.k8s.io "reader" not found"#
+    ));
 }
 
 #[tokio::test]
@@ -180,7 +194,13 @@ async fn a_cluster_role_bound_in_a_namespace_holds_there_only() {
 async fn decisions_say_which_binding_allows() {
     let (_dir, _store, authorizer) = bootstrapped().await;
     let user = User::scheduler();
-    let target = Target::Resource { group: "", resource: "pods", subresource: "binding", namespace: "a", name: "b" };
+    let target = Target::Resource {
+        group: "",
+        resource: "pods",
+        subresource: "binding",
+        namespace: "a",
+        name: "b",
+    };
     assert_eq!(
         authorizer.authorize(&Attributes { user: &user, verb: "create", target }),
         Decision::Allow(
@@ -194,24 +214,49 @@ async fn each_component_may_do_its_work_and_not_that_of_others() {
     let (_dir, _store, authorizer) = bootstrapped().await;
     let manager = User::controller_manager();
     for question in [
-        "create pods shop", "delete pods shop web", "create replicasets.apps shop", "update deployments.apps/status shop web",
-        "patch deployments.apps/status shop web", "create endpointslices.discovery.k8s.io shop", "create endpoints shop",
-        "delete namespaces  shop", "update namespaces/finalize  shop", "deletecollection secrets shop",
-        "create serviceaccounts shop", "create configmaps shop", "update jobs.batch/status shop j", "create jobs.batch shop",
-        "create events shop", "list anything.example.com", "create events.events.k8s.io shop",
+        "create pods shop",
+        "delete pods shop web",
+        "create replicasets.apps shop",
+        "update deployments.apps/status shop web",
+        "patch deployments.apps/status shop web",
+        "create endpointslices.discovery.k8s.io shop",
+        "create endpoints shop",
+        "delete namespaces  shop",
+        "update namespaces/finalize  shop",
+        "deletecollection secrets shop",
+        "create serviceaccounts shop",
+        "create configmaps shop",
+        "update jobs.batch/status shop j",
+        "create jobs.batch shop",
+        "create events shop",
+        "list anything.example.com",
+        "create events.events.k8s.io shop",
         "update leases.coordination.k8s.io kube-system kube-controller-manager",
     ] {
         ask(&authorizer, &manager, question).unwrap();
     }
     refusal_of(&authorizer, &manager, "create clusterrolebindings.rbac.authorization.k8s.io");
     let scheduler = User::scheduler();
-    for question in ["list nodes", "watch pods", "create pods/binding shop web", "patch pods/status shop web", "create events.events.k8s.io shop"] {
+    for question in [
+        "list nodes",
+        "watch pods",
+        "create pods/binding shop web",
+        "patch pods/status shop web",
+        "create events.events.k8s.io shop",
+    ] {
         ask(&authorizer, &scheduler, question).unwrap();
     }
     refusal_of(&authorizer, &scheduler, "create pods shop");
     refusal_of(&authorizer, &scheduler, "get secrets shop key");
     let node = User::node("n0");
-    for question in ["create nodes", "patch nodes/status  n0", "update leases.coordination.k8s.io kube-node-lease n0", "patch pods/status shop web", "get secrets shop key", "create serviceaccounts/token shop default"] {
+    for question in [
+        "create nodes",
+        "patch nodes/status  n0",
+        "update leases.coordination.k8s.io kube-node-lease n0",
+        "patch pods/status shop web",
+        "get secrets shop key",
+        "create serviceaccounts/token shop default",
+    ] {
         ask(&authorizer, &node, question).unwrap();
     }
     refusal_of(&authorizer, &node, "create secrets shop");
@@ -234,7 +279,12 @@ async fn the_anonymous_see_health_and_version_and_nothing_else() {
         refusal_of(&authorizer, &nobody, "get /metrics"),
         r#"forbidden: User "system:anonymous" cannot get path "/metrics""#
     );
-    for question in ["get /api", "post /healthz", "list namespaces", "create selfsubjectreviews.authentication.k8s.io"] {
+    for question in [
+        "get /api",
+        "post /healthz",
+        "list namespaces",
+        "create selfsubjectreviews.authentication.k8s.io",
+    ] {
         refusal_of(&authorizer, &nobody, question);
     }
     ask(&authorizer, &User::new("alice", &[]), "get /apis/apps").unwrap();
@@ -242,8 +292,15 @@ async fn the_anonymous_see_health_and_version_and_nothing_else() {
     ask(&authorizer, &User::admin(), "post /anything").unwrap();
 }
 
-fn write(authorizer: &Authorizer, user: &User, resource: &str, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-    let namespace = object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
+fn write(
+    authorizer: &Authorizer,
+    user: &User,
+    resource: &str,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let namespace =
+        object.pointer("/metadata/namespace").and_then(Value::as_str).unwrap_or_default();
     check_write(authorizer, user, resource, namespace, object, old)
 }
 
@@ -257,7 +314,9 @@ async fn nobody_writes_a_role_with_more_than_he_has() {
     let role = |rules: Value| json!({ "metadata": { "name": "mine", "namespace": "shop" }, "rules": rules });
     write(&authorizer, &user, "roles", &role(own.clone()), None).unwrap();
     write(&authorizer, &user, "roles", &role(json!([])), None).unwrap();
-    let more = role(json!([{ "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "delete"] }]));
+    let more = role(
+        json!([{ "apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["get", "delete"] }]),
+    );
     let status = write(&authorizer, &user, "roles", &more, None).unwrap_err();
     assert_eq!(status.code, 403);
     assert_eq!(
@@ -306,16 +365,33 @@ async fn nobody_binds_a_role_with_more_than_he_has() {
     )
     .await;
     let user = User::new("alice", &[]);
-    let binding = |role: &str| {
-        json!({ "metadata": { "name": "b", "namespace": "shop" }, "roleRef": { "kind": "ClusterRole", "name": role }, "subjects": [alice()] })
-    };
+    let binding = |role: &str| json!({ "metadata": { "name": "b", "namespace": "shop" }, "roleRef": { "kind": "ClusterRole", "name": role }, "subjects": [alice()] });
     write(&authorizer, &user, "rolebindings", &binding("view"), None).unwrap();
     write(&authorizer, &user, "rolebindings", &binding("edit"), None).unwrap();
-    let status = write(&authorizer, &user, "rolebindings", &binding("cluster-admin"), None).unwrap_err();
-    assert!(status.message.contains(r#"{APIGroups:["*"], Resources:["*"], Verbs:["*"]}"#), "{}", status.message);
-    assert!(status.message.contains(r#"{NonResourceURLs:["*"], Verbs:["*"]}"#), "{}", status.message);
-    assert_eq!(write(&authorizer, &user, "rolebindings", &binding("no-such-role"), None).unwrap_err().code, 404);
-    write(&authorizer, &user, "rolebindings", &binding("cluster-admin"), Some(&binding("cluster-admin"))).unwrap();
+    let status =
+        write(&authorizer, &user, "rolebindings", &binding("cluster-admin"), None).unwrap_err();
+    assert!(
+        status.message.contains(r#"{APIGroups:["*"], Resources:["*"], Verbs:["*"]}"#),
+        "{}",
+        status.message
+    );
+    assert!(
+        status.message.contains(r#"{NonResourceURLs:["*"], Verbs:["*"]}"#),
+        "{}",
+        status.message
+    );
+    assert_eq!(
+        write(&authorizer, &user, "rolebindings", &binding("no-such-role"), None).unwrap_err().code,
+        404
+    );
+    write(
+        &authorizer,
+        &user,
+        "rolebindings",
+        &binding("cluster-admin"),
+        Some(&binding("cluster-admin")),
+    )
+    .unwrap();
     let bind = json!([{ "apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "resourceNames": ["admin"], "verbs": ["bind"] }]);
     grant(&store, "shop", "binder", alice(), bind).await;
     write(&authorizer, &user, "rolebindings", &binding("admin"), None).unwrap();
@@ -327,7 +403,13 @@ async fn a_check_takes_microseconds() {
     let (_dir, _store, authorizer) = bootstrapped().await;
     // The user with the most roles, and something that no rule allows.
     let user = User::controller_manager();
-    let target = Target::Resource { group: "example.com", resource: "x", subresource: "", namespace: "a", name: "b" };
+    let target = Target::Resource {
+        group: "example.com",
+        resource: "x",
+        subresource: "",
+        namespace: "a",
+        name: "b",
+    };
     let attributes = Attributes { user: &user, verb: "frobnicate", target };
     let rounds = 2000;
     let started = std::time::Instant::now();

@@ -40,10 +40,13 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), PkiError> {
 /// The ECDSA P-256 key in this file; made when there is no such file.
 pub(super) fn key(path: &Path) -> Result<KeyPair, PkiError> {
     if let Some(pem) = read(path)? {
-        return KeyPair::from_pem(&pem)
-            .map_err(|error| PkiError::Damaged { path: path.to_owned(), cause: error.to_string() });
+        return KeyPair::from_pem(&pem).map_err(|error| PkiError::Damaged {
+            path: path.to_owned(),
+            cause: error.to_string(),
+        });
     }
-    let key = KeyPair::generate().map_err(|source| PkiError::Issue { subject: path.display().to_string(), source })?;
+    let key = KeyPair::generate()
+        .map_err(|source| PkiError::Issue { subject: path.display().to_string(), source })?;
     write(path, &key.serialize_pem())?;
     Ok(key)
 }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData as _, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData as _, SanType,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -38,7 +38,11 @@ impl<'a> Leaf<'a> {
     }
 
     pub(super) fn server(name: &'a str, organizations: &'a [&'a str], sans: Sans) -> Self {
-        Self { usage: ExtendedKeyUsagePurpose::ServerAuth, sans, ..Self::client(name, organizations) }
+        Self {
+            usage: ExtendedKeyUsagePurpose::ServerAuth,
+            sans,
+            ..Self::client(name, organizations)
+        }
     }
 
     #[cfg(test)]
@@ -48,10 +52,16 @@ impl<'a> Leaf<'a> {
 }
 
 /// Makes a certificate and a fresh key.
-pub(super) fn leaf(issuer: &Issuer<'_, KeyPair>, leaf: &Leaf<'_>) -> Result<CertifiedPem, PkiError> {
+pub(super) fn leaf(
+    issuer: &Issuer<'_, KeyPair>,
+    leaf: &Leaf<'_>,
+) -> Result<CertifiedPem, PkiError> {
     let failed = |source| PkiError::Issue { subject: leaf.common_name.to_owned(), source };
     if leaf.organizations.len() > 2 {
-        return Err(PkiError::TooManyGroups { user: leaf.common_name.to_owned(), groups: leaf.organizations.len() });
+        return Err(PkiError::TooManyGroups {
+            user: leaf.common_name.to_owned(),
+            groups: leaf.organizations.len(),
+        });
     }
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -80,7 +90,10 @@ pub(super) fn open_authority(dir: &Path) -> Result<(Issuer<'static, KeyPair>, St
     let damaged = |cause: String| PkiError::Damaged { path: certificate_path.clone(), cause };
     let pem = files::read(&certificate_path)?;
     if pem.is_some() && !key_path.exists() {
-        return Err(PkiError::Damaged { path: key_path, cause: "it is missing, but ca.crt is there".to_owned() });
+        return Err(PkiError::Damaged {
+            path: key_path,
+            cause: "it is missing, but ca.crt is there".to_owned(),
+        });
     }
     let key = files::key(&key_path)?;
     let Some(pem) = pem else {
@@ -98,7 +111,11 @@ pub(super) fn open_authority(dir: &Path) -> Result<(Issuer<'static, KeyPair>, St
 }
 
 /// The stored serving certificate, if it is still good for these names.
-pub(super) fn reusable_serving(dir: &Path, ca_pem: &str, sans: &Sans) -> Result<Option<CertifiedPem>, PkiError> {
+pub(super) fn reusable_serving(
+    dir: &Path,
+    ca_pem: &str,
+    sans: &Sans,
+) -> Result<Option<CertifiedPem>, PkiError> {
     let certificate = files::read(&dir.join("apiserver.crt"))?;
     let key = files::read(&dir.join("apiserver.key"))?;
     let (Some(certificate), Some(key)) = (certificate, key) else {
@@ -111,9 +128,10 @@ pub(super) fn reusable_serving(dir: &Path, ca_pem: &str, sans: &Sans) -> Result<
 
 /// Whether the certificate is signed by this CA, has enough time left and exactly these names.
 fn is_current(certificate: &str, ca_pem: &str, sans: &Sans, now: OffsetDateTime) -> bool {
-    let (Ok(der), Ok(ca_der)) =
-        (CertificateDer::from_pem_slice(certificate.as_bytes()), CertificateDer::from_pem_slice(ca_pem.as_bytes()))
-    else {
+    let (Ok(der), Ok(ca_der)) = (
+        CertificateDer::from_pem_slice(certificate.as_bytes()),
+        CertificateDer::from_pem_slice(ca_pem.as_bytes()),
+    ) else {
         return false;
     };
     let (Ok((_, parsed)), Ok((_, ca))) =
@@ -158,8 +176,11 @@ fn authority() -> CertificateParams {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, "coracle-ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages =
-        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
     params.not_before = backdated();
     params.not_after = OffsetDateTime::now_utc() + Duration::days(CA_DAYS);
     params

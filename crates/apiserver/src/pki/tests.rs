@@ -49,8 +49,10 @@ fn secrets_are_for_their_owner_only_and_stay_the_same() {
     let dir = dir.path().join("pki");
     let first = open(&dir);
     assert_eq!(mode(&dir), 0o700);
-    let mut files: Vec<String> =
-        std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut files: Vec<String> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.sort();
     assert_eq!(files, ["apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "sa.key"]);
     for file in &files {
@@ -66,7 +68,8 @@ fn secrets_are_for_their_owner_only_and_stay_the_same() {
 fn loose_permissions_are_tightened() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path());
-    std::fs::set_permissions(dir.path().join("ca.key"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(dir.path().join("ca.key"), std::fs::Permissions::from_mode(0o644))
+        .unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     open(dir.path());
     assert_eq!(mode(&dir.path().join("ca.key")), 0o600);
@@ -77,19 +80,31 @@ fn loose_permissions_are_tightened() {
 fn the_serving_certificate_is_renewed_for_new_names_and_before_it_expires() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path());
-    let sans = Sans { names: vec!["box.example".to_owned()], addresses: vec!["10.0.0.7".parse().unwrap()] };
+    let sans = Sans {
+        names: vec!["box.example".to_owned()],
+        addresses: vec!["10.0.0.7".parse().unwrap()],
+    };
     let second = Pki::open_or_create(dir.path(), &sans).unwrap();
     assert_ne!(first.serving.certificate, second.serving.certificate);
     let server = second.server_config().unwrap();
     let client = second.anonymous_client_config().unwrap();
-    for name in ["box.example", "10.0.0.7", "127.0.0.1", "localhost", "kubernetes.default.svc.cluster.local"] {
+    for name in [
+        "box.example",
+        "10.0.0.7",
+        "127.0.0.1",
+        "localhost",
+        "kubernetes.default.svc.cluster.local",
+    ] {
         assert_eq!(handshake(client.clone(), server.clone(), name), Ok(0), "{name}");
     }
     handshake(client, first.server_config().unwrap(), "box.example").unwrap_err();
 
     let soon = OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS - 1);
-    let expiring =
-        issue::leaf(&second.issuer, &issue::Leaf::server("kube-apiserver", &[], all_sans(&sans)).until(soon)).unwrap();
+    let expiring = issue::leaf(
+        &second.issuer,
+        &issue::Leaf::server("kube-apiserver", &[], all_sans(&sans)).until(soon),
+    )
+    .unwrap();
     files::write(&dir.path().join("apiserver.key"), &expiring.key).unwrap();
     files::write(&dir.path().join("apiserver.crt"), &expiring.certificate).unwrap();
     let third = Pki::open_or_create(dir.path(), &sans).unwrap();
@@ -109,7 +124,14 @@ fn a_serving_certificate_without_its_key_or_by_another_authority_is_made_again()
         std::fs::copy(other.path().join(file), dir.path().join(file)).unwrap();
     }
     let third = open(dir.path());
-    assert_eq!(handshake(third.anonymous_client_config().unwrap(), third.server_config().unwrap(), "localhost"), Ok(0));
+    assert_eq!(
+        handshake(
+            third.anonymous_client_config().unwrap(),
+            third.server_config().unwrap(),
+            "localhost"
+        ),
+        Ok(0)
+    );
 }
 
 #[test]
@@ -118,15 +140,28 @@ fn a_damaged_authority_is_an_error_and_never_replaced() {
     open(dir.path());
     let key = std::fs::read(dir.path().join("ca.key")).unwrap();
     std::fs::remove_file(dir.path().join("ca.key")).unwrap();
-    assert!(matches!(Pki::open_or_create(dir.path(), &Sans::default()), Err(PkiError::Damaged { .. })));
+    assert!(matches!(
+        Pki::open_or_create(dir.path(), &Sans::default()),
+        Err(PkiError::Damaged { .. })
+    ));
     std::fs::write(dir.path().join("ca.key"), "garbage").unwrap();
-    assert!(matches!(Pki::open_or_create(dir.path(), &Sans::default()), Err(PkiError::Damaged { .. })));
-    std::fs::write(dir.path().join("ca.key"), KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    assert!(matches!(Pki::open_or_create(dir.path(), &Sans::default()), Err(PkiError::Damaged { .. })));
+    assert!(matches!(
+        Pki::open_or_create(dir.path(), &Sans::default()),
+        Err(PkiError::Damaged { .. })
+    ));
+    std::fs::write(dir.path().join("ca.key"), KeyPair::generate().unwrap().serialize_pem())
+        .unwrap();
+    assert!(matches!(
+        Pki::open_or_create(dir.path(), &Sans::default()),
+        Err(PkiError::Damaged { .. })
+    ));
     std::fs::write(dir.path().join("ca.key"), key).unwrap();
     open(dir.path());
     std::fs::write(dir.path().join("ca.crt"), "garbage").unwrap();
-    assert!(matches!(Pki::open_or_create(dir.path(), &Sans::default()), Err(PkiError::Damaged { .. })));
+    assert!(matches!(
+        Pki::open_or_create(dir.path(), &Sans::default()),
+        Err(PkiError::Damaged { .. })
+    ));
 }
 
 #[test]
@@ -135,7 +170,10 @@ fn kubelet_and_api_server_verify_each_other() {
     let pki = open(dir.path());
     let address: IpAddr = "127.0.0.1".parse().unwrap();
     let kubelet = pki.kubelet_server_config("n0", &[address]).unwrap();
-    assert_eq!(handshake(pki.kubelet_client_config().unwrap(), kubelet.clone(), "127.0.0.1"), Ok(1));
+    assert_eq!(
+        handshake(pki.kubelet_client_config().unwrap(), kubelet.clone(), "127.0.0.1"),
+        Ok(1)
+    );
     assert_eq!(handshake(pki.kubelet_client_config().unwrap(), kubelet.clone(), "n0"), Ok(1));
     // No certificate, and a stranger's.
     handshake(pki.anonymous_client_config().unwrap(), kubelet.clone(), "127.0.0.1").unwrap_err();
@@ -168,13 +206,19 @@ fn a_kubeconfig_holds_everything_kubectl_needs() {
     let decode = |value: &serde_json::Value| {
         String::from_utf8(STANDARD.decode(value.as_str().unwrap()).unwrap()).unwrap()
     };
-    assert_eq!(decode(&config["clusters"][0]["cluster"]["certificate-authority-data"]), pki.ca_pem());
+    assert_eq!(
+        decode(&config["clusters"][0]["cluster"]["certificate-authority-data"]),
+        pki.ca_pem()
+    );
     let user = &config["users"][0]["user"];
     let own = CertifiedPem {
         certificate: decode(&user["client-certificate-data"]),
         key: decode(&user["client-key-data"]),
     };
-    assert_eq!(handshake(pki.client_config(&own).unwrap(), pki.server_config().unwrap(), "localhost"), Ok(1));
+    assert_eq!(
+        handshake(pki.client_config(&own).unwrap(), pki.server_config().unwrap(), "localhost"),
+        Ok(1)
+    );
 }
 
 #[test]
@@ -182,5 +226,8 @@ fn more_groups_than_a_certificate_carries_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let pki = open(dir.path());
     pki.client_certificate("alice", &["a", "b"]).unwrap();
-    assert!(matches!(pki.client_certificate("alice", &["a", "b", "c"]), Err(PkiError::TooManyGroups { groups: 3, .. })));
+    assert!(matches!(
+        pki.client_certificate("alice", &["a", "b", "c"]),
+        Err(PkiError::TooManyGroups { groups: 3, .. })
+    ));
 }

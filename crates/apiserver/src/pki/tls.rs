@@ -17,7 +17,8 @@ pub(super) fn server(
     own: &CertifiedPem,
     verifier: Arc<dyn ClientCertVerifier>,
 ) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-    let failed = |error: rustls::Error| PkiError::Tls { purpose: "serving", cause: error.to_string() };
+    let failed =
+        |error: rustls::Error| PkiError::Tls { purpose: "serving", cause: error.to_string() };
     let (chain, key) = parse(own)?;
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -30,8 +31,12 @@ pub(super) fn server(
 }
 
 /// A client that trusts our CA only.
-pub(super) fn client(ca_pem: &str, own: Option<&CertifiedPem>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
-    let failed = |error: rustls::Error| PkiError::Tls { purpose: "a client", cause: error.to_string() };
+pub(super) fn client(
+    ca_pem: &str,
+    own: Option<&CertifiedPem>,
+) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    let failed =
+        |error: rustls::Error| PkiError::Tls { purpose: "a client", cause: error.to_string() };
     let builder = rustls::ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(failed)?
@@ -110,17 +115,21 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, PkiError> {
     let failed = |cause: String| PkiError::Tls { purpose: "the authority", cause };
-    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
+        .map_err(|error| failed(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     roots.add(der).map_err(|error| failed(error.to_string()))?;
     Ok(Arc::new(roots))
 }
 
-fn parse(own: &CertifiedPem) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+fn parse(
+    own: &CertifiedPem,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let failed = |cause: String| PkiError::Tls { purpose: "our certificate", cause };
     let chain = CertificateDer::pem_slice_iter(own.certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| failed(error.to_string()))?;
-    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes()).map_err(|error| failed(error.to_string()))?;
+    let key = PrivateKeyDer::from_pem_slice(own.key.as_bytes())
+        .map_err(|error| failed(error.to_string()))?;
     Ok((chain, key))
 }

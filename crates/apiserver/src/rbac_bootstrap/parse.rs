@@ -40,14 +40,18 @@ pub(super) fn objects(text: &str) -> Vec<Value> {
 
 fn role<'a>(name: &str, words: impl Iterator<Item = &'a str>) -> Value {
     let (namespace, name) = split(name);
-    let mut object = object(if namespace.is_some() { "Role" } else { "ClusterRole" }, namespace, name);
+    let mut object =
+        object(if namespace.is_some() { "Role" } else { "ClusterRole" }, namespace, name);
     object["rules"] = json!([]);
     for word in words {
         match word.split_once('=') {
-            Some(("label", label)) => object["metadata"]["labels"][format!("{GROUP}/{label}")] = "true".into(),
+            Some(("label", label)) => {
+                object["metadata"]["labels"][format!("{GROUP}/{label}")] = "true".into()
+            }
             Some(("from", label)) => {
                 let labels = Map::from_iter([(format!("{GROUP}/{label}"), Value::from("true"))]);
-                object["aggregationRule"] = json!({ "clusterRoleSelectors": [{ "matchLabels": labels }] });
+                object["aggregationRule"] =
+                    json!({ "clusterRoleSelectors": [{ "matchLabels": labels }] });
             }
             _ => unreachable!("{word} says nothing about a role"),
         }

@@ -8,7 +8,12 @@ use crate::pki::Sans;
 pub(crate) async fn issuer() -> (tempfile::TempDir, Store, TokenIssuer) {
     let (dir, store) = store().await;
     let pki = Pki::open_or_create(&dir.path().join("pki"), &Sans::default()).unwrap();
-    put(&store, "serviceaccounts", json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-1" } })).await;
+    put(
+        &store,
+        "serviceaccounts",
+        json!({ "metadata": { "namespace": "shop", "name": "bot", "uid": "sa-1" } }),
+    )
+    .await;
     let issuer = TokenIssuer::new(&pki, store.clone()).unwrap();
     (dir, store, issuer)
 }
@@ -45,14 +50,22 @@ async fn a_token_says_who_it_is_for_how_long_and_for_whom() {
     assert_eq!(answer["kind"], "TokenRequest");
     assert_eq!(answer["metadata"]["name"], "bot");
     assert_eq!(answer["spec"]["audiences"], json!([ISSUER]));
-    let expires: Timestamp = answer["status"]["expirationTimestamp"].as_str().unwrap().parse().unwrap();
+    let expires: Timestamp =
+        answer["status"]["expirationTimestamp"].as_str().unwrap().parse().unwrap();
     assert_eq!(expires.as_second(), now.as_second() + 700);
     let verified = issuer.verify(answer["status"]["token"].as_str().unwrap(), &own(), now).unwrap();
     assert_eq!(verified.user.name, "system:serviceaccount:shop:bot");
     assert_eq!(verified.user.uid, "sa-1");
-    assert!(verified.user.is_in("system:serviceaccounts:shop") && verified.user.is_in("system:authenticated"));
-    let extra = |key: &str| verified.user.extra[&format!("authentication.kubernetes.io/{key}")][0].clone();
-    assert_eq!([extra("pod-name"), extra("pod-uid"), extra("node-name"), extra("node-uid")], ["web", "pod-1", "n0", "node-1"]);
+    assert!(
+        verified.user.is_in("system:serviceaccounts:shop")
+            && verified.user.is_in("system:authenticated")
+    );
+    let extra =
+        |key: &str| verified.user.extra[&format!("authentication.kubernetes.io/{key}")][0].clone();
+    assert_eq!(
+        [extra("pod-name"), extra("pod-uid"), extra("node-name"), extra("node-uid")],
+        ["web", "pod-1", "n0", "node-1"]
+    );
     assert!(extra("credential-id").starts_with("JTI="));
 }
 
@@ -92,7 +105,12 @@ async fn a_token_dies_with_its_account_pod_secret_or_node() {
     for (resource, namespace, name, reference) in cases {
         let (_dir, store, issuer) = issuer().await;
         put(&store, "pods", pod("pod-1")).await;
-        put(&store, "secrets", json!({ "metadata": { "namespace": "shop", "name": "key", "uid": "s-1" } })).await;
+        put(
+            &store,
+            "secrets",
+            json!({ "metadata": { "namespace": "shop", "name": "key", "uid": "s-1" } }),
+        )
+        .await;
         put(&store, "nodes", json!({ "metadata": { "name": "n0", "uid": "n-1" } })).await;
         let token = token(&issuer, json!({ "boundObjectRef": reference }));
         let now = Timestamp::now();
@@ -100,7 +118,12 @@ async fn a_token_dies_with_its_account_pod_secret_or_node() {
         verified.recheck(&store, now).unwrap();
         // Being deleted is not yet gone, for a while.
         let deleted = coracle_api::time::seconds(now);
-        let mut dying = if resource == "pods" { pod("pod-1") } else { serde_json::from_slice(&stored(&store, resource, namespace, name).unwrap().bytes).unwrap() };
+        let mut dying = if resource == "pods" {
+            pod("pod-1")
+        } else {
+            serde_json::from_slice(&stored(&store, resource, namespace, name).unwrap().bytes)
+                .unwrap()
+        };
         dying["metadata"]["deletionTimestamp"] = deleted.into();
         put(&store, resource, dying).await;
         verified.recheck(&store, now).unwrap();
@@ -109,8 +132,16 @@ async fn a_token_dies_with_its_account_pod_secret_or_node() {
         delete(&store, resource, namespace, name).await;
         assert!(matches!(verified.recheck(&store, now), Err(Refused::Revoked(_))), "{resource}");
         // One of the same name is another one.
-        put(&store, resource, json!({ "metadata": { "namespace": namespace, "name": name, "uid": "new" } })).await;
-        assert!(matches!(issuer.verify(&token, &own(), now), Err(Refused::Revoked(_))), "{resource}");
+        put(
+            &store,
+            resource,
+            json!({ "metadata": { "namespace": namespace, "name": name, "uid": "new" } }),
+        )
+        .await;
+        assert!(
+            matches!(issuer.verify(&token, &own(), now), Err(Refused::Revoked(_))),
+            "{resource}"
+        );
     }
 }
 
@@ -120,7 +151,9 @@ async fn changed_and_foreign_tokens_are_refused() {
     let good = token(&issuer, json!({}));
     let parts: Vec<&str> = good.split('.').collect();
     let forged_claims = URL_SAFE_NO_PAD.encode(
-        String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap()).unwrap().replace("shop", "bank"),
+        String::from_utf8(URL_SAFE_NO_PAD.decode(parts[1]).unwrap())
+            .unwrap()
+            .replace("shop", "bank"),
     );
     let no_algorithm = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
     let hmac = jsonwebtoken::encode(
@@ -141,7 +174,11 @@ async fn changed_and_foreign_tokens_are_refused() {
         String::new(),
     ];
     for token in bad {
-        assert_eq!(issuer.verify(&token, &own(), Timestamp::now()).unwrap_err(), Refused::Unknown, "{token}");
+        assert_eq!(
+            issuer.verify(&token, &own(), Timestamp::now()).unwrap_err(),
+            Refused::Unknown,
+            "{token}"
+        );
     }
 }
 
@@ -154,15 +191,29 @@ async fn a_token_of_ours_that_is_no_account_token_is_refused() {
         iat: 0,
         iss: iss.to_owned(),
         jti: String::new(),
-        kubernetes: Bound { namespace: "shop".to_owned(), serviceaccount: Named { name: "bot".to_owned(), uid: "sa-1".to_owned() }, ..Bound::default() },
+        kubernetes: Bound {
+            namespace: "shop".to_owned(),
+            serviceaccount: Named { name: "bot".to_owned(), uid: "sa-1".to_owned() },
+            ..Bound::default()
+        },
         nbf: 0,
         sub: sub.to_owned(),
     };
-    let verify = |claims: &Claims| issuer.verify(&issuer.sign(claims).unwrap(), &own(), Timestamp::now()).map(|verified| verified.user.name);
-    assert_eq!(verify(&claims("system:serviceaccount:shop:bot", ISSUER)), Ok("system:serviceaccount:shop:bot".to_owned()));
+    let verify = |claims: &Claims| {
+        issuer
+            .verify(&issuer.sign(claims).unwrap(), &own(), Timestamp::now())
+            .map(|verified| verified.user.name)
+    };
+    assert_eq!(
+        verify(&claims("system:serviceaccount:shop:bot", ISSUER)),
+        Ok("system:serviceaccount:shop:bot".to_owned())
+    );
     assert_eq!(verify(&claims("system:serviceaccount:bank:bot", ISSUER)), Err(Refused::Unknown));
     assert_eq!(verify(&claims("system:admin", ISSUER)), Err(Refused::Unknown));
-    assert_eq!(verify(&claims("system:serviceaccount:shop:bot", "https://elsewhere")), Err(Refused::Unknown));
+    assert_eq!(
+        verify(&claims("system:serviceaccount:shop:bot", "https://elsewhere")),
+        Err(Refused::Unknown)
+    );
 }
 
 #[tokio::test]
@@ -189,10 +240,23 @@ async fn bad_requests_get_upstreams_words() {
         refusal(&issuer, pod_reference("")),
         (400, r#"cannot bind token for serviceaccount "bot" to pod running with different serviceaccount name."#.to_owned())
     );
-    assert_eq!(refusal(&issuer, json!({ "boundObjectRef": { "apiVersion": "v1", "kind": "ConfigMap", "name": "x" } })).0, 400);
+    assert_eq!(
+        refusal(
+            &issuer,
+            json!({ "boundObjectRef": { "apiVersion": "v1", "kind": "ConfigMap", "name": "x" } })
+        )
+        .0,
+        400
+    );
     let status = issuer.issue("shop", "nobody", json!({ "spec": {} })).unwrap_err();
-    assert_eq!((status.code, status.message.as_str()), (404, r#"serviceaccounts "nobody" not found"#));
-    assert_eq!(issuer.issue("shop", "bot", json!({ "metadata": { "name": "other" } })).unwrap_err().code, 400);
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (404, r#"serviceaccounts "nobody" not found"#)
+    );
+    assert_eq!(
+        issuer.issue("shop", "bot", json!({ "metadata": { "name": "other" } })).unwrap_err().code,
+        400
+    );
 }
 
 #[tokio::test]
@@ -204,7 +268,10 @@ async fn anybody_can_verify_our_tokens_with_the_published_key() {
     let key = jwks.find(header.kid.as_deref().unwrap()).unwrap();
     let mut validation = jsonwebtoken::Validation::new(Algorithm::ES256);
     validation.set_audience(&[ISSUER]);
-    let claims = jsonwebtoken::decode::<Value>(&token, &DecodingKey::from_jwk(key).unwrap(), &validation).unwrap().claims;
+    let claims =
+        jsonwebtoken::decode::<Value>(&token, &DecodingKey::from_jwk(key).unwrap(), &validation)
+            .unwrap()
+            .claims;
     assert_eq!(claims["sub"], "system:serviceaccount:shop:bot");
     let configuration = issuer.openid_configuration("https://127.0.0.1:6443");
     assert_eq!(configuration["issuer"], claims["iss"]);

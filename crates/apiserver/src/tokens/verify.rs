@@ -59,15 +59,23 @@ struct Reference {
 
 impl TokenIssuer {
     /// Verifies a token for any of these audiences.
-    pub(crate) fn verify(&self, token: &str, audiences: &[String], now: Timestamp) -> Result<Verified, Refused> {
+    pub(crate) fn verify(
+        &self,
+        token: &str,
+        audiences: &[String],
+        now: Timestamp,
+    ) -> Result<Verified, Refused> {
         let mut validation = Validation::new(Algorithm::ES256);
         // Signature and algorithm are the library's; time and audience are ours, with our clock and our messages.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let claims: Claims =
-            jsonwebtoken::decode(token, &self.verifying, &validation).map_err(|_| Refused::Unknown)?.claims;
-        if claims.iss != ISSUER || crate::identity::split_service_account(&claims.sub) != subject(&claims.kubernetes) {
+        let claims: Claims = jsonwebtoken::decode(token, &self.verifying, &validation)
+            .map_err(|_| Refused::Unknown)?
+            .claims;
+        if claims.iss != ISSUER
+            || crate::identity::split_service_account(&claims.sub) != subject(&claims.kubernetes)
+        {
             return Err(Refused::Unknown);
         }
         let expires = Timestamp::from_second(claims.exp).map_err(|_| Refused::Unknown)?;
@@ -78,12 +86,17 @@ impl TokenIssuer {
             return Err(Refused::NotYet);
         }
         let own = claims.aud.as_slice();
-        let shared: Vec<String> = audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
+        let shared: Vec<String> =
+            audiences.iter().filter(|audience| own.contains(audience)).cloned().collect();
         if shared.is_empty() {
             return Err(Refused::Audience { token: quoted(own), wanted: quoted(audiences) });
         }
-        let mut verified =
-            Verified { user: user(&claims), audiences: shared, expires, references: references(&claims.kubernetes) };
+        let mut verified = Verified {
+            user: user(&claims),
+            audiences: shared,
+            expires,
+            references: references(&claims.kubernetes),
+        };
         verified.recheck(&self.store, now)?;
         Ok(verified)
     }
@@ -101,7 +114,9 @@ impl Verified {
 
 impl Reference {
     fn check(&mut self, store: &Store, now: Timestamp) -> Result<(), Refused> {
-        let revoked = |why: &str| Err(Refused::Revoked(format!("{} {} {why}", self.resource, go_quote(&self.name))));
+        let revoked = |why: &str| {
+            Err(Refused::Revoked(format!("{} {} {why}", self.resource, go_quote(&self.name))))
+        };
         let Some(object) = stored(store, self.resource, &self.namespace, &self.name) else {
             return revoked("is gone");
         };
@@ -115,7 +130,9 @@ impl Reference {
             return revoked("is another one now");
         }
         match facts.metadata.deletion_timestamp {
-            Some(deleted) if now.duration_since(deleted) > DELETION_LEEWAY => revoked("is being deleted"),
+            Some(deleted) if now.duration_since(deleted) > DELETION_LEEWAY => {
+                revoked("is being deleted")
+            }
             // The leeway ends without a write: look again each time.
             Some(_) => {
                 self.seen = None;
@@ -143,8 +160,10 @@ fn references(bound: &Bound) -> Vec<Reference> {
         uid: named.uid.clone(),
         seen: None,
     };
-    let mut references = vec![reference("serviceaccounts", &bound.namespace, &bound.serviceaccount)];
-    references.extend(bound.secret.iter().map(|secret| reference("secrets", &bound.namespace, secret)));
+    let mut references =
+        vec![reference("serviceaccounts", &bound.namespace, &bound.serviceaccount)];
+    references
+        .extend(bound.secret.iter().map(|secret| reference("secrets", &bound.namespace, secret)));
     match &bound.pod {
         Some(pod) => references.push(reference("pods", &bound.namespace, pod)),
         None => references.extend(bound.node.iter().map(|node| reference("nodes", "", node))),
@@ -154,7 +173,11 @@ fn references(bound: &Bound) -> Vec<Reference> {
 
 fn user(claims: &Claims) -> User {
     let bound = &claims.kubernetes;
-    let mut user = User::service_account(&bound.namespace, &bound.serviceaccount.name, &bound.serviceaccount.uid);
+    let mut user = User::service_account(
+        &bound.namespace,
+        &bound.serviceaccount.name,
+        &bound.serviceaccount.uid,
+    );
     let mut tell = |key: &str, value: String| {
         if !value.is_empty() {
             user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value]);
