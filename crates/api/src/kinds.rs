@@ -218,3 +218,6 @@ fn index(name: fn(&Kind) -> &'static str) -> HashMap<&'static str, Vec<&'static 
     }
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,13 @@
 //! `k8s_openapi`'s; the API server works on `serde_json::Value`).
 
 pub mod decode;
+pub mod events;
 pub mod kinds;
 pub mod meta;
 pub mod names;
 pub mod openapi;
 pub mod patch;
+pub mod pods;
 pub mod quantity;
 pub mod schema;
 pub mod selector;

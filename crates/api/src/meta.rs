@@ -156,3 +156,40 @@ fn pairs<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = (&'a str, &'a
     let map = metadata(object).get(key).and_then(Value::as_object);
     map.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn metadata_is_read_as_it_stands() {
+        let object = json!({ "metadata": {
+            "name": "web", "namespace": "default", "uid": "u", "resourceVersion": "7", "generation": 2,
+            "creationTimestamp": "2026-11-23T06:00:00Z", "deletionTimestamp": "2026-11-23T06:00:30Z", "deletionGracePeriodSeconds": 30,
+            "labels": { "app": "web" }, "annotations": { "a": "b" }, "finalizers": ["x"],
+            "ownerReferences": [
+                { "apiVersion": "v1", "kind": "Node", "name": "n", "uid": "1" },
+                { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "2", "controller": true, "blockOwnerDeletion": true }
+            ]
+        } });
+        assert_eq!((name(&object), namespace(&object), uid(&object), resource_version(&object)), ("web", "default", "u", "7"));
+        assert_eq!((generation(&object), deletion_grace_period_seconds(&object)), (2, Some(30)));
+        assert_eq!(deletion_timestamp(&object).zip(creation_timestamp(&object)).map(|(end, start)| end.as_second() - start.as_second()), Some(30));
+        assert!(is_deleting(&object) && has_finalizer(&object, "x") && !has_finalizer(&object, "y"));
+        assert_eq!((label(&object, "app"), label(&object, "x"), annotation(&object, "a")), (Some("web"), None, Some("b")));
+        assert_eq!(label_pairs(&object).collect::<Vec<_>>(), [("app", "web")]);
+        assert_eq!(controller(&object).map(|owner| (owner.kind, owner.uid)), Some(("ReplicaSet", "2")));
+        assert_eq!(owner_references(&object).len(), 2);
+    }
+
+    #[test]
+    fn absent_metadata_is_empty_and_can_be_made() {
+        let mut object = json!({});
+        assert_eq!((name(&object), generation(&object), is_deleting(&object)), ("", 0, false));
+        assert!(finalizers(&object).is_empty() && controller(&object).is_none() && labels(&object).is_none());
+        metadata_mut(&mut object).insert("name".to_owned(), "web".into());
+        assert_eq!(name(&object), "web");
+    }
+}

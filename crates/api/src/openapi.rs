@@ -1,13 +1,124 @@
-//! The OpenAPI documents.
+//! The OpenAPI documents, made from the table of kinds and the generated definitions.
+//!
+//! Clients read them for three things: `kubectl explain` for descriptions, `kubectl apply` to learn whether a kind
+//! takes `fieldValidation` and how its lists merge, and client generators for operations. All functions are pure; the
+//! definitions are unpacked on each call, because they are needed rarely and are large, so callers keep what they
+//! encode.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::Read as _;
 
-/// The OpenAPI v3 document of a group-version, such as `apps/v1` or `v1`; `None` if nobody serves it.
-pub fn document(_group_version: &str) -> Option<Value> {
-    None
+use serde_json::{Map, Value, json};
+
+use crate::kinds::{self, GroupVersion, Kind};
+
+mod paths;
+mod schemas;
+
+const PACKED: &[u8] = include_bytes!("../schema/openapi.json.gz");
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+/// The Kubernetes that the documents describe.
+const VERSION: &str = "v1.37.0";
+
+/// Which of the two forms a document has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    V2,
+    V3,
+}
+
+/// The OpenAPI v3 document of a group-version, such as `apps/v1` or `v1`; `None` if it has no built-in kinds.
+pub fn document(group_version: &str) -> Option<Value> {
+    let served = kinds::group_versions().iter().find(|served| served.api_version == group_version)?;
+    Some(v3_document(*served, &definitions()))
+}
+
+/// Every OpenAPI v3 document with its group-version, unpacking the definitions once.
+pub fn documents() -> Vec<(GroupVersion, Value)> {
+    let definitions = definitions();
+    kinds::group_versions().iter().map(|served| (*served, v3_document(*served, &definitions))).collect()
 }
 
 /// The OpenAPI v2 document of everything.
 pub fn v2_document() -> Value {
-    Value::Null
+    let mut definitions = definitions();
+    let mut all_paths = Map::new();
+    for served in kinds::group_versions() {
+        all_paths.append(&mut paths::of(*served, Form::V2, &definitions));
+    }
+    let roots = kinds::group_versions().iter().flat_map(|served| root_names(*served, &definitions)).collect();
+    let kept = schemas::reachable(&definitions, roots);
+    definitions.retain(|name, _| kept.contains(name));
+    json!({
+        "swagger": "2.0",
+        "info": { "title": "Kubernetes", "version": VERSION },
+        "paths": all_paths,
+        "definitions": definitions,
+        "securityDefinitions": {
+            "BearerToken": {
+                "type": "apiKey",
+                "name": "authorization",
+                "in": "header",
+                "description": "Bearer Token authentication"
+            }
+        },
+        "security": [{ "BearerToken": [] }]
+    })
 }
+
+/// The definition of a built-in kind in OpenAPI v3's form, with the definitions that it refers to, by name.
+pub fn definition(kind: &Kind) -> Option<(String, Map<String, Value>)> {
+    let definitions = definitions();
+    let name = schemas::name_of(kind.group, kind.version, kind.kind)?;
+    let kept = schemas::reachable(&definitions, vec![name.clone()]);
+    Some((name, schemas::as_v3(&definitions, &kept)))
+}
+
+fn v3_document(served: GroupVersion, definitions: &Map<String, Value>) -> Value {
+    let kept = schemas::reachable(definitions, root_names(served, definitions));
+    json!({
+        "openapi": "3.0.0",
+        "info": { "title": "Kubernetes", "version": VERSION },
+        "paths": paths::of(served, Form::V3, definitions),
+        "components": {
+            "schemas": schemas::as_v3(definitions, &kept),
+            "securitySchemes": {
+                "BearerToken": {
+                    "type": "apiKey",
+                    "name": "authorization",
+                    "in": "header",
+                    "description": "Bearer Token authentication"
+                }
+            }
+        }
+    })
+}
+
+/// The definitions that the paths of a group-version refer to.
+fn root_names(served: GroupVersion, definitions: &Map<String, Value>) -> Vec<String> {
+    let shared = ["APIResourceList", "DeleteOptions", "Patch", "Status", "WatchEvent"];
+    let mut names: BTreeSet<String> = shared.iter().map(|name| format!("{META}.{name}")).collect();
+    for kind in kinds::all().iter().filter(|kind| kind.group_version() == served) {
+        let Some(name) = schemas::name_of(kind.group, kind.version, kind.kind) else { continue };
+        names.insert(format!("{name}List"));
+        names.insert(name);
+        for subresource in kind.subresources {
+            names.extend(schemas::name_of(subresource.group, subresource.version, subresource.kind));
+        }
+    }
+    names.into_iter().filter(|name| definitions.contains_key(name)).collect()
+}
+
+/// Every definition in OpenAPI v2's form, lists included.
+fn definitions() -> Map<String, Value> {
+    let mut text = String::new();
+    let unpacked = flate2::read::GzDecoder::new(PACKED).read_to_string(&mut text);
+    let parsed = unpacked.ok().and_then(|_| serde_json::from_str(&text).ok());
+    let mut definitions: Map<String, Value> = parsed.expect("the packed definitions are generated and tested");
+    schemas::add_lists(&mut definitions);
+    schemas::add_shared_kinds(&mut definitions);
+    definitions
+}
+
+#[cfg(test)]
+mod tests;

@@ -172,3 +172,6 @@ impl ServiceTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

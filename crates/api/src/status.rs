@@ -445,3 +445,6 @@ impl std::error::Error for Status {}
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,3 +33,25 @@ pub fn parse(text: &str) -> Option<Timestamp> {
     }
     text.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_both_forms_and_read_back() {
+        let at = parse("2026-11-23T08:00:00.1234567+02:00").unwrap();
+        assert_eq!(seconds(at), "2026-11-23T06:00:00Z");
+        assert_eq!(micros(at), "2026-11-23T06:00:00.123456Z");
+        assert_eq!(parse(&micros(at)).map(micros), Some(micros(at)));
+        assert_eq!((now().len(), now_micro().len()), (20, 27));
+        assert!(parse(&now()).is_some());
+    }
+
+    #[test]
+    fn text_that_is_no_time_is_refused() {
+        for text in ["", "today", "2026-11-23", "2026-11-23T06:00:00", "2026-13-01T00:00:00Z", "2026-11-23 06:00:00Z", "+002026-11-23T06:00:00Z", "2026-11-23T06:00:00+02:00[Europe/Berlin]"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+}

@@ -164,4 +164,6 @@ fn read_certificate(der: &CertificateDer<'_>) -> Judgement {
 }
 
 #[cfg(test)]
+pub(crate) mod server_tests;
+#[cfg(test)]
 pub(crate) mod tests;

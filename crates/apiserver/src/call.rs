@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Answer};
 use crate::identity::User;
-use crate::limits;
+use crate::{limits, protobuf};
 use crate::negotiate::{Encoding, Representation};
 use crate::printing::Include;
 use crate::query::Query;
@@ -25,7 +25,7 @@ use crate::request_info::ResourcePath;
 use crate::server::Server;
 
 /// Media types of the bodies we read, named in refusals.
-pub(crate) const ACCEPTED: [&str; 2] = ["application/json", "application/yaml"];
+pub(crate) const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// The request, authenticated and authorized, and what it needs of the server.
 pub(crate) struct Call {
@@ -66,15 +66,19 @@ impl Call {
         self.decode_as(self.kind.group, self.kind.version, self.kind.kind, &json)
     }
 
-    /// The body as JSON bytes, whether it came as JSON or YAML.
+    /// The body as JSON bytes, whether it came as JSON, YAML or protobuf.
     pub(crate) async fn read_json(&mut self) -> Answer<Bytes> {
-        let is_yaml = match self.content_type() {
-            "application/json" => false,
-            "application/yaml" | "application/x-yaml" | "text/yaml" => true,
+        let convert = match self.content_type() {
+            "application/json" => None,
+            "application/yaml" | "application/x-yaml" | "text/yaml" => Some(yaml_to_json as fn(&[u8]) -> Answer<Bytes>),
+            protobuf::MEDIA_TYPE => Some(protobuf::to_json as fn(&[u8]) -> Answer<Bytes>),
             _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
         };
         let body = self.read_body().await?;
-        if is_yaml { yaml_to_json(&body) } else { Ok(body) }
+        match convert {
+            Some(convert) if !body.is_empty() => convert(&body),
+            _ => Ok(body),
+        }
     }
 
     /// Decodes JSON as an object of any kind that the schema knows; what is odd about it becomes a warning or, if the client wants

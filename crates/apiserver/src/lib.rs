@@ -10,7 +10,7 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: server-side apply, protobuf, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
+//! Deliberately absent for now: server-side apply, protobuf answers, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
 //! port-forward.
 
 pub mod admission;
@@ -36,6 +36,7 @@ mod openapi;
 mod paths;
 pub mod pki;
 mod printing;
+mod protobuf;
 mod query;
 pub mod rbac_bootstrap;
 mod request_info;

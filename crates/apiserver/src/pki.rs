@@ -227,6 +227,19 @@ impl Pki {
     }
 }
 
+/// How a kubelet serves whose certificate, key and clients' CA (PEM) come from files.
+///
+/// # Errors
+/// When they are no certificates or keys, or do not belong together.
+pub fn kubelet_server_config_from(
+    certificate: &str,
+    key: &str,
+    client_ca: &str,
+) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+    let own = CertifiedPem { certificate: certificate.to_owned(), key: key.to_owned() };
+    tls::server(&own, tls::demanding_verifier(client_ca)?)
+}
+
 /// The wanted names and addresses with those that are always there, each once and in order.
 fn all_sans(sans: &Sans) -> Sans {
     let mut names: Vec<String> = OWN_NAMES.iter().map(|&name| name.to_owned()).chain(sans.names.clone()).collect();

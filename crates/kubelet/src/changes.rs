@@ -27,7 +27,9 @@ mod linux {
         pub(crate) fn of(directory: &Path) -> io::Result<Self> {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
             add_watch(&inotify, directory, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
-            Ok(Self { inotify: AsyncFd::new(inotify)? })
+            // SAFETY: the descriptor is ours alone, and stays open and the same until the `AsyncFd` drops it.
+            let inotify = unsafe { AsyncFd::register(inotify) }.map_err(io::Error::from)?;
+            Ok(Self { inotify })
         }
 
         /// Returns when something has changed since the last call.

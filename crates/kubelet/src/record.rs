@@ -10,13 +10,11 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::backoff::Backoff;
-use crate::plan::{Role, Seen};
+use crate::plan::Seen;
 
 /// One container over all its attempts.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
-    /// What it is in its pod.
-    pub(crate) role: Role,
     /// What it does now.
     pub(crate) activity: Activity,
     /// The attempt that runs or ran last.
@@ -92,9 +90,8 @@ pub(crate) struct Unhealthy {
 
 impl Record {
     /// A container that never ran.
-    pub(crate) fn new(role: Role) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            role,
             activity: Activity::Idle { retry_at: None },
             id: None,
             attempts: 0,
@@ -111,10 +108,9 @@ impl Record {
 
     /// What the API remembers of a container that this kubelet did not start.
     ///
-    /// `engine_has_it` is false after a restart of an engine whose containers die with it. Then a container that ran
-    /// is lost: it counts as ended, with upstream's code and words for one that cannot be found.
-    pub(crate) fn remembered(role: Role, status: &ContainerStatus, now: Timestamp) -> Self {
-        let mut record = Self::new(role);
+    /// A container that ran is lost: it counts as ended, with upstream's code and words for one that cannot be found.
+    pub(crate) fn remembered(status: &ContainerStatus, now: Timestamp) -> Self {
+        let mut record = Self::new();
         let state = status.state.clone().unwrap_or_default();
         let last = status.last_state.as_ref().and_then(|last| last.terminated.clone());
         record.image_digest.clone_from(&status.image_id);

@@ -820,9 +820,9 @@ impl Worker {
         let Some(spec) = &pod.spec else { return };
         let statuses: Vec<_> =
             known.container_statuses.iter().chain(&known.init_container_statuses).flatten().collect();
-        for (role, container) in containers(spec) {
+        for (_, container) in containers(spec) {
             let status = statuses.iter().find(|status| status.name == container.name);
-            let mut record = status.map_or_else(|| Record::new(role), |status| Record::remembered(role, status, now));
+            let mut record = status.map_or_else(Record::new, |status| Record::remembered(status, now));
             let newest = found.iter().filter(|found| found.name == container.name).max_by_key(|found| found.attempt);
             if let Some(newest) = newest {
                 record.id = Some(newest.id.clone());

@@ -44,7 +44,8 @@ impl CpuBudget {
     pub(crate) fn new(limit_millis: Option<u64>) -> Arc<Self> {
         let bandwidth = limit_millis.map(|millis| {
             // Less than a tick a period could not be kept with any precision; 1 ms is the kernel's least too.
-            let quota = i64::try_from(millis.max(10) * 100_000).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
+            let quota =
+                i64::try_from(millis.max(10) * 100_000).unwrap_or(i64::MAX / 4).min(i64::MAX / 4);
             Mutex::new(Bandwidth { quota, balance: quota, period_began: Instant::now() })
         });
         Arc::new(Self { used_nanoseconds: AtomicU64::new(0), bandwidth })
@@ -75,8 +76,10 @@ impl Bandwidth {
             let periods = u32::try_from(periods).unwrap_or(u32::MAX);
             self.period_began += PERIOD * periods;
             // Unused time is not saved up.
-            self.balance =
-                self.balance.saturating_add(self.quota.saturating_mul(periods.into())).min(self.quota);
+            self.balance = self
+                .balance
+                .saturating_add(self.quota.saturating_mul(periods.into()))
+                .min(self.quota);
         }
         if self.balance > 0 {
             return None;
@@ -106,9 +109,9 @@ impl<F: Future + Unpin> Future for Metered<F> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         if self.cpu.bandwidth.is_some() {
             while let Some(until) = self.cpu.paused_until(Instant::now()) {
-                let pause = self
-                    .pause
-                    .insert(Box::pin(tokio::time::sleep_until(tokio::time::Instant::from_std(until))));
+                let pause = self.pause.insert(Box::pin(tokio::time::sleep_until(
+                    tokio::time::Instant::from_std(until),
+                )));
                 if pause.as_mut().poll(context).is_pending() {
                     return Poll::Pending;
                 }
@@ -136,7 +139,8 @@ mod tests {
     fn an_overrun_is_paid_back_and_rest_is_not_saved_up() {
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
-        let mut bandwidth = Bandwidth { quota: 10_000_000, balance: 10_000_000, period_began: began };
+        let mut bandwidth =
+            Bandwidth { quota: 10_000_000, balance: 10_000_000, period_began: began };
         assert_eq!(bandwidth.paused_until(at(0)), None);
         bandwidth.balance -= 25_000_000;
         assert_eq!(bandwidth.paused_until(at(1)), Some(at(200)));

@@ -58,9 +58,7 @@ impl Ending {
         let message = trap_message(error);
         match denied {
             Some(_) => Self::out_of_memory(format!("memory limit reached: {message}")),
-            None => {
-                Self { exit_code: 134, reason: ExitReason::Error, message: clipped(message) }
-            }
+            None => Self { exit_code: 134, reason: ExitReason::Error, message: clipped(message) },
         }
     }
 }

@@ -67,7 +67,10 @@ pub(crate) trait Instance: Send + Sized + 'static {
 }
 
 /// A store that yields at every tick and stays in its limits.
-pub(crate) fn new_store<T: Instance>(engine: &Engine, grants: &Arc<Grants>) -> io::Result<Store<T>> {
+pub(crate) fn new_store<T: Instance>(
+    engine: &Engine,
+    grants: &Arc<Grants>,
+) -> io::Result<Store<T>> {
     let mut store = Store::new(engine, T::new(grants)?);
     store.limiter(|guest| guest.memory());
     store.epoch_deadline_callback(|_| Ok(UpdateDeadline::Yield(1)));

@@ -64,7 +64,9 @@ impl ImageStore {
         loop {
             match source.read(&mut chunk) {
                 Ok(0) => break,
-                Ok(count) => blob.write(&chunk[..count]).map_err(|error| failed(&attempt, error))?,
+                Ok(count) => {
+                    blob.write(&chunk[..count]).map_err(|error| failed(&attempt, error))?
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) => return Err(failed(&attempt, error)),
             }

@@ -98,9 +98,10 @@ impl InstanceMemory {
                 self.denied = Some(Denied::OverLimit);
                 return false;
             }
-            let taken = self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
-                (used + more <= limit).then_some(used + more)
-            });
+            let taken =
+                self.budget.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                    (used + more <= limit).then_some(used + more)
+                });
             if taken.is_err() {
                 self.denied = Some(Denied::Pressure);
                 return false;

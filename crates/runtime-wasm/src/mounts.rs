@@ -68,7 +68,9 @@ fn link(mount: &Mount, directory: &Path) -> io::Result<()> {
 fn relative_root(working_dir: &str, opened: &[Preopen]) -> Option<Preopen> {
     let (rest, volume) = opened
         .iter()
-        .filter_map(|preopen| Some((Path::new(working_dir).strip_prefix(&preopen.guest).ok()?, preopen)))
+        .filter_map(|preopen| {
+            Some((Path::new(working_dir).strip_prefix(&preopen.guest).ok()?, preopen))
+        })
         .min_by_key(|(rest, _)| rest.components().count())?;
     let inside = rest.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     let host: PathBuf = volume.host.join(rest);
@@ -110,7 +112,8 @@ mod tests {
         let opened = preopens(&mounts, Some("/data"), scratch.path()).unwrap();
         let guests: Vec<&str> = opened.iter().map(|preopen| preopen.guest.as_str()).collect();
         assert_eq!(guests, ["/data", "/etc/app", "."]);
-        let names: Vec<_> = fs::read_dir(&opened[1].host).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> =
+            fs::read_dir(&opened[1].host).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(names, ["config"]);
         assert_eq!(opened[2].host, host.path().join("data"));
     }
@@ -118,8 +121,11 @@ mod tests {
     #[test]
     fn a_mount_that_is_not_there_is_named() {
         let scratch = tempfile::tempdir().unwrap();
-        let mount =
-            Mount { host_path: "/nonexistent".into(), container_path: "/x".into(), read_only: true };
+        let mount = Mount {
+            host_path: "/nonexistent".into(),
+            container_path: "/x".into(),
+            read_only: true,
+        };
         let error = preopens(&[mount], None, scratch.path()).unwrap_err();
         assert!(error.to_string().starts_with("cannot mount /nonexistent at /x"), "{error}");
     }

@@ -145,7 +145,9 @@ impl PodNetwork {
                 return Meaning::Addresses(vec![self.address]);
             }
             match self.services.resolve(&host, &self.namespace) {
-                Resolution::Addresses(addresses) if addresses.is_empty() => return Meaning::Unknown,
+                Resolution::Addresses(addresses) if addresses.is_empty() => {
+                    return Meaning::Unknown;
+                }
                 Resolution::Addresses(addresses) => return Meaning::Addresses(addresses),
                 Resolution::Alias(name) => host = name,
                 Resolution::Unknown => return Meaning::Unknown,

@@ -67,7 +67,9 @@ impl PodNet {
     /// True when the address belongs to the net.
     pub fn contains(self, address: IpAddr) -> bool {
         match address {
-            IpAddr::V4(address) => u32::from(address) & (u32::MAX << (32 - self.prefix)) == self.base,
+            IpAddr::V4(address) => {
+                u32::from(address) & (u32::MAX << (32 - self.prefix)) == self.base
+            }
             IpAddr::V6(_) => false,
         }
     }

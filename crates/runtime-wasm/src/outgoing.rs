@@ -23,7 +23,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsConnector;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody,
+    WasiHttpHooks,
 };
 
 use crate::network::PodNetwork;
@@ -121,7 +122,8 @@ impl Shared {
         let between = options.between_bytes_timeout.unwrap_or(ANSWER_TIMEOUT);
         let client = self.client.get_or_init(|| client(&self.network));
         let answer = tokio::time::timeout(connect + first, client.request(request));
-        let response = answer.await.map_err(|_| Error::ConnectionReadTimeout)?.map_err(|e| why(&e))?;
+        let response =
+            answer.await.map_err(|_| Error::ConnectionReadTimeout)?.map_err(|e| why(&e))?;
         Ok(response.map(|body| {
             let pause = Box::pin(tokio::time::sleep(between));
             Answer { body, between, pause, _permit: permit }.boxed_unsync()
@@ -207,7 +209,8 @@ async fn connect(network: &PodNetwork, uri: &Uri) -> io::Result<TokioIo<Wire>> {
 
 /// Trusts whom the host trusts. Read once: it takes milliseconds.
 async fn tls_config() -> io::Result<Arc<rustls::ClientConfig>> {
-    static CONFIG: tokio::sync::OnceCell<Arc<rustls::ClientConfig>> = tokio::sync::OnceCell::const_new();
+    static CONFIG: tokio::sync::OnceCell<Arc<rustls::ClientConfig>> =
+        tokio::sync::OnceCell::const_new();
     let made = CONFIG.get_or_try_init(|| async {
         let found = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
         let found = found.await.map_err(io::Error::other)?;

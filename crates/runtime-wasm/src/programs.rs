@@ -102,7 +102,11 @@ impl Programs {
     }
 
     /// The program of a digest; `blob` is where its bytes are.
-    pub(crate) async fn load(&self, digest: &str, blob: PathBuf) -> Result<Arc<Program>, LoadError> {
+    pub(crate) async fn load(
+        &self,
+        digest: &str,
+        blob: PathBuf,
+    ) -> Result<Arc<Program>, LoadError> {
         let slot = self.slot(digest);
         let made = slot.get_or_init(|| self.make(digest, blob)).await.clone();
         if let Err(LoadError::Failed { .. }) = &made {
@@ -153,7 +157,9 @@ impl Programs {
 impl Linkers {
     fn new(engine: &Engine) -> wasmtime::Result<Self> {
         let mut module = wasmtime::Linker::new(engine);
-        wasmtime_wasi::p1::add_to_linker_async(&mut module, |guest: &mut ModuleGuest| &mut guest.p1)?;
+        wasmtime_wasi::p1::add_to_linker_async(&mut module, |guest: &mut ModuleGuest| {
+            &mut guest.p1
+        })?;
         let mut component = component::Linker::new(engine);
         wasmtime_wasi::p2::add_to_linker_async(&mut component)?;
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut component)?;
@@ -219,17 +225,27 @@ impl Job {
                 let internal = |error: wasmtime::Error| LoadError::Invalid(one_line(&error));
                 let roomy = self.engines.roomy().map_err(internal)?;
                 let linkers = Linkers::new(roomy).map_err(internal)?;
-                tracing::info!(digest = self.digest, cause = first, "module does not fit the pools");
+                tracing::info!(
+                    digest = self.digest,
+                    cause = first,
+                    "module does not fit the pools"
+                );
                 self.map_into(path, roomy, &linkers)
             }
             answer => answer,
         }
     }
 
-    fn map_into(&self, path: &Path, engine: &Engine, linkers: &Linkers) -> Result<Program, LoadError> {
+    fn map_into(
+        &self,
+        path: &Path,
+        engine: &Engine,
+        linkers: &Linkers,
+    ) -> Result<Program, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(one_line(&error));
-        let precompiled = Engine::detect_precompiled_file(path)
-            .map_err(|error| failed("read a compiled module", &io::Error::other(error.to_string())))?;
+        let precompiled = Engine::detect_precompiled_file(path).map_err(|error| {
+            failed("read a compiled module", &io::Error::other(error.to_string()))
+        })?;
         match precompiled {
             Some(wasmtime::Precompiled::Module) => {
                 // SAFETY: the file lies in a directory that only we may write, and this code wrote it.
@@ -238,7 +254,8 @@ impl Job {
             }
             Some(wasmtime::Precompiled::Component) => {
                 // SAFETY: as above.
-                let component = unsafe { Component::deserialize_file(engine, path) }.map_err(invalid)?;
+                let component =
+                    unsafe { Component::deserialize_file(engine, path) }.map_err(invalid)?;
                 component_program(engine, &linkers.component, &component)
             }
             None => Err(LoadError::Invalid("its compiled file is damaged".to_owned())),
@@ -260,7 +277,9 @@ fn module_program(
     match linker.instantiate_pre(module) {
         Ok(pre) => Ok(Program { kind: Kind::Module(pre), minimum_memory }),
         Err(error) => Err(match error.downcast_ref::<UnknownImportError>() {
-            Some(import) => LoadError::MissingImport(format!("{}::{}", import.module(), import.name())),
+            Some(import) => {
+                LoadError::MissingImport(format!("{}::{}", import.module(), import.name()))
+            }
             None => LoadError::Invalid(one_line(&error)),
         }),
     }
@@ -279,7 +298,8 @@ fn component_program(
     let exports = |interface: &str| {
         component.component_type().exports(engine).any(|(name, _)| name.starts_with(interface))
     };
-    let (http, command) = (exports("wasi:http/incoming-handler@0.2."), exports("wasi:cli/run@0.2."));
+    let (http, command) =
+        (exports("wasi:http/incoming-handler@0.2."), exports("wasi:cli/run@0.2."));
     let pre = linker.instantiate_pre(component).map_err(|error| missing_import(&error))?;
     let kind = if http {
         Kind::Http(ProxyPre::new(pre).map_err(invalid)?)

@@ -89,7 +89,8 @@ pub enum OpenError {
 impl WasmRuntime {
     /// Starts the engine. Containers of an earlier process ended with it.
     pub fn new(options: Options) -> Result<Self, OpenError> {
-        let system = |attempt: &str, source| OpenError::System { attempt: attempt.to_owned(), source };
+        let system =
+            |attempt: &str, source| OpenError::System { attempt: attempt.to_owned(), source };
         let engine = |error: wasmtime::Error| OpenError::Engine(format!("{error:#}"));
         let images = ImageStore::open(&options.data_dir)?;
         let engines = Arc::new(Engines::new().map_err(engine)?);
@@ -169,10 +170,8 @@ async fn stop_all(containers: Vec<Arc<Container>>, grace: Duration) {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ImageError> + Send + 'static,
 ) -> Result<T, ImageError> {
-    let ended = |error| ImageError::Store {
-        attempt: "read".to_owned(),
-        source: io::Error::other(error),
-    };
+    let ended =
+        |error| ImageError::Store { attempt: "read".to_owned(), source: io::Error::other(error) };
     tokio::task::spawn_blocking(work).await.map_err(ended)?
 }
 
@@ -276,9 +275,9 @@ impl Runtime for WasmRuntime {
     async fn remove_container(&self, id: &ContainerId) -> Result<(), StartError> {
         let mut containers = self.inner.containers.lock();
         match containers.get(id) {
-            Some(container) if !container.has_exited() => Err(StartError::Refused {
-                message: format!("container {id} has not ended"),
-            }),
+            Some(container) if !container.has_exited() => {
+                Err(StartError::Refused { message: format!("container {id} has not ended") })
+            }
             Some(_) => {
                 containers.remove(id);
                 Ok(())

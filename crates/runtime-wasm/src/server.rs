@@ -229,7 +229,9 @@ impl HttpServer {
                 stream(outcome)
             }
             // It gave the answer's place up without an answer; its end says why.
-            Ok(Progress::Answered(None)) => refusal(run.await.err().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)),
+            Ok(Progress::Answered(None)) => {
+                refusal(run.await.err().unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
+            }
             Err(_) => refusal(StatusCode::GATEWAY_TIMEOUT),
         }
     }

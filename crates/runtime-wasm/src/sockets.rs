@@ -64,7 +64,8 @@ pub(crate) fn may_use(network: &PodNetwork, address: SocketAddr, purpose: Socket
     match purpose {
         // With port 0 it is the system's choice for an outgoing connection.
         SocketAddrUse::TcpBind | SocketAddrUse::UdpBind => {
-            (address.ip().is_unspecified() && address.port() == 0) || network.own(address) == Some(address)
+            (address.ip().is_unspecified() && address.port() == 0)
+                || network.own(address) == Some(address)
         }
         SocketAddrUse::TcpListen => network.own(address) == Some(address),
         // Where it leads was decided when the connection was asked for.
@@ -101,7 +102,10 @@ fn resolve_addresses(
     answer(LookupHost::resolve_addresses(&mut sockets, network, name))
 }
 
-fn own_address(store: &StoreContextMut<'_, Guest>, address: IpSocketAddress) -> Option<IpSocketAddress> {
+fn own_address(
+    store: &StoreContextMut<'_, Guest>,
+    address: IpSocketAddress,
+) -> Option<IpSocketAddress> {
     store.data().grants().network.own(address.into()).map(Into::into)
 }
 

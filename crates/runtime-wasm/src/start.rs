@@ -229,6 +229,8 @@ fn reuse(spec: &ContainerSpec) -> Result<u32, StartError> {
         return Ok(1);
     };
     text.parse().ok().filter(|count| *count > 0).ok_or_else(|| StartError::Refused {
-        message: format!("annotation {REUSE_ANNOTATION} is {text:?}, and a number from 1 is expected"),
+        message: format!(
+            "annotation {REUSE_ANNOTATION} is {text:?}, and a number from 1 is expected"
+        ),
     })
 }

@@ -113,8 +113,9 @@ impl Logs {
     /// Starts the writer's thread.
     pub fn start() -> io::Result<Self> {
         let (queue, orders) = mpsc::channel();
-        let thread =
-            std::thread::Builder::new().name("logs".to_owned()).spawn(move || write_logs(&orders))?;
+        let thread = std::thread::Builder::new()
+            .name("logs".to_owned())
+            .spawn(move || write_logs(&orders))?;
         Ok(Self { queue, thread: Some(thread) })
     }
 

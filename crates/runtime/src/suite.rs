@@ -81,7 +81,10 @@ impl<'a> Pod<'a> {
         let identity = PodIdentity {
             namespace: "default".to_owned(),
             name: format!("suite-{number}"),
-            uid: format!("00000000-0000-4000-8000-{:06}{number:06}", std::process::id() % 1_000_000),
+            uid: format!(
+                "00000000-0000-4000-8000-{:06}{number:06}",
+                std::process::id() % 1_000_000
+            ),
         };
         let runtime = subject.runtime();
         let pod = Self { subject, runtime, identity };
@@ -134,7 +137,9 @@ impl<'a> Pod<'a> {
     }
 
     async fn end(&self, id: &ContainerId) -> (i32, ExitReason) {
-        tokio::time::timeout(DEADLINE, until_exited(&*self.runtime, id)).await.expect("it ends in time")
+        tokio::time::timeout(DEADLINE, until_exited(&*self.runtime, id))
+            .await
+            .expect("it ends in time")
     }
 
     async fn remove(self) {
@@ -147,13 +152,16 @@ pub async fn until_exited(runtime: &dyn Runtime, id: &ContainerId) -> (i32, Exit
     let mut events = runtime.subscribe();
     loop {
         let known = runtime.containers().await.expect("the engine knows its containers");
-        let status = known.into_iter().find(|status| status.id == *id).expect("the engine knows it");
+        let status =
+            known.into_iter().find(|status| status.id == *id).expect("the engine knows it");
         if let ContainerState::Exited { exit_code, reason, .. } = status.state {
             return (exit_code, reason);
         }
         // An error means that events were missed; then the whole is asked for again.
         while let Ok(status) = events.recv().await {
-            if let (true, ContainerState::Exited { exit_code, reason, .. }) = (status.id == *id, status.state) {
+            if let (true, ContainerState::Exited { exit_code, reason, .. }) =
+                (status.id == *id, status.state)
+            {
                 return (exit_code, reason);
             }
         }

@@ -89,11 +89,11 @@ async fn certificates_of_strangers_servers_and_the_past_are_refused() {
 #[tokio::test]
 async fn a_valid_token_helps_beside_a_wrong_certificate_and_not_the_reverse() {
     let fixture = fixture().await;
-    let now = Timestamp::now();
     let other_dir = tempfile::tempdir().unwrap();
     let other = Pki::open_or_create(other_dir.path(), &Sans::default()).unwrap();
     let stranger = other.client_certificate("alice", &[]).unwrap().certificate;
     let token = fixture.token(json!({}));
+    let now = Timestamp::now();
     assert_eq!(fixture.with_certificate(&stranger, &bearer(&token), now).unwrap().name, "system:serviceaccount:shop:bot");
     let own = fixture.pki.client_certificate("alice", &[]).unwrap().certificate;
     assert_eq!(fixture.with_certificate(&own, &bearer("wrong"), now).unwrap().name, "alice");
@@ -103,9 +103,9 @@ async fn a_valid_token_helps_beside_a_wrong_certificate_and_not_the_reverse() {
 #[tokio::test]
 async fn tokens_that_are_wrong_expired_or_for_others_are_refused() {
     let fixture = fixture().await;
-    let now = Timestamp::now();
     let ask = |token: &str, now| fixture.authenticator.authenticate_at(None, &bearer(token), now);
     let token = fixture.token(json!({}));
+    let now = Timestamp::now();
     assert_eq!(ask(&token, now).unwrap().uid, "sa-1");
     let after = now + SignedDuration::from_secs(3601);
     assert_eq!(ask(&token, after).unwrap_err().to_string(), "service account token has expired");

@@ -8,8 +8,8 @@ use std::time::Duration;
 use coracle_api::selector::LabelSelector;
 use coracle_store::{Gone, Range, Store, Watch};
 use k8s_openapi::api::rbac::v1::ClusterRole;
-use kube::api::{Api, Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::{Api, PostParams};
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -107,12 +107,8 @@ async fn correct_all(roles: &Api<ClusterRole>, store: &Store) -> bool {
         if role["rules"].as_array().map_or(&[][..], Vec::as_slice) == rules {
             continue;
         }
-        let patch = json!({
-            "metadata": { "resourceVersion": role["metadata"]["resourceVersion"] },
-            "rules": rules,
-        });
-        match roles.patch(name(role), &PatchParams::default(), &Patch::Merge(&patch)).await {
-            Ok(_) => (),
+        match write(roles, role, rules).await {
+            Ok(()) => (),
             // Somebody wrote it meanwhile: that is a change, and we come again.
             Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => all_right = false,
             Err(error) => {
@@ -122,6 +118,13 @@ async fn correct_all(roles: &Api<ClusterRole>, store: &Store) -> bool {
         }
     }
     all_right
+}
+
+/// Replaces the role as it was read: a change meanwhile is a conflict.
+async fn write(roles: &Api<ClusterRole>, role: &Value, rules: Vec<Value>) -> Result<(), kube::Error> {
+    let mut changed: ClusterRole = serde_json::from_value(role.clone()).map_err(kube::Error::SerdeError)?;
+    changed.rules = Some(serde_json::from_value(rules.into()).map_err(kube::Error::SerdeError)?);
+    roles.replace(name(role), &PostParams::default(), &changed).await.map(drop)
 }
 
 fn name(role: &Value) -> &str {
@@ -134,7 +137,11 @@ fn label_of<'a>(role: &'a Value, label: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::authn::server_tests::running;
+    use crate::identity::User;
 
     fn role(name: &str, labels: &[&str], rules: &[&str]) -> Value {
         let labels: serde_json::Map<String, Value> =
@@ -161,5 +168,35 @@ mod tests {
         let resources: Vec<&str> = rules.iter().map(|rule| rule["resources"][0].as_str().unwrap()).collect();
         assert_eq!(resources, ["jobs", "pods", "services", "events"]);
         assert_eq!(aggregate(&all[0], &all), None);
+    }
+
+    #[tokio::test]
+    async fn a_role_with_the_label_extends_view_edit_and_admin() {
+        let (_dir, store, api) = running().await;
+        let shutdown = CancellationToken::new();
+        let user = User::service_account("kube-system", "clusterrole-aggregation-controller", "");
+        let follower = tokio::spawn(follow_aggregation(api.client(user), store.clone(), shutdown.clone()));
+        let roles: Api<ClusterRole> = Api::all(api.client(User::admin()));
+        let extension: ClusterRole = serde_json::from_value(json!({
+            "metadata": { "name": "widgets", "labels": { "rbac.authorization.k8s.io/aggregate-to-view": "true" } },
+            "rules": [{ "apiGroups": ["example.com"], "resources": ["widgets"], "verbs": ["get"] }],
+        }))
+        .unwrap();
+        roles.create(&Default::default(), &extension).await.unwrap();
+        let has_rule = async |name: &str| {
+            let rules = roles.get(name).await.unwrap().rules.unwrap();
+            rules.iter().any(|rule| rule.api_groups.iter().flatten().any(|group| group == "example.com"))
+        };
+        let reaches = async |wanted: bool| {
+            let mut watch = store.watch(&Range::all(RESOURCE), store.revision()).unwrap();
+            while has_rule("view").await != wanted || has_rule("edit").await != wanted || has_rule("admin").await != wanted {
+                watch.next().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reaches(true)).await.unwrap();
+        roles.delete("widgets", &Default::default()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), reaches(false)).await.unwrap();
+        shutdown.cancel();
+        tokio::time::timeout(Duration::from_secs(5), follower).await.unwrap().unwrap();
     }
 }

@@ -83,7 +83,6 @@ async fn a_token_for_another_audience_is_refused() {
 
 #[tokio::test]
 async fn a_token_dies_with_its_account_pod_secret_or_node() {
-    let now = Timestamp::now();
     let cases = [
         ("serviceaccounts", "shop", "bot", Value::Null),
         ("pods", "shop", "web", json!({ "apiVersion": "v1", "kind": "Pod", "name": "web" })),
@@ -96,6 +95,7 @@ async fn a_token_dies_with_its_account_pod_secret_or_node() {
         put(&store, "secrets", json!({ "metadata": { "namespace": "shop", "name": "key", "uid": "s-1" } })).await;
         put(&store, "nodes", json!({ "metadata": { "name": "n0", "uid": "n-1" } })).await;
         let token = token(&issuer, json!({ "boundObjectRef": reference }));
+        let now = Timestamp::now();
         let mut verified = issuer.verify(&token, &own(), now).unwrap();
         verified.recheck(&store, now).unwrap();
         // Being deleted is not yet gone, for a while.

@@ -32,8 +32,10 @@ pub(crate) async fn pull(
     credentials: Option<&PullCredentials>,
 ) -> Result<Image, ImageError> {
     let name = ImageName::parse(reference)?;
-    let refused =
-        |cause: String| ImageError::Pull { reference: reference.to_owned(), cause: one_line(&cause) };
+    let refused = |cause: String| ImageError::Pull {
+        reference: reference.to_owned(),
+        cause: one_line(&cause),
+    };
     let client = client_for(&name);
     let auth = credentials.map_or(RegistryAuth::Anonymous, |credentials| {
         RegistryAuth::Basic(credentials.username.clone(), credentials.password.clone())
@@ -92,16 +94,16 @@ fn choose_platform(entries: &[ImageIndexEntry]) -> Option<String> {
 }
 
 fn wasm_layer(layers: &[OciDescriptor]) -> Result<&OciDescriptor, String> {
-    let mut modules = layers.iter().filter(|layer| LAYER_TYPES.contains(&layer.media_type.as_str()));
+    let mut modules =
+        layers.iter().filter(|layer| LAYER_TYPES.contains(&layer.media_type.as_str()));
     match (modules.next(), modules.next()) {
         (Some(layer), None) => Ok(layer),
-        (Some(_), Some(_)) => Err("the image has several Wasm layers, and one is expected".to_owned()),
+        (Some(_), Some(_)) => {
+            Err("the image has several Wasm layers, and one is expected".to_owned())
+        }
         (None, _) => {
             let types: Vec<&str> = layers.iter().map(|layer| layer.media_type.as_str()).collect();
-            Err(format!(
-                "no WebAssembly module in the image: its layers are {}",
-                types.join(", ")
-            ))
+            Err(format!("no WebAssembly module in the image: its layers are {}", types.join(", ")))
         }
     }
 }
@@ -117,7 +119,9 @@ mod tests {
 
     #[test]
     fn only_registries_of_this_host_may_speak_http() {
-        for registry in ["localhost", "localhost:5000", "127.0.0.1:5000", "127.16.0.9", "[::1]:5000"] {
+        for registry in
+            ["localhost", "localhost:5000", "127.0.0.1:5000", "127.16.0.9", "[::1]:5000"]
+        {
             assert!(is_local(registry), "{registry}");
         }
         for registry in ["localhost.example.org", "10.0.0.1:5000", "docker.io", "registry:5000"] {

@@ -51,7 +51,10 @@ impl Drop for Freed<'_> {
 
 impl HttpServer {
     /// A warm instance, or room for a fresh one; else the permit back.
-    pub(super) fn place(&self, permit: OwnedSemaphorePermit) -> Result<Place, OwnedSemaphorePermit> {
+    pub(super) fn place(
+        &self,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Place, OwnedSemaphorePermit> {
         let warm = if self.parts.reuse > 1 { self.warm.lock().pop() } else { None };
         let instance = match warm {
             Some(warm) => Instance::Warm(warm),

@@ -51,14 +51,21 @@ async fn a_core_module_sees_its_environment() {
 async fn a_trap_is_told_with_the_names_of_functions() {
     let ended = Pod::new().await.probe(&["print", "before", "trap"]).await;
     assert_eq!((ended.code, ended.reason), (134, ExitReason::Error));
-    assert!(ended.message.starts_with("wasm trap: wasm `unreachable` instruction executed"), "{}", ended.message);
+    assert!(
+        ended.message.starts_with("wasm trap: wasm `unreachable` instruction executed"),
+        "{}",
+        ended.message
+    );
     assert!(ended.message.contains("probe::deeper"), "{}", ended.message);
     assert_eq!(ended.lines, ["before"]);
 }
 
 #[tokio::test]
 async fn a_guest_that_was_granted_nothing_sees_nothing() {
-    let ended = Pod::new().await.probe(&["env", "args", "stdin", "ls", "/", "ls", ".", "read", "/etc/passwd"]).await;
+    let ended = Pod::new()
+        .await
+        .probe(&["env", "args", "stdin", "ls", "/", "ls", ".", "read", "/etc/passwd"])
+        .await;
     let failed = ended.lines.iter().filter(|line| line.contains(" failed: ")).count();
     assert_eq!(ended.lines[0], "env ");
     assert!(ended.lines[1].starts_with(r#"["main", "env""#), "{}", ended.lines[1]);
@@ -98,7 +105,17 @@ async fn volumes_change_under_a_running_guest_and_relative_paths_work() {
     let file = engine().directory.path().join("single-file");
     std::fs::write(&file, "before").unwrap();
     let pod = Pod::new().await;
-    let script = ["read", "key", "read", "/config/key", "read", "/etc/app/file", "write", "/etc/app/file", "after"];
+    let script = [
+        "read",
+        "key",
+        "read",
+        "/config/key",
+        "read",
+        "/etc/app/file",
+        "write",
+        "/etc/app/file",
+        "after",
+    ];
     let mut spec = pod.spec("probe", &script);
     spec.working_dir = Some("/config".to_owned());
     let mount = |host_path, container_path: &str, read_only| Mount {

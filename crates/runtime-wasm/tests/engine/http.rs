@@ -91,7 +91,8 @@ async fn bodies_of_any_size_pass_both_ways() {
 async fn requests_under_way_are_answered_before_a_server_ends() {
     let (pod, spec) = serve(|_| ()).await;
     let address = pod.at(8080);
-    let slow: Vec<_> = (0..5).map(|_| tokio::spawn(async move { get(address, "/sleep?500").await })).collect();
+    let slow: Vec<_> =
+        (0..5).map(|_| tokio::spawn(async move { get(address, "/sleep?500").await })).collect();
     let idle = TcpStream::connect(address).await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
     let ended = stop(&spec, Duration::from_secs(30)).await;
@@ -105,7 +106,9 @@ async fn requests_under_way_are_answered_before_a_server_ends() {
     let (pod, spec) = serve(|_| ()).await;
     let address = pod.at(8080);
     let spinning = tokio::spawn(async move { TcpStream::connect(address).await.unwrap() });
-    let lost = tokio::spawn(async move { http_client().get(format!("http://{address}/spin").parse().unwrap()).await });
+    let lost = tokio::spawn(async move {
+        http_client().get(format!("http://{address}/spin").parse().unwrap()).await
+    });
     tokio::time::sleep(Duration::from_millis(200)).await;
     let began = Instant::now();
     let ended = stop(&spec, Duration::from_millis(300)).await;

@@ -42,9 +42,13 @@ async fn broken_modules_are_refused_with_their_fault() {
 #[tokio::test]
 async fn an_unmet_import_is_named() {
     let module =
-        wat::parse_str(r#"(module (import "gpu" "draw" (func)) (func (export "_start")))"#).unwrap();
+        wat::parse_str(r#"(module (import "gpu" "draw" (func)) (func (export "_start")))"#)
+            .unwrap();
     let error = start_error("imports", &module).await;
-    assert_eq!(error.to_string(), "image imports imports gpu::draw, which this node does not offer");
+    assert_eq!(
+        error.to_string(),
+        "image imports imports gpu::draw, which this node does not offer"
+    );
     let component = wat::parse_str(
         r#"(component (import "acme:gpu/canvas@1.0.0" (instance (export "draw" (func)))))"#,
     );
@@ -73,7 +77,9 @@ async fn many_pods_share_one_compilation_and_a_second_process_has_it_already() {
         let runtime = WasmRuntime::new(options()).unwrap();
         runtime.run_sandbox(&sandbox).await.unwrap();
         let specs: Vec<_> = (0..20).map(|_| pod.spec("probe", &["print", "x"])).collect();
-        for started in join_all(specs.iter().map(|spec| runtime.start_container(spec.clone()))).await {
+        for started in
+            join_all(specs.iter().map(|spec| runtime.start_container(spec.clone()))).await
+        {
             started.unwrap();
         }
         runtime.shutdown(std::time::Duration::ZERO).await;

@@ -24,7 +24,9 @@ impl Subject for Wasm {
         let mut args: Vec<String> = Vec::new();
         match program {
             Program::Print => {
-                args.extend(arguments.iter().flat_map(|text| ["print".to_owned(), (*text).to_owned()]));
+                args.extend(
+                    arguments.iter().flat_map(|text| ["print".to_owned(), (*text).to_owned()]),
+                );
             }
             Program::Environment => args.push("env".to_owned()),
             Program::Exit => args.extend(["exit".to_owned(), arguments[0].to_owned()]),

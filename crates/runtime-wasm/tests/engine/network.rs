@@ -75,7 +75,8 @@ async fn a_guest_listens_on_its_pods_address_and_others_connect() {
 async fn the_hosts_loopback_is_out_of_reach() {
     let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let other = TcpListener::bind("127.0.0.2:0").await.unwrap();
-    let (port, other_port) = (host.local_addr().unwrap().port(), other.local_addr().unwrap().port());
+    let (port, other_port) =
+        (host.local_addr().unwrap().port(), other.local_addr().unwrap().port());
     let served = tokio::spawn(async move {
         loop {
             let (mut stream, _) = tokio::select! {
@@ -87,7 +88,11 @@ async fn the_hosts_loopback_is_out_of_reach() {
     });
     let targets = [format!("127.0.0.1:{port}"), format!("127.0.0.2:{other_port}")];
     let ended = Pod::new().await.probe(&["connect", &targets[0], "connect", &targets[1]]).await;
-    assert!(ended.lines.iter().all(|line| line.contains("connection-refused")), "{:?}", ended.lines);
+    assert!(
+        ended.lines.iter().all(|line| line.contains("connection-refused")),
+        "{:?}",
+        ended.lines
+    );
     let ended = Pod::new().await.probe(&["listen", "127.0.0.2:9001"]).await;
     assert!(ended.lines.concat().contains("address-not-bindable"), "{:?}", ended.lines);
     served.abort();

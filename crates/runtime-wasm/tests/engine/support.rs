@@ -42,8 +42,7 @@ pub fn engine() -> &'static Engine {
     ENGINE.get_or_init(|| {
         let directory = tempfile::tempdir().unwrap();
         let services = Arc::new(ServiceTable::default());
-        let options =
-            Options::new(directory.path().to_owned(), pod_net(), Arc::clone(&services));
+        let options = Options::new(directory.path().to_owned(), pod_net(), Arc::clone(&services));
         let runtime = Arc::new(WasmRuntime::new(options).unwrap());
         for name in ["probe", "web"] {
             runtime.image_store().import(&guest(name), name).unwrap();

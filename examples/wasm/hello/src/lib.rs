@@ -45,11 +45,9 @@ fn page() -> String {
 }
 
 fn send(answer: ResponseOutparam, status: u16, text: &str) {
-    let headers = Fields::from_list(&[(
-        "content-type".to_owned(),
-        b"text/plain; charset=utf-8".to_vec(),
-    )])
-    .expect("the header is well-formed");
+    let headers =
+        Fields::from_list(&[("content-type".to_owned(), b"text/plain; charset=utf-8".to_vec())])
+            .expect("the header is well-formed");
     let response = OutgoingResponse::new(headers);
     response.set_status_code(status).expect("the status is one of HTTP's");
     let body = response.body().expect("the body is taken once");

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use wasip2::sockets::instance_network::instance_network;
 use wasip2::sockets::ip_name_lookup::resolve_addresses;
-use wasip2::sockets::network::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress};
+use wasip2::sockets::network::{
+    ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Ipv4SocketAddress,
+};
 use wasip2::sockets::tcp::TcpSocket;
 use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 
@@ -22,7 +24,8 @@ fn main() {
             "error" => eprintln!("{}", next()),
             "args" => println!("{:?}", env::args().collect::<Vec<_>>()),
             "env" => {
-                let mut all: Vec<String> = env::vars().map(|(name, value)| format!("{name}={value}")).collect();
+                let mut all: Vec<String> =
+                    env::vars().map(|(name, value)| format!("{name}={value}")).collect();
                 all.sort();
                 println!("env {}", all.join(" "));
             }

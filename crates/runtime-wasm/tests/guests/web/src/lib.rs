@@ -81,7 +81,9 @@ fn stream(answer: ResponseOutparam, lines: u64) {
     let mut stream = body.write().expect("taken once");
     for line in 0..lines {
         pause("10");
-        writeln!(stream, "line {line}").and_then(|()| Write::flush(&mut stream)).expect("the client listens");
+        writeln!(stream, "line {line}")
+            .and_then(|()| Write::flush(&mut stream))
+            .expect("the client listens");
     }
     drop(stream);
     OutgoingBody::finish(body, None).expect("all is sent");
@@ -113,7 +115,10 @@ fn send(answer: ResponseOutparam, text: &str) {
     let body = response.body().expect("taken once");
     ResponseOutparam::set(answer, Ok(response));
     let mut stream = body.write().expect("taken once");
-    stream.write_all(text.as_bytes()).and_then(|()| Write::flush(&mut stream)).expect("the client listens");
+    stream
+        .write_all(text.as_bytes())
+        .and_then(|()| Write::flush(&mut stream))
+        .expect("the client listens");
     drop(stream);
     OutgoingBody::finish(body, None).expect("all is sent");
 }

@@ -1,0 +1,147 @@
+//! Definitions: which ones a document needs, lists, and the form that OpenAPI v3 wants.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
+
+use super::META;
+use crate::kinds;
+use crate::schema::Schema;
+
+const REFERENCE: &str = "#/definitions/";
+
+/// Upstream's name of a kind's definition.
+pub(super) fn name_of(group: &str, version: &str, kind: &str) -> Option<String> {
+    let schema = Schema::get();
+    Some(schema.type_(schema.kind_type(group, version, kind)?).name.to_owned())
+}
+
+/// `PodList` and its like, which the generated data leaves out because they are all the same.
+pub(super) fn add_lists(definitions: &mut Map<String, Value>) {
+    for kind in kinds::all().iter().filter(|kind| kind.allows("list")) {
+        let Some(name) = name_of(kind.group, kind.version, kind.kind) else { continue };
+        let described = |property: &str| {
+            let of_kind = &definitions[&name]["properties"][property]["description"];
+            json!({ "description": of_kind, "type": "string" })
+        };
+        let list = json!({
+            "description": format!("{} is a list of {} objects.", kind.list_kind, kind.kind),
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": described("apiVersion"),
+                "items": {
+                    "description": format!("The {} objects.", kind.kind),
+                    "type": "array",
+                    "items": { "$ref": format!("{REFERENCE}{name}") }
+                },
+                "kind": described("kind"),
+                "metadata": {
+                    "description": "Standard list metadata.",
+                    "$ref": format!("{REFERENCE}{META}.ListMeta")
+                }
+            },
+            "x-kubernetes-group-version-kind": [
+                { "group": kind.group, "kind": kind.list_kind, "version": kind.version }
+            ]
+        });
+        definitions.insert(format!("{name}List"), list);
+    }
+}
+
+/// `DeleteOptions` and `WatchEvent` are kinds of every group-version.
+pub(super) fn add_shared_kinds(definitions: &mut Map<String, Value>) {
+    for shared in ["DeleteOptions", "WatchEvent"] {
+        let kinds: Vec<Value> = kinds::group_versions()
+            .iter()
+            .map(|served| json!({ "group": served.group, "kind": shared, "version": served.version }))
+            .collect();
+        if let Some(definition) = definitions.get_mut(&format!("{META}.{shared}")) {
+            definition["x-kubernetes-group-version-kind"] = kinds.into();
+        }
+    }
+}
+
+/// The definitions that `roots` refer to, directly or not, and the roots.
+pub(super) fn reachable(definitions: &Map<String, Value>, roots: Vec<String>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = roots.iter().cloned().collect();
+    let mut queue = roots;
+    while let Some(name) = queue.pop() {
+        let mut names = Vec::new();
+        if let Some(definition) = definitions.get(&name) {
+            references(definition, &mut names);
+        }
+        queue.extend(names.into_iter().filter(|name| found.insert(name.clone())));
+    }
+    found
+}
+
+fn references(schema: &Value, found: &mut Vec<String>) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(name) = object.get("$ref").and_then(Value::as_str) {
+                found.push(name.trim_start_matches(REFERENCE).to_owned());
+            }
+            object.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => (),
+    }
+}
+
+/// The definitions called `names` in OpenAPI v3's form.
+pub(super) fn as_v3(definitions: &Map<String, Value>, names: &BTreeSet<String>) -> Map<String, Value> {
+    names
+        .iter()
+        .filter_map(|name| Some((name.clone(), definitions.get(name)?)))
+        .map(|(name, definition)| {
+            let mut schema = schema_as_v3(definition);
+            let either = |types: [&str; 2]| types.map(|name| json!({ "type": name }));
+            // Version 3 can say what version 2 could not.
+            if name.ends_with(".intstr.IntOrString") {
+                schema["oneOf"] = json!(either(["integer", "string"]));
+                schema.as_object_mut().map(|schema| schema.remove("type"));
+            } else if name.ends_with(".resource.Quantity") {
+                schema["oneOf"] = json!(either(["string", "number"]));
+                schema.as_object_mut().map(|schema| schema.remove("type"));
+            }
+            (name, schema)
+        })
+        .collect()
+}
+
+/// In version 3 a reference has no neighbours: with a description, it becomes one of `allOf`.
+fn schema_as_v3(schema: &Value) -> Value {
+    let Value::Object(object) = schema else { return schema.clone() };
+    let mut converted = Map::new();
+    for (key, value) in object {
+        let value = match (key.as_str(), value) {
+            ("$ref", Value::String(_)) => continue,
+            ("properties", Value::Object(properties)) => {
+                let properties = properties.iter().map(|(name, property)| (name.clone(), schema_as_v3(property)));
+                Value::Object(properties.collect())
+            }
+            ("items" | "additionalProperties", value) => schema_as_v3(value),
+            (_, value) => value.clone(),
+        };
+        converted.insert(key.clone(), value);
+    }
+    if let Some(name) = object.get("$ref").and_then(Value::as_str) {
+        let reference = json!({ "$ref": v3_reference(name.trim_start_matches(REFERENCE)) });
+        if converted.is_empty() {
+            return reference;
+        }
+        converted.insert("allOf".to_owned(), json!([reference]));
+    }
+    Value::Object(converted)
+}
+
+/// Where version 3 keeps a definition.
+pub(super) fn v3_reference(name: &str) -> String {
+    format!("#/components/schemas/{name}")
+}
+
+/// Where version 2 keeps a definition.
+pub(super) fn v2_reference(name: &str) -> String {
+    format!("{REFERENCE}{name}")
+}

@@ -1,0 +1,178 @@
+//! A control plane in this process: the real API on a real store, the controllers, and a node that does as it is told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use coracle_apiserver::identity::User;
+use coracle_apiserver::pki::{Pki, Sans};
+use coracle_apiserver::{ApiServer, Cidr, Config, store_options};
+use coracle_controllers::Options;
+use coracle_reconcile::{Change, Mirror, Next, ObjectKey, Queue, Tasks};
+use coracle_store::Store;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take before a test gives up on it.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A running control plane.
+pub struct Cluster {
+    pub client: Client,
+    node: Tasks,
+    stop: CancellationToken,
+    controllers: tokio::task::JoinHandle<Result<(), coracle_controllers::Error>>,
+    store: Store,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(store_options(folder.path().join("state.db"))).await.unwrap();
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let sans = Sans { names: Vec::new(), addresses: vec![loopback] };
+        let pki = Arc::new(Pki::open_or_create(&folder.path().join("pki"), &sans).unwrap());
+        let config = Config {
+            store: store.clone(),
+            pki: Arc::clone(&pki),
+            advertise: SocketAddr::new(loopback, 6443),
+            service_cidr: Cidr::new(Ipv4Addr::new(127, 201, 0, 0), 16),
+        };
+        let api = ApiServer::start(config).await.unwrap();
+        let stop = CancellationToken::new();
+        let manager = api.client(User::controller_manager());
+        let controllers = tokio::spawn(coracle_controllers::run(manager, Options::new(pki.ca_pem()), stop.clone()));
+        let client = api.client(User::admin());
+        let node = Tasks::new(CancellationToken::new());
+        obey(&node, &client);
+        Self { client, node, stop, controllers, store, _folder: folder }
+    }
+
+    /// Ends everything; nothing may be left.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.controllers.await.unwrap().unwrap();
+        self.node.shutdown().await;
+        self.store.close().await;
+    }
+
+    pub fn api(&self, kind: &str) -> Api<DynamicObject> {
+        let (group, version, name) = match kind {
+            "Deployment" | "ReplicaSet" => ("apps", "v1", kind),
+            _ => ("", "v1", kind),
+        };
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));
+        match kind {
+            "Namespace" => Api::all_with(self.client.clone(), &resource),
+            _ => Api::namespaced_with(self.client.clone(), "default", &resource),
+        }
+    }
+
+    pub async fn create(&self, object: Value) -> DynamicObject {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let kind = object.types.clone().unwrap().kind;
+        self.api(&kind).create(&PostParams::default(), &object).await.unwrap()
+    }
+
+    pub async fn patch(&self, kind: &str, name: &str, patch: Value) {
+        self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub async fn delete(&self, kind: &str, name: &str, params: DeleteParams) {
+        self.api(kind).delete(name, &params).await.unwrap();
+    }
+
+    /// One object as JSON; null if it is not there.
+    pub async fn get(&self, kind: &str, name: &str) -> Value {
+        let found = self.api(kind).get_opt(name).await.unwrap();
+        found.map_or(Value::Null, |found| serde_json::to_value(found).unwrap())
+    }
+
+    /// Every object of a kind in the namespace `default`.
+    pub async fn list(&self, kind: &str) -> Vec<Value> {
+        let found = self.api(kind).list(&ListParams::default()).await.unwrap();
+        found.items.into_iter().map(|object| serde_json::to_value(object).unwrap()).collect()
+    }
+
+    /// The messages of an object's Events with this reason.
+    pub async fn events(&self, object: &str, reason: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
+        let all = events.list(&ListParams::default()).await.unwrap().items;
+        let about = |event: &Event| {
+            event.involved_object.name.as_deref() == Some(object) && event.reason.as_deref() == Some(reason)
+        };
+        all.into_iter().filter(about).map(|event| event.message.unwrap_or_default()).collect()
+    }
+
+    /// Waits until `condition` holds.
+    pub async fn until<F: Future<Output = bool>>(&self, what: &str, condition: impl Fn() -> F) {
+        let wait = async {
+            while !condition().await {
+                // The conditions are many and of all kinds; looking again costs microseconds here.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "not in time: {what}");
+    }
+
+    pub async fn until_field(&self, kind: &str, name: &str, pointer: &str, expected: Value) {
+        let last = std::sync::Mutex::new(Value::Null);
+        let wait = async {
+            loop {
+                let object = self.get(kind, name).await;
+                let found = object.pointer(pointer).cloned().unwrap_or_default();
+                if found == expected {
+                    return;
+                }
+                *last.lock().unwrap() = object;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let outcome = tokio::time::timeout(DEADLINE, wait).await;
+        assert!(outcome.is_ok(), "{kind} {name}: {pointer} is not {expected}: {:#}", last.lock().unwrap());
+    }
+
+    pub async fn until_gone(&self, kind: &str, name: &str) {
+        self.until(&format!("{kind} {name} is gone"), || async { self.get(kind, name).await.is_null() }).await;
+    }
+}
+
+/// A node in a few lines: a pod that is there runs and is ready; one that is going is gone.
+fn obey(tasks: &Tasks, client: &Client) {
+    let pods: Mirror<Pod> = Mirror::all(tasks, client);
+    let queue = Queue::new();
+    let changed = queue.clone();
+    pods.on_change(move |change| {
+        if let Change::Applied { new, .. } = change {
+            changed.add(ObjectKey::of(new.as_ref()));
+        }
+    });
+    let client = client.clone();
+    queue.run(tasks, "node", 64, move |key| {
+        let (client, pods) = (client.clone(), pods.clone());
+        async move {
+            let Some(pod) = pods.get(&key) else { return Ok(Next::AwaitChange) };
+            let api: Api<Pod> = Api::namespaced(client, &key.namespace);
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+            let outcome = if pod.metadata.deletion_timestamp.is_some() {
+                api.delete(&key.name, &DeleteParams::default().grace_period(0)).await.map(|_| ())
+            } else if phase != "Running" {
+                let running = json!({ "status": { "phase": "Running", "conditions": [
+                    { "type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now() }] } });
+                api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(running)).await.map(|_| ())
+            } else {
+                Ok(())
+            };
+            match outcome {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(Next::AwaitChange),
+                outcome => outcome.map(|()| Next::AwaitChange),
+            }
+        }
+    });
+}
