@@ -1,7 +1,10 @@
 //! `CustomResourceDefinition` and `APIService`: how the API is extended.
 
+use coracle_api::names;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::rules::checks::{immutable, required, required_one_of, unique};
 use crate::rules::json::{Read, default, default_zero, object, set, with};
 use crate::rules::{Rules, generic};
 
@@ -11,6 +14,16 @@ pub static DEFINITION: Rules = Rules {
         let stored = definition["spec"]["versions"].items().iter().filter(|version| version["storage"].flag());
         let stored: Vec<Value> = stored.map(|version| version["name"].clone()).collect();
         generic::start_status(definition, json!({"storedVersions": stored, "conditions": [], "acceptedNames": {"kind": "", "plural": ""}}));
+    },
+    validate: validate_definition,
+    validate_update: |new, old, errors| {
+        for path in ["group", "scope"] {
+            immutable(&new["spec"][path], &old["spec"][path], Path::new("spec").child(path), errors);
+        }
+        for path in ["plural", "kind"] {
+            let (new, old) = (&new["spec"]["names"][path], &old["spec"]["names"][path]);
+            immutable(new, old, Path::new("spec").child("names").child(path), errors);
+        }
     },
     ..Rules::GENERIC
 };
@@ -33,6 +46,7 @@ pub static API_SERVICE: Rules = Rules {
             set(object(service, "status"), "conditions", vec![condition]);
         }
     },
+    validate: validate_api_service,
     ..Rules::GENERIC
 };
 
@@ -50,4 +64,80 @@ fn default_definition(definition: &mut Value) {
             with(webhook, "clientConfig", |client| with(client, "service", |service| default(service, "port", 443)));
         });
     });
+}
+
+fn validate_definition(definition: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&definition["spec"], Path::new("spec"));
+    let (group, plural) = (spec["group"].text(), spec["names"]["plural"].text());
+    let want = format!("{plural}.{group}");
+    let name = definition["metadata"]["name"].text();
+    if name != want {
+        errors.invalid("metadata.name", name, "must be spec.names.plural+\".\"+spec.group");
+    }
+    if group.is_empty() {
+        errors.required(path.child("group"), "");
+    } else {
+        errors.invalid_each(path.child("group"), group, names::dns_subdomain(group));
+        if !group.contains('.') {
+            errors.invalid(path.child("group"), group, "should be a domain with at least one dot");
+        }
+    }
+    required_one_of(&spec["scope"], &["Cluster", "Namespaced"], path.child("scope"), errors);
+    for field in ["plural", "singular", "kind", "listKind"] {
+        let (name, at) = (spec["names"][field].text(), path.child("names").child(field));
+        if name.is_empty() {
+            errors.required(&at, "");
+        } else {
+            errors.invalid_each(at, name, names::dns_1035_label(&name.to_lowercase()));
+        }
+    }
+    validate_versions(spec["versions"].items(), &path.child("versions"), errors);
+}
+
+fn validate_versions(versions: &[Value], path: &Path, errors: &mut FieldErrors) {
+    let mut seen = Vec::new();
+    for (index, version) in versions.iter().enumerate() {
+        let (name, at) = (version["name"].text(), path.index(index));
+        errors.invalid_each(at.child("name"), name, names::dns_1035_label(name));
+        unique(&mut seen, name, at.child("name"), errors);
+        if !version["schema"]["openAPIV3Schema"].is_set() {
+            errors.required(at.child("schema").child("openAPIV3Schema"), "schemas are required");
+        }
+    }
+    if versions.is_empty() {
+        errors.required(path, "must have at least one version");
+    } else if versions.iter().filter(|version| version["storage"].flag()).count() != 1 {
+        errors.invalid(path, Value::from(versions), "must have exactly one version marked as storage version");
+    }
+}
+
+fn validate_api_service(service: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&service["spec"], Path::new("spec"));
+    let (group, version) = (spec["group"].text(), spec["version"].text());
+    let name = service["metadata"]["name"].text();
+    let want = format!("{version}.{group}");
+    if name != want {
+        errors.invalid("metadata.name", name, format!("must be `spec.version+\".\"+spec.group`: \"{want}\""));
+    }
+    if !group.is_empty() {
+        errors.invalid_each(path.child("group"), group, names::dns_subdomain(group));
+    }
+    errors.invalid_each(path.child("version"), version, names::dns_1035_label(version));
+    for field in ["groupPriorityMinimum", "versionPriority"] {
+        let max = if field == "groupPriorityMinimum" { 20_000 } else { 1000 };
+        if !(1..=max).contains(&spec[field].int()) {
+            errors.invalid(path.child(field), spec[field].int(), format!("must be positive and less than {max}"));
+        }
+    }
+    if !spec["service"].is_set() {
+        return;
+    }
+    let at = path.child("service");
+    for field in ["namespace", "name"] {
+        required(&spec["service"][field], at.child(field), errors);
+    }
+    if spec["insecureSkipTLSVerify"].flag() && !spec["caBundle"].text().is_empty() {
+        let detail = "may not be true if caBundle is present";
+        errors.invalid(path.child("insecureSkipTLSVerify"), true, detail);
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::rules::json::{Read, is_zero, set, unset};
+use crate::rules::json::{Read, set, unset};
 
 /// A creator may not set `status`.
 pub fn drop_status(new: &mut Value) {
@@ -78,11 +78,6 @@ pub fn same(one: &Value, other: &Value) -> bool {
         (Value::Null, Value::String(text)) | (Value::String(text), Value::Null) => text.is_empty(),
         _ => one == other,
     }
-}
-
-/// Whether two fields differ in a way that a Go pointer would show: absent and empty are not the same.
-pub fn differs(one: &Value, other: &Value) -> bool {
-    !same(one, other) || (is_zero(one) != is_zero(other))
 }
 
 /// Whether upstream's strategy for this kind sets `metadata.generation`.

@@ -23,6 +23,7 @@ mod flowcontrol;
 mod generic;
 mod job;
 pub(crate) mod json;
+mod lease;
 mod limitrange;
 pub mod metadata;
 mod namespace;
@@ -31,9 +32,11 @@ mod node;
 mod pod;
 mod policy;
 mod quantities;
+mod quota;
 mod rbac;
 mod replicaset;
 mod replicationcontroller;
+mod runtimeclass;
 mod schedule;
 mod service;
 mod statefulset;
@@ -41,6 +44,9 @@ mod storage;
 mod volume;
 mod webhook;
 mod workload;
+
+#[cfg(test)]
+mod tests;
 
 /// The rules of one kind. Every function sees the whole object, decoded and with known fields only.
 pub struct Rules {
@@ -101,6 +107,7 @@ fn core(kind: &str) -> &'static Rules {
         "PersistentVolume" => &volume::RULES,
         "PersistentVolumeClaim" => &claim::RULES,
         "LimitRange" => &limitrange::RULES,
+        "ResourceQuota" => &quota::RULES,
         "Event" => &event::RULES,
         _ => &GENERIC,
     }
@@ -123,6 +130,8 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("autoscaling", "HorizontalPodAutoscaler") => &autoscaler::RULES,
         ("discovery.k8s.io", "EndpointSlice") => &endpoints::SLICE,
         ("events.k8s.io", "Event") => &event::RULES,
+        ("coordination.k8s.io", "Lease") => &lease::RULES,
+        ("node.k8s.io", "RuntimeClass") => &runtimeclass::RULES,
         ("networking.k8s.io", "NetworkPolicy") => &networking::NETWORK_POLICY,
         ("networking.k8s.io", "Ingress") => &networking::INGRESS,
         ("networking.k8s.io", "IngressClass") => &networking::INGRESS_CLASS,

@@ -1,9 +1,19 @@
 //! `NetworkPolicy`, `Ingress`, `IngressClass`.
 
+use coracle_api::names;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::rules::checks::{immutable, label_selector, one_of, port_number_or_name};
 use crate::rules::json::{Read, default, each, object, set, with};
 use crate::rules::{Rules, generic};
+
+mod ingress;
+
+/// As upstream.
+const MAX_CONTROLLER_BYTES: usize = 250;
+
+const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 pub static NETWORK_POLICY: Rules = Rules {
     default: |policy| {
@@ -17,11 +27,13 @@ pub static NETWORK_POLICY: Rules = Rules {
             set(spec, "policyTypes", types);
         }
     },
+    validate: validate_policy,
     ..Rules::GENERIC
 };
 
 pub static INGRESS: Rules = Rules {
     prepare_create: |ingress| generic::start_status(ingress, json!({"loadBalancer": {}})),
+    validate: ingress::validate,
     ..Rules::GENERIC
 };
 
@@ -30,5 +42,95 @@ pub static INGRESS_CLASS: Rules = Rules {
         let spec = object(class, "spec");
         with(spec, "parameters", |parameters| default(parameters, "scope", "Cluster"));
     },
+    validate: |class, errors| {
+        let path = Path::new("spec").child("controller");
+        let controller = class["spec"]["controller"].text();
+        if controller.len() > MAX_CONTROLLER_BYTES {
+            errors.too_long(&path, MAX_CONTROLLER_BYTES);
+        }
+        errors.invalid_each(path, controller, names::qualified_name(controller));
+    },
+    validate_update: |new, old, errors| {
+        immutable(&new["spec"]["controller"], &old["spec"]["controller"], "spec.controller", errors);
+    },
     ..Rules::GENERIC
 };
+
+fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&policy["spec"], Path::new("spec"));
+    label_selector(&spec["podSelector"], &path.child("podSelector"), errors);
+    for (list, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (index, rule) in spec[list].items().iter().enumerate() {
+            let at = path.child(list).index(index);
+            for (index, port) in rule["ports"].items().iter().enumerate() {
+                validate_policy_port(port, &at.child("ports").index(index), errors);
+            }
+            for (index, peer) in rule[peers].items().iter().enumerate() {
+                validate_peer(peer, &at.child(peers).index(index), errors);
+            }
+        }
+    }
+    let types = spec["policyTypes"].items();
+    let at = path.child("policyTypes");
+    if types.len() > 2 {
+        errors.invalid(&at, spec["policyTypes"].clone(), "may not specify more than two policyTypes");
+    }
+    for (index, kind) in types.iter().enumerate() {
+        one_of(kind, &["Egress", "Ingress"], at.index(index), errors);
+    }
+}
+
+fn validate_policy_port(port: &Value, at: &Path, errors: &mut FieldErrors) {
+    one_of(&port["protocol"], &["SCTP", "TCP", "UDP"], at.child("protocol"), errors);
+    let (first, last) = (&port["port"], &port["endPort"]);
+    if first.is_set() {
+        port_number_or_name(first, &at.child("port"), errors);
+    }
+    if !last.is_set() {
+        return;
+    }
+    if !first.is_set() {
+        errors.required(at.child("port"), "must be specified when `endPort` is specified");
+    } else if first.is_string() {
+        errors.invalid(at.child("endPort"), last.clone(), "may not be specified when `port` is non-numeric");
+    } else if last.int() < first.int() {
+        errors.invalid(at.child("endPort"), last.clone(), "must be greater than or equal to `port`");
+    }
+}
+
+fn validate_peer(peer: &Value, at: &Path, errors: &mut FieldErrors) {
+    for field in ["podSelector", "namespaceSelector"] {
+        label_selector(&peer[field], &at.child(field), errors);
+    }
+    let selects = peer["podSelector"].is_set() || peer["namespaceSelector"].is_set();
+    let block = &peer["ipBlock"];
+    if block.is_set() && selects {
+        errors.forbidden(at, "may not specify both ipBlock and another peer");
+    } else if !block.is_set() && !selects {
+        errors.required(at, "must specify a peer");
+    }
+    if !block.is_set() {
+        return;
+    }
+    let path = at.child("ipBlock");
+    match block["cidr"].text() {
+        "" => errors.required(path.child("cidr"), ""),
+        cidr if !is_cidr(cidr) => errors.invalid(path.child("cidr"), cidr, NO_CIDR),
+        _ => (),
+    }
+    for (index, except) in block["except"].items().iter().enumerate() {
+        if !is_cidr(except.text()) {
+            errors.invalid(path.child("except").index(index), except.clone(), NO_CIDR);
+        }
+    }
+}
+
+fn is_cidr(text: &str) -> bool {
+    let Some((address, bits)) = text.split_once('/') else { return false };
+    let max = match address.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => 32,
+        Ok(std::net::IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    bits.parse::<u8>().is_ok_and(|bits| bits <= max)
+}

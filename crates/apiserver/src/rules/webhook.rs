@@ -1,15 +1,21 @@
 //! Webhook configurations and admission policies.
 
+use coracle_api::names;
+use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
 use crate::rules::Rules;
-use crate::rules::json::{default, each, object, with};
+use crate::rules::checks::{label_selector, one_of, required, required_one_of, unique};
+use crate::rules::json::{Read, default, each, object, with};
 
 /// How long the API server waits for a webhook.
 const TIMEOUT_SECONDS: i64 = 10;
 
-pub static VALIDATING: Rules =
-    Rules { default: |configuration| each(configuration, "webhooks", default_webhook), ..Rules::GENERIC };
+pub static VALIDATING: Rules = Rules {
+    default: |configuration| each(configuration, "webhooks", default_webhook),
+    validate: validate_webhooks,
+    ..Rules::GENERIC
+};
 
 pub static MUTATING: Rules = Rules {
     default: |configuration| {
@@ -18,6 +24,7 @@ pub static MUTATING: Rules = Rules {
             default(webhook, "reinvocationPolicy", "Never");
         });
     },
+    validate: validate_webhooks,
     ..Rules::GENERIC
 };
 
@@ -27,11 +34,13 @@ pub static POLICY: Rules = Rules {
         default(spec, "failurePolicy", "Fail");
         with(spec, "matchConstraints", default_match);
     },
+    validate: validate_policy,
     ..Rules::GENERIC
 };
 
 pub static POLICY_BINDING: Rules = Rules {
     default: |binding| with(object(binding, "spec"), "matchResources", default_match),
+    validate: |binding, errors| required(&binding["spec"]["policyName"], "spec.policyName", errors),
     ..Rules::GENERIC
 };
 
@@ -54,4 +63,124 @@ fn default_match_fields(parent: &mut Value) {
     default(parent, "matchPolicy", "Equivalent");
     default(parent, "namespaceSelector", json!({}));
     default(parent, "objectSelector", json!({}));
+}
+
+fn validate_webhooks(configuration: &Value, errors: &mut FieldErrors) {
+    let mut seen = Vec::new();
+    for (index, webhook) in configuration["webhooks"].items().iter().enumerate() {
+        let at = Path::new("webhooks").index(index);
+        let name = webhook["name"].text();
+        qualified(name, &at.child("name"), errors);
+        unique(&mut seen, name, at.child("name"), errors);
+        validate_webhook(webhook, &at, errors);
+    }
+}
+
+/// Names of webhooks have at least three parts, so that their owner can be seen.
+fn qualified(name: &str, path: &Path, errors: &mut FieldErrors) {
+    if name.is_empty() {
+        errors.required(path, "");
+        return;
+    }
+    errors.invalid_each(path, name, names::dns_subdomain(name));
+    if name.split('.').count() < 3 {
+        errors.invalid(path, name, "should be a domain with at least three segments separated by dots");
+    }
+}
+
+fn validate_webhook(webhook: &Value, at: &Path, errors: &mut FieldErrors) {
+    let versions = &webhook["admissionReviewVersions"];
+    if versions.size() == 0 {
+        errors.required(at.child("admissionReviewVersions"), "must specify one of v1, v1beta1");
+    } else if !versions.items().iter().any(|version| matches!(version.text(), "v1" | "v1beta1")) {
+        let detail = "must include at least one of v1, v1beta1";
+        errors.invalid(at.child("admissionReviewVersions"), versions.clone(), detail);
+    }
+    for (index, rule) in webhook["rules"].items().iter().enumerate() {
+        validate_rule(rule, &at.child("rules").index(index), errors);
+    }
+    one_of(&webhook["failurePolicy"], &["Fail", "Ignore"], at.child("failurePolicy"), errors);
+    one_of(&webhook["matchPolicy"], &["Equivalent", "Exact"], at.child("matchPolicy"), errors);
+    one_of(&webhook["reinvocationPolicy"], &["IfNeeded", "Never"], at.child("reinvocationPolicy"), errors);
+    required_one_of(&webhook["sideEffects"], &["None", "NoneOnDryRun"], at.child("sideEffects"), errors);
+    let seconds = &webhook["timeoutSeconds"];
+    if seconds.is_set() && !(1..=30).contains(&seconds.int()) {
+        let detail = "the timeout value must be between 1 and 30 seconds";
+        errors.invalid(at.child("timeoutSeconds"), seconds.clone(), detail);
+    }
+    for field in ["namespaceSelector", "objectSelector"] {
+        label_selector(&webhook[field], &at.child(field), errors);
+    }
+    client_config(&webhook["clientConfig"], &at.child("clientConfig"), errors);
+}
+
+/// A webhook is called by its address or by its Service.
+pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
+    match (config["url"].is_set(), config["service"].is_set()) {
+        (true, true) | (false, false) => errors.required(path, "exactly one of url or service is required"),
+        (true, false) => {
+            let url = config["url"].text();
+            if !url.starts_with("https://") {
+                let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+                errors.invalid(path.child("url"), url, detail);
+            }
+        }
+        (false, true) => {
+            let (service, at) = (&config["service"], path.child("service"));
+            for field in ["name", "namespace"] {
+                if service[field].text().is_empty() {
+                    errors.required(at.child(field), format!("service {field} is required"));
+                }
+            }
+            for message in names::port_number(service["port"].int()) {
+                errors.invalid(at.child("port"), service["port"].clone(), format!("port is not valid: {message}"));
+            }
+        }
+    }
+}
+
+fn validate_rule(rule: &Value, at: &Path, errors: &mut FieldErrors) {
+    for field in ["operations", "apiGroups", "apiVersions", "resources"] {
+        let items = rule[field].items();
+        if items.is_empty() {
+            errors.required(at.child(field), "");
+        }
+        if items.len() > 1 && items.iter().any(|item| item == "*") && field != "resources" {
+            errors.invalid(at.child(field), rule[field].clone(), "if '*' is present, must not specify other values");
+        }
+    }
+    let operations = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
+    for (index, operation) in rule["operations"].items().iter().enumerate() {
+        one_of(operation, &operations, at.child("operations").index(index), errors);
+    }
+    one_of(&rule["scope"], &["*", "Cluster", "Namespaced"], at.child("scope"), errors);
+}
+
+fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
+    let (spec, path) = (&policy["spec"], Path::new("spec"));
+    one_of(&spec["failurePolicy"], &["Fail", "Ignore"], path.child("failurePolicy"), errors);
+    let constraints = path.child("matchConstraints");
+    if !spec["matchConstraints"].is_set() {
+        errors.required(&constraints, "");
+        return;
+    }
+    let rules = &spec["matchConstraints"]["resourceRules"];
+    if rules.size() == 0 {
+        errors.required(constraints.child("resourceRules"), "");
+    }
+    for (index, rule) in rules.items().iter().enumerate() {
+        validate_rule(rule, &constraints.child("resourceRules").index(index), errors);
+    }
+    if policy["kind"] == "ValidatingAdmissionPolicy" {
+        if spec["validations"].size() + spec["auditAnnotations"].size() == 0 {
+            let detail = "validations or auditAnnotations must be non-empty";
+            errors.required(path.child("validations"), format!("{detail}; at least one is required"));
+        }
+        for (index, validation) in spec["validations"].items().iter().enumerate() {
+            if validation["expression"].text().trim().is_empty() {
+                let at = path.child("validations").index(index).child("expression");
+                errors.required(at, "expression is not specified");
+            }
+        }
+    }
 }
