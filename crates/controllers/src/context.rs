@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +86,13 @@ impl Context {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Whether the object's namespace is being deleted, so that nothing new can be made in it.
+    pub fn is_terminating(&self, meta: &ObjectMeta) -> bool {
+        let namespace = ObjectKey::new("", meta.namespace.clone().unwrap_or_default());
+        let namespace = self.mirrors.namespaces.get(&namespace);
+        namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
     }
 
     /// Starts `workers` that reconcile the queue's keys, each within a deadline.

@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions, PropagationPolicy};
 use serde_json::{Value, json};
 
-pub(crate) use graph::Graph;
+pub(crate) use graph::{Gone, Graph};
 use graph::{Node, View};
 pub(crate) use metadata::{Metadata, api_of};
 use monitors::Monitors;
@@ -33,8 +33,8 @@ use crate::api::{Attempting, Unfinished, is_conflict, is_not_found};
 use crate::context::Context;
 use crate::pods::at_once;
 
-/// Objects that are looked at at once; upstream's `--concurrent-gc-syncs`.
-const WORKERS: usize = 20;
+/// Objects that are looked at at once. Upstream's `--concurrent-gc-syncs` is 20; more of them share a commit.
+const WORKERS: usize = 64;
 /// Tries of one write against an object that keeps changing, before the queue's back-off takes over.
 const TRIES: usize = 4;
 

@@ -18,7 +18,7 @@ use serde_json::json;
 use crate::api::{Attempting, Unfinished, code, is_not_found, message};
 use crate::context::Context;
 use crate::discovery::{Served, ServedKind, discover};
-use crate::garbage_collector::{Metadata, api_of};
+use crate::garbage_collector::{Gone, Metadata, api_of};
 use crate::pods::at_once;
 use conditions::Findings;
 
@@ -28,8 +28,8 @@ const WORKERS: usize = 10;
 const FINALIZER: &str = "kubernetes";
 /// Objects read in one list.
 const PAGE: u32 = 500;
-/// How long a count in a condition may be out of date.
-const RECOUNT: Duration = Duration::from_secs(5);
+/// How long the counts in conditions may be out of date while objects go one by one.
+const RECOUNT: Duration = Duration::from_secs(1);
 
 /// Starts the controller.
 pub(crate) fn start(ctx: &Arc<Context>) {
@@ -44,18 +44,32 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     });
     let emptied = queue.clone();
     let mirror = ctx.mirrors.namespaces.clone();
-    ctx.graph.on_kind_gone(move |namespace| {
+    ctx.graph.on_gone(move |namespace, gone| {
         let key = ObjectKey::new("", namespace);
         if mirror.get(&key).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
-            emptied.add(key);
+            match gone {
+                Gone::Last => emptied.add(key),
+                Gone::One => emptied.add_after(key, RECOUNT),
+            }
         }
     });
     let ctx = Arc::clone(ctx);
+    ctx.tasks.spawn("namespace", look_again_when_complete(Arc::clone(&ctx), queue.clone()));
     let shared = Arc::clone(&ctx);
     shared.work(&queue, "namespace", WORKERS, move |key| {
         let ctx = Arc::clone(&ctx);
         async move { reconcile(&ctx, &key).await }
     });
+}
+
+/// Nobody tells of objects that went before the graph knew them.
+async fn look_again_when_complete(ctx: Arc<Context>, queue: Queue) {
+    ctx.graph.complete().await;
+    for namespace in ctx.mirrors.namespaces.list() {
+        if namespace.metadata.deletion_timestamp.is_some() {
+            queue.add(ObjectKey::of(namespace.as_ref()));
+        }
+    }
 }
 
 /// Deletes what a terminating namespace holds, and removes our finalizer when nothing is left.
@@ -82,8 +96,8 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
         }
         return Ok(Next::AwaitChange);
     }
-    // The graph tells when a kind is gone; the counts in between are for people.
-    Ok(Next::After(RECOUNT))
+    // The graph tells when something is gone, of all kinds that can be watched.
+    Ok(if findings.unwatched { Next::After(RECOUNT) } else { Next::AwaitChange })
 }
 
 /// Deletes everything in the namespace, pods before all else.

@@ -116,6 +116,8 @@ impl Controller {
     async fn act(&self, set: &ReplicaSet, step: Step) -> Result<(), Failure> {
         match step {
             Step::Settled => Ok(()),
+            // Each attempt would be refused.
+            Step::Grow(_) if self.ctx.is_terminating(&set.metadata) => Ok(()),
             Step::Grow(missing) => {
                 let Some(template) = &set.spec.template else { return Ok(()) };
                 let pod = from_template(template, set);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use coracle_reconcile::{ObjectKey, Queue};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::plan::{Dependents, Owner, means};
 use super::{FOREGROUND, ORPHAN};
@@ -88,14 +89,24 @@ pub(super) struct View {
     pub dependents: Dependents,
 }
 
-type Listener = Arc<dyn Fn(&str) + Send + Sync>;
+/// Why a namespace is told of an object that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// Others of its kind are left.
+    One,
+    /// It was the last of its kind.
+    Last,
+}
+
+type Listener = Arc<dyn Fn(&str, Gone) + Send + Sync>;
 
 /// Every object of every deletable kind, by uid.
 #[derive(Default)]
 pub(crate) struct Graph {
     state: Mutex<State>,
     queue: Queue,
-    on_kind_gone: Mutex<Vec<Listener>>,
+    on_gone: Mutex<Vec<Listener>>,
+    complete: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -138,9 +149,21 @@ impl Graph {
         &self.queue
     }
 
-    /// Calls `listener` with the namespace whenever the last object of a kind in it is gone.
-    pub fn on_kind_gone(&self, listener: impl Fn(&str) + Send + Sync + 'static) {
-        self.on_kind_gone.lock().push(Arc::new(listener));
+    /// Calls `listener` with its namespace whenever an object is gone.
+    pub fn on_gone(&self, listener: impl Fn(&str, Gone) + Send + Sync + 'static) {
+        self.on_gone.lock().push(Arc::new(listener));
+    }
+
+    /// Waits until every object is known that was there at the start.
+    pub async fn complete(&self) {
+        let mut complete = self.complete.subscribe();
+        // The sender lives as long as the graph does.
+        let _ = complete.wait_for(|complete| *complete).await;
+    }
+
+    /// Every object is known that was there at the start.
+    pub(super) fn set_complete(&self) {
+        self.complete.send_replace(true);
     }
 
     /// An object is there, in this state.
@@ -152,24 +175,27 @@ impl Graph {
 
     /// An object is gone.
     pub(super) fn removed(&self, uid: &str) {
-        let Some((node, look_at)) = self.state.lock().remove(uid) else { return };
+        let (node, look_at, gone) = {
+            let mut state = self.state.lock();
+            state.absent.insert(uid.to_owned());
+            let Some((node, look_at)) = state.remove(uid) else { return };
+            let gone = if state.count(&node) == 0 { Gone::Last } else { Gone::One };
+            (node, look_at, gone)
+        };
         self.look_at(look_at);
-        if self.state.lock().count(&node) == 0 {
-            let listeners = self.on_kind_gone.lock().clone();
-            for listener in listeners {
-                listener(&node.key.namespace);
-            }
+        let listeners = self.on_gone.lock().clone();
+        for listener in listeners {
+            listener(&node.key.namespace, gone);
         }
     }
 
-    /// A kind is no longer served, and its objects cannot be known.
+    /// A kind is no longer served. Its objects may still be there, so nothing is deleted for their sake.
     pub(super) fn forget_kind(&self, kind: &ServedKind) {
-        let uids: Vec<Arc<str>> = {
-            let state = self.state.lock();
-            state.nodes.values().filter(|node| *node.kind == *kind).map(|node| Arc::clone(&node.uid)).collect()
-        };
+        let mut state = self.state.lock();
+        let of_kind = state.nodes.values().filter(|node| *node.kind == *kind);
+        let uids: Vec<Arc<str>> = of_kind.map(|node| Arc::clone(&node.uid)).collect();
         for uid in uids {
-            self.removed(&uid);
+            state.remove(&uid);
         }
     }
 
@@ -246,7 +272,6 @@ impl State {
 
     /// Takes an object out. Answers it, and which others have to be looked at.
     fn remove(&mut self, uid: &str) -> Option<(Node, Vec<Arc<str>>)> {
-        self.absent.insert(uid.to_owned());
         let node = self.nodes.remove(uid)?;
         self.unindex(&node);
         self.change_count(&node, -1);
@@ -395,6 +420,8 @@ pub(super) mod tests {
         assert_eq!(names(state.apply(pod("other", &[]))), "");
         let (_, look_at) = state.remove("owner").unwrap();
         assert_eq!(names(look_at), "a b");
+        assert_eq!(state.view("a").unwrap().owners, [Owner::Unknown { elsewhere: false }]);
+        state.absent.insert("owner".to_owned());
         assert_eq!(state.view("a").unwrap().owners, [Owner::Absent]);
         assert_eq!(state.view("b").unwrap().owners, [Owner::Absent, Owner::Solid]);
         assert!(state.remove("owner").is_none());
@@ -452,24 +479,24 @@ pub(super) mod tests {
         state.apply(pod("a", &["owner"]));
         assert_eq!(state.view("a").unwrap().node.version, 7);
         state.remove("a");
+        state.absent.insert("a".to_owned());
         state.apply(pod("a", &[]));
         assert!(state.view("a").is_none());
         assert!(state.counts.is_empty() && state.dependents.is_empty());
     }
 
     #[test]
-    fn namespaces_hear_when_the_last_object_of_a_kind_is_gone() {
+    fn namespaces_hear_what_is_gone() {
         let graph = Graph::default();
         let heard = Arc::new(Mutex::new(Vec::new()));
         let hear = Arc::clone(&heard);
-        graph.on_kind_gone(move |namespace| hear.lock().push(namespace.to_owned()));
+        graph.on_gone(move |namespace, gone| hear.lock().push((namespace.to_owned(), gone)));
         for node in [pod("a", &[]), pod("b", &[]), node("Secret", "default", "s", &[])] {
             graph.state.lock().apply(node);
         }
-        graph.removed("a");
-        assert!(heard.lock().is_empty());
-        graph.removed("b");
-        graph.removed("s");
-        assert_eq!(*heard.lock(), ["default", "default"]);
+        for uid in ["a", "a", "b", "s"] {
+            graph.removed(uid);
+        }
+        assert_eq!(*heard.lock(), [Gone::One, Gone::Last, Gone::Last].map(|gone| ("default".to_owned(), gone)));
     }
 }

@@ -9,7 +9,6 @@ use coracle_reconcile::{Change, Mirror, Next, ObjectKey, Queue, Selection, Tasks
 use kube::Resource;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 use tracing::warn;
 
 use super::{Graph, api_of};
@@ -30,7 +29,6 @@ pub(super) struct Monitors {
     followed: Mutex<HashMap<Name, Monitor>>,
     /// Wants the API's kinds compared with those that are followed.
     refresh: Queue,
-    complete: watch::Sender<bool>,
 }
 
 struct Monitor {
@@ -46,7 +44,6 @@ impl Monitors {
             graph: Arc::clone(&ctx.graph),
             followed: Mutex::default(),
             refresh: Queue::new(),
-            complete: watch::Sender::new(false),
         }
     }
 
@@ -59,8 +56,7 @@ impl Monitors {
             async move { this.reconcile().await }
         });
         self.refresh.add(ObjectKey::new("", "kinds"));
-        let mut complete = self.complete.subscribe();
-        let _ = complete.wait_for(|complete| *complete).await;
+        self.graph.complete().await;
     }
 
     /// The kind of an owner reference, in whatever version it is followed.
@@ -101,7 +97,7 @@ impl Monitors {
             Ok(outcomes) if outcomes.iter().all(Result::is_ok) => (),
             Ok(_) | Err(_) => warn!("some kinds do not answer; their objects are not collected yet"),
         }
-        self.complete.send_replace(true);
+        self.graph.set_complete();
         Ok(Next::AwaitChange)
     }
 

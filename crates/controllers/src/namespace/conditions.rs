@@ -21,6 +21,8 @@ pub(super) struct Findings {
     pub stale: Vec<String>,
     /// What could not be deleted, in the API's words.
     pub failures: Vec<String>,
+    /// Something is left of a kind that cannot be watched.
+    pub unwatched: bool,
     /// How many objects of a kind are left.
     pub remaining: BTreeMap<String, usize>,
     /// How many objects wait for a finalizer.
@@ -33,6 +35,7 @@ impl Findings {
         if left.is_empty() {
             return;
         }
+        self.unwatched |= !kind.allows("watch") || kind.is_events();
         self.remaining.insert(format!("{}.{}", kind.resource.plural, kind.resource.group), left.len());
         for (finalizer, count) in finalizers(left) {
             *self.finalizers.entry(finalizer).or_default() += count;

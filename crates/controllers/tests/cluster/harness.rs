@@ -62,6 +62,11 @@ impl Cluster {
         self.store.close().await;
     }
 
+    /// How many writes the store has seen.
+    pub fn writes(&self) -> u64 {
+        self.store.revision().to_string().parse().unwrap()
+    }
+
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let (group, version, name) = match kind {
             "Deployment" | "ReplicaSet" => ("apps", "v1", kind),

@@ -201,14 +201,14 @@ async fn a_namespace_has_what_it_needs_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_pods_come_and_go() {
     let cluster = Cluster::start().await;
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), cluster.writes());
     cluster.create(deployment(1000, "one")).await;
     cluster.until_field("Deployment", "web", "/status/availableReplicas", json!(1000)).await;
-    println!("1000 pods ready after {:?}", began.elapsed());
+    println!("1000 pods ready after {:?} and {} writes", began.elapsed(), cluster.writes() - before);
     assert_eq!(cluster.list("Pod").await.len(), 1000, "not one pod too many was made");
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), cluster.writes());
     cluster.delete("Deployment", "web", DeleteParams::background()).await;
     cluster.until("all pods are gone", || async { cluster.list("Pod").await.is_empty() }).await;
-    println!("1000 pods gone after {:?}", began.elapsed());
+    println!("1000 pods gone after {:?} and {} writes", began.elapsed(), cluster.writes() - before);
     cluster.stop().await;
 }
