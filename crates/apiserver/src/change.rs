@@ -55,6 +55,7 @@ pub(crate) async fn change(
 ) -> Answer<Written> {
     let Change { kind, namespace, name, .. } = *change;
     let key = storage::key(kind, namespace, name);
+    let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = call.server.store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
         let old = storage::decode(&current)?;
@@ -84,6 +85,9 @@ pub(crate) async fn change(
                 reservation.keep();
                 call.server.addresses.release(kind, &old, (!ends).then_some(&new));
                 return Ok(Written::Stored(stored));
+            }
+            Err(WriteError::Conflict { current: Some(_) }) if !names_revision && turn.is_none() => {
+                turn = call.server.turns.wait(&key).await;
             }
             Err(WriteError::Conflict { current: Some(_) }) if !names_revision => (),
             Err(error) => return Err(storage::write_failure(kind, name, &error)),

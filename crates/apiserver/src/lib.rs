@@ -50,6 +50,7 @@ mod service_addresses;
 mod storage;
 pub mod table;
 pub mod tokens;
+mod turns;
 mod views;
 
 pub use server::{ApiServer, Config, StartError};

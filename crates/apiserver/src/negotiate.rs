@@ -61,14 +61,6 @@ impl Representation {
         Ok(representation)
     }
 
-    /// The `Content-Type` of the answer.
-    pub(crate) fn content_type(self) -> &'static str {
-        match self.encoding {
-            Encoding::Json | Encoding::PrettyJson => "application/json",
-            Encoding::Yaml => "application/yaml",
-        }
-    }
-
     /// Whether stored bytes can be sent as they are.
     pub(crate) fn is_stored_form(self) -> bool {
         self.encoding == Encoding::Json && self.form == Form::Whole

@@ -42,11 +42,6 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
-    /// The one name that is selected, if it is one.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.fields.requires_exact("metadata.name")
-    }
-
     /// Whether this state of an object is meant.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.fields.matches(|field| match field {

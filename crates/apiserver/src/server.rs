@@ -25,6 +25,7 @@ use crate::reviews::Reviews;
 use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
+use crate::turns::Turns;
 use crate::{bootstrap, limits, router, serve};
 
 /// What an API server is made of.
@@ -64,6 +65,7 @@ pub(crate) struct Server {
     pub(crate) tokens: Arc<TokenIssuer>,
     pub(crate) reviews: Reviews,
     pub(crate) addresses: ServiceAddresses,
+    pub(crate) turns: Turns,
     pub(crate) kubelets: KubeletClient,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
@@ -105,6 +107,7 @@ impl ApiServer {
             metrics: Metrics::default(),
             reads: InFlight::new(limits::READS_IN_FLIGHT),
             writes: InFlight::new(limits::WRITES_IN_FLIGHT),
+            turns: Turns::default(),
             ready: AtomicBool::new(false),
             shutdown: CancellationToken::new(),
             store,

@@ -58,6 +58,7 @@ pub(crate) async fn delete_object(
 ) -> Answer<Deleted> {
     let store = &call.server.store;
     let key = storage::key(kind, namespace, name);
+    let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
         let old = storage::decode(&current)?;
@@ -80,6 +81,7 @@ pub(crate) async fn delete_object(
             }
         };
         match written {
+            Err(WriteError::Conflict { current: Some(_) }) if turn.is_none() => turn = call.server.turns.wait(&key).await,
             Err(WriteError::Conflict { current: Some(_) }) => (),
             Ok(deleted) => return Ok(deleted),
             Err(error) => return Err(storage::write_failure(kind, name, &error)),
