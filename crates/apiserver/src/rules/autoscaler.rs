@@ -14,7 +14,11 @@ pub static RULES: Rules = Rules {
         default(spec, "minReplicas", 1);
         if spec["metrics"].size() == 0 {
             let target = json!({"type": "Utilization", "averageUtilization": 80});
-            set(spec, "metrics", json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]));
+            set(
+                spec,
+                "metrics",
+                json!([{"type": "Resource", "resource": {"name": "cpu", "target": target}}]),
+            );
         }
         with(spec, "behavior", default_behavior);
     },
@@ -46,13 +50,21 @@ fn validate(autoscaler: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&autoscaler["spec"], Path::new("spec"));
     let (min, max) = (&spec["minReplicas"], spec["maxReplicas"].int());
     if min.is_set() && min.int() < 1 {
-        errors.invalid(path.child("minReplicas"), min.clone(), "must be greater than or equal to 1");
+        errors.invalid(
+            path.child("minReplicas"),
+            min.clone(),
+            "must be greater than or equal to 1",
+        );
     }
     if max < 1 {
         errors.invalid(path.child("maxReplicas"), max, "must be greater than 0");
     }
     if min.is_set() && max < min.int() {
-        errors.invalid(path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
+        errors.invalid(
+            path.child("maxReplicas"),
+            max,
+            "must be greater than or equal to `minReplicas`",
+        );
     }
     let at = path.child("scaleTargetRef");
     for field in ["kind", "name"] {
@@ -65,7 +77,11 @@ fn validate(autoscaler: &Value, errors: &mut FieldErrors) {
         validate_metric(metric, &path.child("metrics").index(index), errors);
     }
     for direction in ["scaleUp", "scaleDown"] {
-        validate_scaling(&spec["behavior"][direction], &path.child("behavior").child(direction), errors);
+        validate_scaling(
+            &spec["behavior"][direction],
+            &path.child("behavior").child(direction),
+            errors,
+        );
     }
 }
 
@@ -82,17 +98,29 @@ fn validate_metric(metric: &Value, at: &Path, errors: &mut FieldErrors) {
     };
     let source = &metric[field];
     if !source.is_set() {
-        errors.required(at.child(field), format!("must populate information for the given metric source: {kind}"));
+        errors.required(
+            at.child(field),
+            format!("must populate information for the given metric source: {kind}"),
+        );
         return;
     }
     let target = at.child(field).child("target");
-    required_one_of(&source["target"]["type"], &["AverageValue", "Utilization", "Value"], target.child("type"), errors);
+    required_one_of(
+        &source["target"]["type"],
+        &["AverageValue", "Utilization", "Value"],
+        target.child("type"),
+        errors,
+    );
     if matches!(field, "resource" | "containerResource") && source["name"].text().is_empty() {
         errors.required(at.child(field).child("name"), "must specify a resource name");
     }
     let utilization = &source["target"]["averageUtilization"];
     if utilization.is_set() && utilization.int() < 1 {
-        errors.invalid(target.child("averageUtilization"), utilization.clone(), "must be greater than 0");
+        errors.invalid(
+            target.child("averageUtilization"),
+            utilization.clone(),
+            "must be greater than 0",
+        );
     }
 }
 

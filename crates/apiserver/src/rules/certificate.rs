@@ -61,7 +61,11 @@ fn validate(request: &Value, errors: &mut FieldErrors) {
     signer(spec["signerName"].text(), &path.child("signerName"), errors);
     let seconds = &spec["expirationSeconds"];
     if seconds.is_set() && seconds.int() < MIN_SECONDS {
-        errors.invalid(path.child("expirationSeconds"), seconds.clone(), "may not specify a duration less than 600 seconds (10 minutes)");
+        errors.invalid(
+            path.child("expirationSeconds"),
+            seconds.clone(),
+            "may not specify a duration less than 600 seconds (10 minutes)",
+        );
     }
 }
 
@@ -72,12 +76,20 @@ fn signer(name: &str, path: &Path, errors: &mut FieldErrors) {
         return;
     }
     let Some((domain, rest)) = name.split_once('/') else {
-        errors.invalid(path, name, "must be a fully qualified domain and path of the form 'example.com/signer-name'");
+        errors.invalid(
+            path,
+            name,
+            "must be a fully qualified domain and path of the form 'example.com/signer-name'",
+        );
         return;
     };
     errors.invalid_each(path, domain, coracle_api::names::dns_subdomain(domain));
     if !domain.contains('.') {
-        errors.invalid(path, domain, "should be a domain with at least two segments separated by dots");
+        errors.invalid(
+            path,
+            domain,
+            "should be a domain with at least two segments separated by dots",
+        );
     }
     for part in rest.split('.') {
         errors.invalid_each(path, part, coracle_api::names::dns_subdomain(part));

@@ -42,7 +42,12 @@ pub fn one_of(value: &Value, supported: &[&str], path: impl Into<Path>, errors: 
 }
 
 /// The value must be given, and be one of a few.
-pub fn required_one_of(value: &Value, supported: &[&str], path: impl Into<Path>, errors: &mut FieldErrors) {
+pub fn required_one_of(
+    value: &Value,
+    supported: &[&str],
+    path: impl Into<Path>,
+    errors: &mut FieldErrors,
+) {
     if is_zero(value) {
         errors.required(path, "");
     } else {
@@ -58,7 +63,12 @@ pub fn required(value: &Value, path: impl Into<Path>, errors: &mut FieldErrors) 
 }
 
 /// The text must be given and obey a check of [`names`].
-pub fn required_name(value: &Value, check: fn(&str) -> Vec<String>, path: impl Into<Path>, errors: &mut FieldErrors) {
+pub fn required_name(
+    value: &Value,
+    check: fn(&str) -> Vec<String>,
+    path: impl Into<Path>,
+    errors: &mut FieldErrors,
+) {
     if value.text().is_empty() {
         errors.required(path, "");
     } else {
@@ -86,10 +96,16 @@ pub fn label_selector(selector: &Value, path: &Path, errors: &mut FieldErrors) {
 fn selector_requirement(expression: &Value, at: &Path, errors: &mut FieldErrors) {
     match expression["operator"].text() {
         "In" | "NotIn" if expression["values"].size() == 0 => {
-            errors.required(at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            errors.required(
+                at.child("values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            );
         }
         "Exists" | "DoesNotExist" if expression["values"].size() > 0 => {
-            errors.forbidden(at.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            errors.forbidden(
+                at.child("values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            );
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" => (),
         other => errors.invalid(at.child("operator"), other, "not a valid selector operator"),
@@ -97,12 +113,20 @@ fn selector_requirement(expression: &Value, at: &Path, errors: &mut FieldErrors)
     let key = expression["key"].text();
     errors.invalid_each(at.child("key"), key, names::qualified_name(key));
     for (index, value) in expression["values"].items().iter().enumerate() {
-        errors.invalid_each(at.child("values").index(index), value.text(), names::label_value(value.text()));
+        errors.invalid_each(
+            at.child("values").index(index),
+            value.text(),
+            names::label_value(value.text()),
+        );
     }
 }
 
 /// A quantity: well written, and not below zero.
-pub fn quantity_not_negative(value: &Value, path: &Path, errors: &mut FieldErrors) -> Option<Quantity> {
+pub fn quantity_not_negative(
+    value: &Value,
+    path: &Path,
+    errors: &mut FieldErrors,
+) -> Option<Quantity> {
     match Quantity::from_value(value) {
         Ok(amount) => {
             if amount.is_negative() {
@@ -163,7 +187,12 @@ pub fn number_each(value: &Value, messages: Vec<String>, path: &Path, errors: &m
 }
 
 /// Tells of a name that another item of the list has.
-pub fn unique<'v>(seen: &mut Vec<&'v str>, name: &'v str, path: impl Into<Path>, errors: &mut FieldErrors) {
+pub fn unique<'v>(
+    seen: &mut Vec<&'v str>,
+    name: &'v str,
+    path: impl Into<Path>,
+    errors: &mut FieldErrors,
+) {
     if seen.contains(&name) {
         errors.duplicate(path, name);
     } else {

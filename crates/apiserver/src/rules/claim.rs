@@ -59,7 +59,9 @@ pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     let at = path.child("resources").key("storage");
     match Quantity::from_value(&spec["resources"]["requests"]["storage"]) {
         Err(_) => errors.required(at, ""),
-        Ok(size) if size <= Quantity::ZERO => errors.invalid(at, size.to_string(), "must be greater than zero"),
+        Ok(size) if size <= Quantity::ZERO => {
+            errors.invalid(at, size.to_string(), "must be greater than zero")
+        }
         Ok(_) => (),
     }
     let class = spec["storageClassName"].text();
@@ -85,7 +87,10 @@ pub fn access_modes(modes: &Value, path: &Path, errors: &mut FieldErrors) {
 
 fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let mut munged = new["spec"].clone();
-    let (wanted, before) = (&new["spec"]["resources"]["requests"]["storage"], &old["spec"]["resources"]["requests"]["storage"]);
+    let (wanted, before) = (
+        &new["spec"]["resources"]["requests"]["storage"],
+        &old["spec"]["resources"]["requests"]["storage"],
+    );
     if new["status"]["phase"] == "Bound" || old["status"]["phase"] == "Bound" {
         generic::carry(&mut munged, &old["spec"], "resources");
         generic::carry(&mut munged, &old["spec"], "volumeAttributesClassName");
@@ -101,11 +106,18 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
         errors.forbidden("spec", detail);
         return;
     }
-    let sizes = (Quantity::from_value(wanted), Quantity::from_value(before), Quantity::from_value(&old["status"]["capacity"]["storage"]));
+    let sizes = (
+        Quantity::from_value(wanted),
+        Quantity::from_value(before),
+        Quantity::from_value(&old["status"]["capacity"]["storage"]),
+    );
     if let (Ok(wanted), Ok(before), Ok(actual)) = sizes
         && wanted < before
         && wanted < actual
     {
-        errors.forbidden("spec.resources.requests.storage", "field can not be less than status.capacity");
+        errors.forbidden(
+            "spec.resources.requests.storage",
+            "field can not be less than status.capacity",
+        );
     }
 }

@@ -20,7 +20,11 @@ pub static CONFIG_MAP: Rules = Rules {
         for (key, text) in map["data"].entries() {
             validate_key(key, "data", errors);
             if map["binaryData"].get(key).is_some() {
-                errors.invalid(Path::new("data").key(key), key.as_str(), "duplicate of key present in binaryData");
+                errors.invalid(
+                    Path::new("data").key(key),
+                    key.as_str(),
+                    "duplicate of key present in binaryData",
+                );
             }
             bytes += text.text().len();
         }
@@ -30,7 +34,9 @@ pub static CONFIG_MAP: Rules = Rules {
         }
         validate_size(bytes, errors);
     },
-    validate_update: |new, old, errors| immutable_once_said(new, old, &["data", "binaryData"], errors),
+    validate_update: |new, old, errors| {
+        immutable_once_said(new, old, &["data", "binaryData"], errors)
+    },
     ..Rules::GENERIC
 };
 
@@ -50,8 +56,10 @@ pub static SECRET: Rules = Rules {
 
 /// `stringData` is a way to write `data`, never stored.
 fn encode_strings(secret: &mut Value) {
-    let strings: Vec<(String, String)> =
-        secret["stringData"].entries().map(|(key, text)| (key.clone(), STANDARD.encode(text.text()))).collect();
+    let strings: Vec<(String, String)> = secret["stringData"]
+        .entries()
+        .map(|(key, text)| (key.clone(), STANDARD.encode(text.text())))
+        .collect();
     unset(secret, "stringData");
     if strings.is_empty() {
         return;
@@ -74,7 +82,8 @@ fn validate_size(bytes: usize, errors: &mut FieldErrors) {
 }
 
 fn decoded_bytes(base64: &str) -> usize {
-    base64.len() / 4 * 3 - base64.bytes().rev().take_while(|byte| *byte == b'=').count().min(base64.len() / 4 * 3)
+    base64.len() / 4 * 3
+        - base64.bytes().rev().take_while(|byte| *byte == b'=').count().min(base64.len() / 4 * 3)
 }
 
 fn validate_secret(secret: &Value, errors: &mut FieldErrors) {
@@ -120,7 +129,8 @@ fn validate_docker(secret: &Value, key: &str, errors: &mut FieldErrors) {
         return;
     };
     let json = STANDARD.decode(content).map_err(|error| error.to_string());
-    let parsed = json.and_then(|json| serde_json::from_slice::<Value>(&json).map_err(|error| error.to_string()));
+    let parsed = json
+        .and_then(|json| serde_json::from_slice::<Value>(&json).map_err(|error| error.to_string()));
     if let Err(why) = parsed {
         errors.invalid(path, "<secret contents redacted>", why);
     }

@@ -37,7 +37,11 @@ fn validate(cron_job: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&cron_job["spec"], Path::new("spec"));
     let name = cron_job["metadata"]["name"].text();
     if name.len() > NAME_MAX {
-        errors.invalid("metadata.name", name, format!("must be no more than {NAME_MAX} characters"));
+        errors.invalid(
+            "metadata.name",
+            name,
+            format!("must be no more than {NAME_MAX} characters"),
+        );
     }
     let text = spec["schedule"].text();
     if text.is_empty() {
@@ -50,7 +54,12 @@ fn validate(cron_job: &Value, errors: &mut FieldErrors) {
     }
     not_negative(&spec["startingDeadlineSeconds"], path.child("startingDeadlineSeconds"), errors);
     time_zone(&spec["timeZone"], &path.child("timeZone"), errors);
-    required_one_of(&spec["concurrencyPolicy"], &["Allow", "Forbid", "Replace"], path.child("concurrencyPolicy"), errors);
+    required_one_of(
+        &spec["concurrencyPolicy"],
+        &["Allow", "Forbid", "Replace"],
+        path.child("concurrencyPolicy"),
+        errors,
+    );
     for field in ["successfulJobsHistoryLimit", "failedJobsHistoryLimit"] {
         not_negative(&spec[field], path.child(field), errors);
     }
@@ -70,7 +79,8 @@ fn time_zone(zone: &Value, path: &Path, errors: &mut FieldErrors) {
     if name.is_empty() {
         errors.invalid(path, name, "timeZone must be nil or non-empty string");
     } else if name.eq_ignore_ascii_case("local") {
-        let detail = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
+        let detail =
+            "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         errors.invalid(path, name, detail);
     } else if jiff::tz::TimeZone::get(name).is_err() {
         errors.invalid(path, name, format!("unknown time zone {name}"));

@@ -52,7 +52,11 @@ fn validate(deployment: &Value, errors: &mut FieldErrors) {
     if deadline.is_set() {
         not_negative(deadline, path.child("progressDeadlineSeconds"), errors);
         if deadline.int() <= ready_seconds.int() {
-            errors.invalid(path.child("progressDeadlineSeconds"), deadline.clone(), "must be greater than minReadySeconds");
+            errors.invalid(
+                path.child("progressDeadlineSeconds"),
+                deadline.clone(),
+                "must be greater than minReadySeconds",
+            );
         }
     }
 }

@@ -20,7 +20,9 @@ const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 pub static ENDPOINTS: Rules = Rules {
     default: |endpoints| {
-        each(endpoints, "subsets", |subset| each(subset, "ports", |port| default_zero(port, "protocol", "TCP")));
+        each(endpoints, "subsets", |subset| {
+            each(subset, "ports", |port| default_zero(port, "protocol", "TCP"))
+        });
     },
     validate: |endpoints, errors| {
         for (index, subset) in endpoints["subsets"].items().iter().enumerate() {
@@ -38,7 +40,9 @@ pub static SLICE: Rules = Rules {
         });
     },
     validate: validate_slice,
-    validate_update: |new, old, errors| immutable(&new["addressType"], &old["addressType"], "addressType", errors),
+    validate_update: |new, old, errors| {
+        immutable(&new["addressType"], &old["addressType"], "addressType", errors)
+    },
     ..Rules::GENERIC
 };
 
@@ -84,7 +88,11 @@ fn validate_ip(text: &str, path: &Path, errors: &mut FieldErrors) {
         errors.invalid(path, text, detail);
     }
     if matches!(address, IpAddr::V4(address) if address.is_link_local()) {
-        errors.invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
+        errors.invalid(
+            path,
+            text,
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+        );
     }
 }
 
@@ -115,8 +123,12 @@ fn validate_endpoint(endpoint: &Value, kind: &str, at: &Path, errors: &mut Field
         let (text, path) = (address.text(), path.index(index));
         match (kind, text.parse::<IpAddr>()) {
             ("FQDN", _) => errors.invalid_each(&path, text, names::dns_subdomain(text)),
-            ("IPv4", Ok(IpAddr::V6(_)) | Err(_)) => errors.invalid(&path, text, "must be a valid IPv4 address"),
-            ("IPv6", Ok(IpAddr::V4(_)) | Err(_)) => errors.invalid(&path, text, "must be a valid IPv6 address"),
+            ("IPv4", Ok(IpAddr::V6(_)) | Err(_)) => {
+                errors.invalid(&path, text, "must be a valid IPv4 address")
+            }
+            ("IPv6", Ok(IpAddr::V4(_)) | Err(_)) => {
+                errors.invalid(&path, text, "must be a valid IPv6 address")
+            }
             _ => validate_ip(text, &path, errors),
         }
     }

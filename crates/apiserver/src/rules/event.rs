@@ -13,7 +13,8 @@ fn validate(event: &Value, errors: &mut FieldErrors) {
     let name = if event["involvedObject"].is_set() { "involvedObject" } else { "regarding" };
     let about = event[name]["namespace"].text();
     let own = event["metadata"]["namespace"].text();
-    let agrees = if about.is_empty() { matches!(own, "" | "default" | "kube-system") } else { about == own };
+    let agrees =
+        if about.is_empty() { matches!(own, "" | "default" | "kube-system") } else { about == own };
     if !agrees {
         errors.invalid(Path::new(name).child("namespace"), about, "does not match event.namespace");
     }
@@ -21,9 +22,18 @@ fn validate(event: &Value, errors: &mut FieldErrors) {
 
 /// The two groups share their objects, but not all names of fields: both names are looked at.
 fn fields(event: &Value) -> Vec<(&'static str, String)> {
-    let regarding = if event["involvedObject"].is_set() { &event["involvedObject"] } else { &event["regarding"] };
+    let regarding = if event["involvedObject"].is_set() {
+        &event["involvedObject"]
+    } else {
+        &event["regarding"]
+    };
     let first = |fields: &[&Value]| {
-        fields.iter().map(|field| field.text()).find(|text| !text.is_empty()).unwrap_or_default().to_owned()
+        fields
+            .iter()
+            .map(|field| field.text())
+            .find(|text| !text.is_empty())
+            .unwrap_or_default()
+            .to_owned()
     };
     let component = first(&[&event["reportingComponent"], &event["reportingController"]]);
     let source = first(&[&event["source"]["component"], &event["deprecatedSource"]["component"]]);

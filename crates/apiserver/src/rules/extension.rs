@@ -11,14 +11,25 @@ use crate::rules::{Rules, generic};
 pub static DEFINITION: Rules = Rules {
     default: default_definition,
     prepare_create: |definition| {
-        let stored = definition["spec"]["versions"].items().iter().filter(|version| version["storage"].flag());
+        let stored = definition["spec"]["versions"]
+            .items()
+            .iter()
+            .filter(|version| version["storage"].flag());
         let stored: Vec<Value> = stored.map(|version| version["name"].clone()).collect();
-        generic::start_status(definition, json!({"storedVersions": stored, "conditions": [], "acceptedNames": {"kind": "", "plural": ""}}));
+        generic::start_status(
+            definition,
+            json!({"storedVersions": stored, "conditions": [], "acceptedNames": {"kind": "", "plural": ""}}),
+        );
     },
     validate: validate_definition,
     validate_update: |new, old, errors| {
         for path in ["group", "scope"] {
-            immutable(&new["spec"][path], &old["spec"][path], Path::new("spec").child(path), errors);
+            immutable(
+                &new["spec"][path],
+                &old["spec"][path],
+                Path::new("spec").child(path),
+                errors,
+            );
         }
         for path in ["plural", "kind"] {
             let (new, old) = (&new["spec"]["names"][path], &old["spec"]["names"][path]);
@@ -61,7 +72,9 @@ fn default_definition(definition: &mut Value) {
     default(spec, "conversion", json!({"strategy": "None"}));
     with(spec, "conversion", |conversion| {
         with(conversion, "webhook", |webhook| {
-            with(webhook, "clientConfig", |client| with(client, "service", |service| default(service, "port", 443)));
+            with(webhook, "clientConfig", |client| {
+                with(client, "service", |service| default(service, "port", 443))
+            });
         });
     });
 }
@@ -107,7 +120,11 @@ fn validate_versions(versions: &[Value], path: &Path, errors: &mut FieldErrors) 
     if versions.is_empty() {
         errors.required(path, "must have at least one version");
     } else if versions.iter().filter(|version| version["storage"].flag()).count() != 1 {
-        errors.invalid(path, Value::from(versions), "must have exactly one version marked as storage version");
+        errors.invalid(
+            path,
+            Value::from(versions),
+            "must have exactly one version marked as storage version",
+        );
     }
 }
 
@@ -117,7 +134,11 @@ fn validate_api_service(service: &Value, errors: &mut FieldErrors) {
     let name = service["metadata"]["name"].text();
     let want = format!("{version}.{group}");
     if name != want {
-        errors.invalid("metadata.name", name, format!("must be `spec.version+\".\"+spec.group`: \"{want}\""));
+        errors.invalid(
+            "metadata.name",
+            name,
+            format!("must be `spec.version+\".\"+spec.group`: \"{want}\""),
+        );
     }
     if !group.is_empty() {
         errors.invalid_each(path.child("group"), group, names::dns_subdomain(group));
@@ -126,7 +147,11 @@ fn validate_api_service(service: &Value, errors: &mut FieldErrors) {
     for field in ["groupPriorityMinimum", "versionPriority"] {
         let max = if field == "groupPriorityMinimum" { 20_000 } else { 1000 };
         if !(1..=max).contains(&spec[field].int()) {
-            errors.invalid(path.child(field), spec[field].int(), format!("must be positive and less than {max}"));
+            errors.invalid(
+                path.child(field),
+                spec[field].int(),
+                format!("must be positive and less than {max}"),
+            );
         }
     }
     if !spec["service"].is_set() {

@@ -22,7 +22,12 @@ pub static SCHEMA: Rules = Rules {
             errors.invalid(path.child("matchingPrecedence"), precedence, detail);
         }
         let level = &spec["priorityLevelConfiguration"]["name"];
-        required_name(level, names::dns_subdomain, path.child("priorityLevelConfiguration").child("name"), errors);
+        required_name(
+            level,
+            names::dns_subdomain,
+            path.child("priorityLevelConfiguration").child("name"),
+            errors,
+        );
         let methods = ["ByNamespace", "ByUser"];
         let at = path.child("distinguisherMethod").child("type");
         one_of(&spec["distinguisherMethod"]["type"], &methods, at, errors);
@@ -49,9 +54,14 @@ pub static PRIORITY_LEVEL: Rules = Rules {
         required_one_of(&spec["type"], &["Exempt", "Limited"], path.child("type"), errors);
         for (field, kind) in [("exempt", "Exempt"), ("limited", "Limited")] {
             if spec[field].is_set() && spec["type"] != kind {
-                errors.forbidden(path.child(field), format!("must be nil if the type is not {kind}"));
+                errors
+                    .forbidden(path.child(field), format!("must be nil if the type is not {kind}"));
             }
-            not_negative(&spec[field]["nominalConcurrencyShares"], path.child(field).child("nominalConcurrencyShares"), errors);
+            not_negative(
+                &spec[field]["nominalConcurrencyShares"],
+                path.child(field).child("nominalConcurrencyShares"),
+                errors,
+            );
         }
     },
     ..Rules::GENERIC

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::rules::json::{Read, set, unset};
+use crate::rules::json::{Read, is_zero, set, unset};
 
 /// A creator may not set `status`.
 pub fn drop_status(new: &mut Value) {
@@ -55,8 +55,14 @@ pub fn carry(new: &mut Value, old: &Value, field: &str) {
     }
 }
 
-/// Whether anything but metadata and status differs.
+/// Whether anything but metadata and status differs. That a pod was given a node is no change of what is wanted.
 pub fn wanted_differs(new: &Value, old: &Value) -> bool {
+    if old["kind"] == "Pod" && is_zero(&old["spec"]["nodeName"]) && new["spec"]["nodeName"].is_set()
+    {
+        let mut unbound = new.clone();
+        carry(&mut unbound["spec"], &old["spec"], "nodeName");
+        return wanted_differs(&unbound, old);
+    }
     let differs = |one: &Value, other: &Value| {
         one.entries().any(|(name, value)| is_wanted(name) && !same(value, &other[name.as_str()]))
     };
@@ -68,13 +74,18 @@ pub fn same(one: &Value, other: &Value) -> bool {
     match (one, other) {
         (Value::Object(ones), Value::Object(others)) => {
             ones.iter().all(|(name, value)| same(value, others.get(name).unwrap_or(&Value::Null)))
-                && others.iter().all(|(name, value)| ones.contains_key(name) || same(value, &Value::Null))
+                && others
+                    .iter()
+                    .all(|(name, value)| ones.contains_key(name) || same(value, &Value::Null))
         }
         (Value::Array(ones), Value::Array(others)) => {
-            ones.len() == others.len() && ones.iter().zip(others).all(|(one, other)| same(one, other))
+            ones.len() == others.len()
+                && ones.iter().zip(others).all(|(one, other)| same(one, other))
         }
         (Value::Null, Value::Array(items)) | (Value::Array(items), Value::Null) => items.is_empty(),
-        (Value::Null, Value::Object(entries)) | (Value::Object(entries), Value::Null) => entries.is_empty(),
+        (Value::Null, Value::Object(entries)) | (Value::Object(entries), Value::Null) => {
+            entries.is_empty()
+        }
         (Value::Null, Value::String(text)) | (Value::String(text), Value::Null) => text.is_empty(),
         _ => one == other,
     }

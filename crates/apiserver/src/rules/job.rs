@@ -4,7 +4,9 @@ use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{NEGATIVE, immutable, label_selector, not_negative, one_of, required_one_of};
+use crate::rules::checks::{
+    NEGATIVE, immutable, label_selector, not_negative, one_of, required_one_of,
+};
 use crate::rules::generic::{carry, same};
 use crate::rules::json::{Read, default, default_zero, each, object, set, with};
 use crate::rules::{Rules, generic, pod, workload};
@@ -48,11 +50,13 @@ fn default_job(job: &mut Value) {
         set(spec, "completions", 1);
     }
     default(spec, "parallelism", 1);
-    let limit = if spec["backoffLimitPerIndex"].is_set() { NO_LIMIT } else { DEFAULT_BACKOFF_LIMIT };
+    let limit =
+        if spec["backoffLimitPerIndex"].is_set() { NO_LIMIT } else { DEFAULT_BACKOFF_LIMIT };
     default(spec, "backoffLimit", limit);
     default(spec, "completionMode", "NonIndexed");
     default(spec, "suspend", false);
-    let replacement = if spec["podFailurePolicy"].is_set() { "Failed" } else { "TerminatingOrFailed" };
+    let replacement =
+        if spec["podFailurePolicy"].is_set() { "Failed" } else { "TerminatingOrFailed" };
     default(spec, "podReplacementPolicy", replacement);
     default(spec, "manualSelector", false);
     default_template(spec);
@@ -62,7 +66,9 @@ fn default_job(job: &mut Value) {
 pub fn default_template(spec: &mut Value) {
     pod::defaults::template(spec);
     with(spec, "podFailurePolicy", |policy| {
-        each(policy, "rules", |rule| each(rule, "onPodConditions", |pattern| default(pattern, "status", "True")));
+        each(policy, "rules", |rule| {
+            each(rule, "onPodConditions", |pattern| default(pattern, "status", "True"))
+        });
     });
 }
 
@@ -74,9 +80,12 @@ fn own_pods_by_label(job: &mut Value) {
     let (name, uid) = (job["metadata"]["name"].clone(), job["metadata"]["uid"].clone());
     let spec = object(job, "spec");
     let labels = object(object(object(spec, "template"), "metadata"), "labels");
-    for (label, value) in
-        [(CONTROLLER_UID, &uid), (JOB_NAME, &name), (LEGACY_CONTROLLER_UID, &uid), (LEGACY_JOB_NAME, &name)]
-    {
+    for (label, value) in [
+        (CONTROLLER_UID, &uid),
+        (JOB_NAME, &name),
+        (LEGACY_CONTROLLER_UID, &uid),
+        (LEGACY_JOB_NAME, &name),
+    ] {
         default_zero(labels, label, value.clone());
     }
     let selector = object(object(spec, "selector"), "matchLabels");
@@ -111,7 +120,12 @@ pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         not_negative(&spec[field], path.child(field), errors);
     }
     completion(spec, path, errors);
-    one_of(&spec["podReplacementPolicy"], &["Failed", "TerminatingOrFailed"], path.child("podReplacementPolicy"), errors);
+    one_of(
+        &spec["podReplacementPolicy"],
+        &["Failed", "TerminatingOrFailed"],
+        path.child("podReplacementPolicy"),
+        errors,
+    );
     failure_policy(&spec["podFailurePolicy"], &path.child("podFailurePolicy"), errors);
     let template = path.child("template");
     pod::spec::validate_template(&spec["template"], &template, errors);
@@ -120,23 +134,34 @@ pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     if !matches!(policy, "OnFailure" | "Never") {
         errors.required(at, "valid values: \"OnFailure\", \"Never\"");
     } else if spec["podFailurePolicy"].is_set() && policy != "Never" {
-        errors.invalid(at, policy, "only \"Never\" is supported when podFailurePolicy is specified");
+        errors.invalid(
+            at,
+            policy,
+            "only \"Never\" is supported when podFailurePolicy is specified",
+        );
     }
 }
 
 fn completion(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     let mode = spec["completionMode"].text();
-    one_of(&spec["completionMode"], &["Indexed", "NonIndexed"], path.child("completionMode"), errors);
+    one_of(
+        &spec["completionMode"],
+        &["Indexed", "NonIndexed"],
+        path.child("completionMode"),
+        errors,
+    );
     if mode == "Indexed" {
         let (completions, parallelism) = (&spec["completions"], &spec["parallelism"]);
         if !completions.is_set() {
             errors.required(path.child("completions"), "when completion mode is Indexed");
         }
-        for (field, value, max) in
-            [("parallelism", parallelism, MAX_INDEXED_PARALLELISM), ("completions", completions, MAX_INDEXED_COMPLETIONS)]
-        {
+        for (field, value, max) in [
+            ("parallelism", parallelism, MAX_INDEXED_PARALLELISM),
+            ("completions", completions, MAX_INDEXED_COMPLETIONS),
+        ] {
             if value.int() > max {
-                let detail = format!("must be less than or equal to {max} when completion mode is Indexed");
+                let detail =
+                    format!("must be less than or equal to {max} when completion mode is Indexed");
                 errors.invalid(path.child(field), value.clone(), detail);
             }
         }
@@ -144,7 +169,11 @@ fn completion(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     }
     if spec["backoffLimitPerIndex"].is_set() {
         let limit = spec["backoffLimitPerIndex"].clone();
-        errors.invalid(path.child("backoffLimitPerIndex"), limit, "requires indexed completion mode");
+        errors.invalid(
+            path.child("backoffLimitPerIndex"),
+            limit,
+            "requires indexed completion mode",
+        );
     }
     if spec["successPolicy"].is_set() {
         let policy = spec["successPolicy"].clone();
@@ -167,22 +196,38 @@ fn failure_policy(policy: &Value, path: &Path, errors: &mut FieldErrors) {
         required_one_of(&rule["action"], &actions, at.child("action"), errors);
         let (codes, conditions) = (&rule["onExitCodes"], &rule["onPodConditions"]);
         if codes.is_set() && conditions.size() > 0 {
-            errors.invalid(&at, "", "specifying both OnExitCodes and OnPodConditions is not supported");
+            errors.invalid(
+                &at,
+                "",
+                "specifying both OnExitCodes and OnPodConditions is not supported",
+            );
         } else if !codes.is_set() && conditions.size() == 0 {
-            errors.invalid(&at, "", "specifying one of OnExitCodes and OnPodConditions is required");
+            errors.invalid(
+                &at,
+                "",
+                "specifying one of OnExitCodes and OnPodConditions is required",
+            );
         }
         if codes.is_set() {
             let at = at.child("onExitCodes");
             required_one_of(&codes["operator"], &["In", "NotIn"], at.child("operator"), errors);
             if codes["values"].size() == 0 {
-                errors.invalid(at.child("values"), codes["values"].clone(), "at least one value is required");
+                errors.invalid(
+                    at.child("values"),
+                    codes["values"].clone(),
+                    "at least one value is required",
+                );
             }
             for (index, code) in codes["values"].items().iter().enumerate() {
                 if code.int() < 0 {
                     errors.invalid(at.child("values").index(index), code.clone(), NEGATIVE);
                 }
                 if codes["operator"] == "In" && code.int() == 0 {
-                    errors.invalid(at.child("values").index(index), 0, "must not be 0 for the In operator");
+                    errors.invalid(
+                        at.child("values").index(index),
+                        0,
+                        "must not be 0 for the In operator",
+                    );
                 }
             }
         }
@@ -209,7 +254,9 @@ fn generated_selector(job: &Value, errors: &mut FieldErrors) {
     ] {
         match labels.get(label).map(Read::text) {
             None => errors.required(path.key(label), format!("must be '{want}'")),
-            Some(got) if got != want => errors.invalid(path.key(label), got, format!("must be '{want}'")),
+            Some(got) if got != want => {
+                errors.invalid(path.key(label), got, format!("must be '{want}'"))
+            }
             Some(_) => (),
         }
     }
@@ -231,7 +278,9 @@ fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     if !same(&template, &old["template"]) {
         errors.invalid(path.child("template"), new["template"].clone(), "field is immutable");
     }
-    for field in ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"] {
+    for field in
+        ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
+    {
         immutable(&new[field], &old[field], path.child(field), errors);
     }
 }
@@ -245,7 +294,11 @@ fn completions_update(new: &Value, old: &Value, path: &Path, errors: &mut FieldE
     if old["completionMode"] != "Indexed" || !completions.is_set() || !before.is_set() {
         immutable(completions, before, path, errors);
     } else if completions != &new["parallelism"] {
-        errors.invalid(path, completions.clone(), "can only be modified in tandem with spec.parallelism");
+        errors.invalid(
+            path,
+            completions.clone(),
+            "can only be modified in tandem with spec.parallelism",
+        );
     }
 }
 

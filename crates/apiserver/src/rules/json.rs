@@ -69,11 +69,11 @@ pub(crate) fn is_zero(value: &Value) -> bool {
 /// The object in a field, made if it is absent.
 pub(crate) fn object<'v>(parent: &'v mut Value, field: &str) -> &'v mut Value {
     let parent = as_object(parent);
-    let child = parent.entry(field).or_insert_with(|| Value::Object(Map::new()));
-    if child.is_null() {
-        *child = Value::Object(Map::new());
+    // Most objects are there already, and `entry` would copy the name of the field to find out.
+    if parent.get(field).is_none_or(Value::is_null) {
+        parent.insert(field.to_owned(), Value::Object(Map::new()));
     }
-    child
+    parent.get_mut(field).expect("it was just made, if it was not there")
 }
 
 /// The object in a field, if it is there.

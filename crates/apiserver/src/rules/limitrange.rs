@@ -28,8 +28,10 @@ fn default_item(item: &mut Value) {
     if item["type"].text() != "Container" {
         return;
     }
-    for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")] {
-        let source: Vec<(String, Value)> = item[from].entries().map(|(name, value)| (name.clone(), value.clone())).collect();
+    for (from, to) in [("max", "default"), ("default", "defaultRequest"), ("min", "defaultRequest")]
+    {
+        let source: Vec<(String, Value)> =
+            item[from].entries().map(|(name, value)| (name.clone(), value.clone())).collect();
         let target = object(item, to);
         for (name, quantity) in source {
             default(target, &name, quantity);
@@ -64,7 +66,8 @@ fn validate_item(item: &Value, path: &Path, errors: &mut FieldErrors) {
     ];
     for (low, high, blamed) in ordered {
         for (name, quantity) in item[low].entries() {
-            let amounts = (Quantity::from_value(quantity), Quantity::from_value(&item[high][name.as_str()]));
+            let amounts =
+                (Quantity::from_value(quantity), Quantity::from_value(&item[high][name.as_str()]));
             if let (Ok(small), Ok(large)) = amounts
                 && small > large
             {

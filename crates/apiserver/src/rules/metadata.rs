@@ -51,7 +51,11 @@ pub fn validate_update(_kind: &Kind, new: &Value, old: &Value, errors: &mut Fiel
         }
     }
     if new["generation"].int() < old["generation"].int() {
-        errors.invalid(path.child("generation"), new["generation"].clone(), "must not be decremented");
+        errors.invalid(
+            path.child("generation"),
+            new["generation"].clone(),
+            "must not be decremented",
+        );
     }
     validate_rest(new, &path, errors);
 }
@@ -94,7 +98,11 @@ fn owners(references: &Value, path: &Path, errors: &mut FieldErrors) {
         let at = path.index(index);
         let (_, version) = coracle_api::kinds::split_api_version(reference["apiVersion"].text());
         if version.is_empty() {
-            errors.invalid(at.child("apiVersion"), reference["apiVersion"].text(), "version must not be empty");
+            errors.invalid(
+                at.child("apiVersion"),
+                reference["apiVersion"].text(),
+                "version must not be empty",
+            );
         }
         for field in ["kind", "name", "uid"] {
             if reference[field].text().is_empty() {
@@ -102,7 +110,11 @@ fn owners(references: &Value, path: &Path, errors: &mut FieldErrors) {
             }
         }
         if reference["kind"] == "Event" && reference["apiVersion"] == "v1" {
-            errors.invalid(path, reference.clone(), "/v1, Kind=Event is disallowed from being an owner");
+            errors.invalid(
+                path,
+                reference.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            );
         }
         if !reference["controller"].flag() {
             continue;
@@ -126,16 +138,29 @@ fn finalizers(finalizers: &Value, path: &Path, errors: &mut FieldErrors) {
         errors.invalid_each(path, finalizer.text(), names::qualified_name(finalizer.text()));
     }
     if has("orphan") && has("foregroundDeletion") {
-        errors.invalid(path, finalizers.clone(), "finalizer orphan and foregroundDeletion cannot be both set");
+        errors.invalid(
+            path,
+            finalizers.clone(),
+            "finalizer orphan and foregroundDeletion cannot be both set",
+        );
     }
 }
 
-fn no_new_finalizers_while_deleting(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) {
+fn no_new_finalizers_while_deleting(
+    new: &Value,
+    old: &Value,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     if !old["deletionTimestamp"].is_set() {
         return;
     }
-    let mut extra: Vec<&str> =
-        new["finalizers"].items().iter().filter(|name| !old["finalizers"].items().contains(name)).map(Read::text).collect();
+    let mut extra: Vec<&str> = new["finalizers"]
+        .items()
+        .iter()
+        .filter(|name| !old["finalizers"].items().contains(name))
+        .map(Read::text)
+        .collect();
     if !extra.is_empty() {
         extra.sort_unstable();
         let extra: Vec<String> = extra.into_iter().map(coracle_api::status::go_quote).collect();

@@ -36,6 +36,7 @@ mod quota;
 mod rbac;
 mod replicaset;
 mod replicationcontroller;
+mod revision;
 mod runtimeclass;
 mod schedule;
 mod service;
@@ -119,6 +120,7 @@ fn apps(kind: &str) -> &'static Rules {
         "ReplicaSet" => &replicaset::RULES,
         "StatefulSet" => &statefulset::RULES,
         "DaemonSet" => &daemonset::RULES,
+        "ControllerRevision" => &revision::RULES,
         _ => &GENERIC,
     }
 }
@@ -145,14 +147,20 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &webhook::VALIDATING,
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &webhook::MUTATING,
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => &webhook::POLICY,
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
-            &webhook::POLICY_BINDING
-        }
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy",
+        ) => &webhook::POLICY,
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
+        ) => &webhook::POLICY_BINDING,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => &extension::DEFINITION,
         ("apiregistration.k8s.io", "APIService") => &extension::API_SERVICE,
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::SCHEMA,
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &flowcontrol::PRIORITY_LEVEL,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            &flowcontrol::PRIORITY_LEVEL
+        }
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
         _ => &GENERIC,
     }

@@ -20,10 +20,16 @@ pub static NETWORK_POLICY: Rules = Rules {
         let spec = object(policy, "spec");
         object(spec, "podSelector");
         for list in ["ingress", "egress"] {
-            each(spec, list, |rule: &mut Value| each(rule, "ports", |port| default(port, "protocol", "TCP")));
+            each(spec, list, |rule: &mut Value| {
+                each(rule, "ports", |port| default(port, "protocol", "TCP"))
+            });
         }
         if spec["policyTypes"].size() == 0 {
-            let types = if spec["egress"].size() > 0 { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            let types = if spec["egress"].size() > 0 {
+                json!(["Ingress", "Egress"])
+            } else {
+                json!(["Ingress"])
+            };
             set(spec, "policyTypes", types);
         }
     },
@@ -51,7 +57,12 @@ pub static INGRESS_CLASS: Rules = Rules {
         errors.invalid_each(path, controller, names::qualified_name(controller));
     },
     validate_update: |new, old, errors| {
-        immutable(&new["spec"]["controller"], &old["spec"]["controller"], "spec.controller", errors);
+        immutable(
+            &new["spec"]["controller"],
+            &old["spec"]["controller"],
+            "spec.controller",
+            errors,
+        );
     },
     ..Rules::GENERIC
 };
@@ -73,7 +84,11 @@ fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
     let types = spec["policyTypes"].items();
     let at = path.child("policyTypes");
     if types.len() > 2 {
-        errors.invalid(&at, spec["policyTypes"].clone(), "may not specify more than two policyTypes");
+        errors.invalid(
+            &at,
+            spec["policyTypes"].clone(),
+            "may not specify more than two policyTypes",
+        );
     }
     for (index, kind) in types.iter().enumerate() {
         one_of(kind, &["Egress", "Ingress"], at.index(index), errors);
@@ -92,9 +107,17 @@ fn validate_policy_port(port: &Value, at: &Path, errors: &mut FieldErrors) {
     if !first.is_set() {
         errors.required(at.child("port"), "must be specified when `endPort` is specified");
     } else if first.is_string() {
-        errors.invalid(at.child("endPort"), last.clone(), "may not be specified when `port` is non-numeric");
+        errors.invalid(
+            at.child("endPort"),
+            last.clone(),
+            "may not be specified when `port` is non-numeric",
+        );
     } else if last.int() < first.int() {
-        errors.invalid(at.child("endPort"), last.clone(), "must be greater than or equal to `port`");
+        errors.invalid(
+            at.child("endPort"),
+            last.clone(),
+            "must be greater than or equal to `port`",
+        );
     }
 }
 

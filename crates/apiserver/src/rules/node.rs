@@ -17,7 +17,9 @@ pub static RULES: Rules = Rules {
     prepare_create: |_| (),
     prepare_update: generic::keep_status,
     fields: |node| vec![("spec.unschedulable", node["spec"]["unschedulable"].flag().to_string())],
-    validate: |node, errors| pod::scheduling::taints(&node["spec"]["taints"], &Path::new("spec").child("taints"), errors),
+    validate: |node, errors| {
+        pod::scheduling::taints(&node["spec"]["taints"], &Path::new("spec").child("taints"), errors)
+    },
     validate_update: |new, old, errors| {
         let (new, old, path) = (&new["spec"], &old["spec"], Path::new("spec"));
         if !old["providerID"].text().is_empty() && new["providerID"] != old["providerID"] {

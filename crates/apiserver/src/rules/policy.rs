@@ -26,11 +26,13 @@ pub static PRIORITY_CLASS: Rules = Rules {
         if name.starts_with("system-") {
             let known = matches!(name, "system-node-critical" | "system-cluster-critical");
             if !known {
-                let detail = "priority class names with 'system-' prefix are reserved for system use only";
+                let detail =
+                    "priority class names with 'system-' prefix are reserved for system use only";
                 errors.forbidden("metadata.name", detail);
             }
         } else if class["value"].int() > MAX_PRIORITY {
-            let detail = format!("maximum allowed value of a user defined priority is {MAX_PRIORITY}");
+            let detail =
+                format!("maximum allowed value of a user defined priority is {MAX_PRIORITY}");
             errors.forbidden("value", detail);
         }
         let policies = ["PreemptLowerPriority", "Never"];
@@ -56,5 +58,10 @@ fn validate_budget(budget: &Value, errors: &mut FieldErrors) {
     }
     label_selector(&spec["selector"], &path.child("selector"), errors);
     let policies = ["AlwaysAllow", "IfHealthyBudget"];
-    one_of(&spec["unhealthyPodEvictionPolicy"], &policies, path.child("unhealthyPodEvictionPolicy"), errors);
+    one_of(
+        &spec["unhealthyPodEvictionPolicy"],
+        &policies,
+        path.child("unhealthyPodEvictionPolicy"),
+        errors,
+    );
 }

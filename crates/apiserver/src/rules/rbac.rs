@@ -11,7 +11,9 @@ use crate::rules::json::{Read, default_zero, each, object};
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 pub static ROLE: Rules = Rules {
-    validate: |role, errors| validate_rules(&role["rules"], Reach::Namespace, &Path::new("rules"), errors),
+    validate: |role, errors| {
+        validate_rules(&role["rules"], Reach::Namespace, &Path::new("rules"), errors)
+    },
     ..Rules::GENERIC
 };
 
@@ -19,11 +21,18 @@ pub static CLUSTER_ROLE: Rules = Rules {
     validate: |role, errors| {
         validate_rules(&role["rules"], Reach::Cluster, &Path::new("rules"), errors);
         let path = Path::new("aggregationRule").child("clusterRoleSelectors");
-        for (index, selector) in role["aggregationRule"]["clusterRoleSelectors"].items().iter().enumerate() {
+        for (index, selector) in
+            role["aggregationRule"]["clusterRoleSelectors"].items().iter().enumerate()
+        {
             label_selector(selector, &path.index(index), errors);
         }
-        if role["aggregationRule"].is_set() && role["aggregationRule"]["clusterRoleSelectors"].size() == 0 {
-            errors.required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil");
+        if role["aggregationRule"].is_set()
+            && role["aggregationRule"]["clusterRoleSelectors"].size() == 0
+        {
+            errors.required(
+                path,
+                "at least one clusterRoleSelector required if aggregationRule is non-nil",
+            );
         }
     },
     ..Rules::GENERIC
@@ -69,18 +78,35 @@ fn validate_rules(rules: &Value, reach: Reach, path: &Path, errors: &mut FieldEr
         if urls.size() > 0 {
             let at = at.child("nonResourceURLs");
             if reach == Reach::Namespace {
-                errors.invalid(&at, urls.clone(), "namespaced rules cannot apply to non-resource URLs");
+                errors.invalid(
+                    &at,
+                    urls.clone(),
+                    "namespaced rules cannot apply to non-resource URLs",
+                );
             }
-            if ["apiGroups", "resources", "resourceNames"].iter().any(|field| rule[*field].size() > 0) {
-                errors.invalid(at, urls.clone(), "rules cannot apply to both regular resources and non-resource URLs");
+            if ["apiGroups", "resources", "resourceNames"]
+                .iter()
+                .any(|field| rule[*field].size() > 0)
+            {
+                errors.invalid(
+                    at,
+                    urls.clone(),
+                    "rules cannot apply to both regular resources and non-resource URLs",
+                );
             }
             continue;
         }
         if rule["apiGroups"].size() == 0 {
-            errors.required(at.child("apiGroups"), "resource rules must supply at least one api group");
+            errors.required(
+                at.child("apiGroups"),
+                "resource rules must supply at least one api group",
+            );
         }
         if rule["resources"].size() == 0 {
-            errors.required(at.child("resources"), "resource rules must supply at least one resource");
+            errors.required(
+                at.child("resources"),
+                "resource rules must supply at least one resource",
+            );
         }
     }
 }
@@ -125,7 +151,9 @@ fn validate_subject(subject: &Value, path: &Path, errors: &mut FieldErrors) {
                 errors.not_supported(path.child("apiGroup"), group, &[GROUP]);
             }
         }
-        other => errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"]),
+        other => {
+            errors.not_supported(path.child("kind"), other, &["ServiceAccount", "User", "Group"])
+        }
     }
 }
 

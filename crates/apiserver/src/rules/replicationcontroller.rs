@@ -25,7 +25,9 @@ pub static RULES: Rules = Rules {
         generic::keep_status(new, old);
         pod::prepare_template(&mut new["spec"]);
     },
-    fields: |controller| vec![("status.replicas", controller["status"]["replicas"].int().to_string())],
+    fields: |controller| {
+        vec![("status.replicas", controller["status"]["replicas"].int().to_string())]
+    },
     validate: |controller, errors| {
         let (spec, path) = (&controller["spec"], Path::new("spec"));
         not_negative(&spec["minReadySeconds"], path.child("minReadySeconds"), errors);
@@ -36,7 +38,12 @@ pub static RULES: Rules = Rules {
         required(&spec["template"], &template, errors);
         let selector = LabelSelector::from_map(Some(&spec["selector"]));
         workload::matches_template(&selector, spec["selector"].size() > 0, spec, &path, errors);
-        workload::template_of_long_running(&spec["template"], "ReplicationController", &template, errors);
+        workload::template_of_long_running(
+            &spec["template"],
+            "ReplicationController",
+            &template,
+            errors,
+        );
     },
     ..Rules::GENERIC
 };

@@ -20,6 +20,8 @@ pub static RULES: Rules = Rules {
         labels(&class["scheduling"]["nodeSelector"], &path.child("nodeSelector"), errors);
         tolerations(&class["scheduling"]["tolerations"], &path.child("tolerations"), errors);
     },
-    validate_update: |new, old, errors| immutable(&new["handler"], &old["handler"], "handler", errors),
+    validate_update: |new, old, errors| {
+        immutable(&new["handler"], &old["handler"], "handler", errors)
+    },
     ..Rules::GENERIC
 };

@@ -7,7 +7,8 @@ struct Field {
     names: &'static [&'static str],
 }
 
-const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+const MONTHS: &[&str] =
+    &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
 
 /// Minute, hour, day of month, month, day of week.
@@ -26,7 +27,11 @@ pub fn parse(schedule: &str) -> Result<(), String> {
     }
     let parts: Vec<&str> = schedule.split_whitespace().collect();
     if parts.len() != FIELDS.len() {
-        return Err(format!("expected exactly 5 fields, found {}: [{}]", parts.len(), parts.join(" ")));
+        return Err(format!(
+            "expected exactly 5 fields, found {}: [{}]",
+            parts.len(),
+            parts.join(" ")
+        ));
     }
     for (part, field) in parts.iter().zip(&FIELDS) {
         for range in part.split(',') {
@@ -44,8 +49,11 @@ fn descriptor(word: &str) -> Result<(), String> {
     if let Some(duration) = word.strip_prefix("@every ") {
         let well_written = duration.starts_with(|first: char| first.is_ascii_digit())
             && duration.ends_with(['s', 'm', 'h'])
-            && duration.chars().all(|character| character.is_ascii_alphanumeric() || character == '.');
-        let why = || format!("failed to parse duration {word}: time: invalid duration \"{duration}\"");
+            && duration
+                .chars()
+                .all(|character| character.is_ascii_alphanumeric() || character == '.');
+        let why =
+            || format!("failed to parse duration {word}: time: invalid duration \"{duration}\"");
         return if well_written { Ok(()) } else { Err(why()) };
     }
     Err(format!("unrecognized descriptor: {word}"))
@@ -100,5 +108,7 @@ fn plain_number(text: &str) -> Result<u32, String> {
     if text.starts_with('-') && text[1..].parse::<u32>().is_ok() {
         return Err(format!("negative number ({text}) not allowed: {text}"));
     }
-    text.parse().map_err(|_| format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax"))
+    text.parse().map_err(|_| {
+        format!("failed to parse int from {text}: strconv.Atoi: parsing \"{text}\": invalid syntax")
+    })
 }

@@ -25,7 +25,10 @@ pub static RULES: Rules = Rules {
     validate_update: validation::validate_update,
     fields: |service| {
         let spec = &service["spec"];
-        vec![("spec.clusterIP", spec["clusterIP"].text().to_owned()), ("spec.type", spec["type"].text().to_owned())]
+        vec![
+            ("spec.clusterIP", spec["clusterIP"].text().to_owned()),
+            ("spec.type", spec["type"].text().to_owned()),
+        ]
     },
     ..Rules::GENERIC
 };
@@ -46,7 +49,11 @@ fn default_service(service: &mut Value) {
         unset(spec, "sessionAffinityConfig");
     }
     if spec["sessionAffinity"].text() == "ClientIP" {
-        default(object(object(spec, "sessionAffinityConfig"), "clientIP"), "timeoutSeconds", AFFINITY_SECONDS);
+        default(
+            object(object(spec, "sessionAffinityConfig"), "clientIP"),
+            "timeoutSeconds",
+            AFFINITY_SECONDS,
+        );
     }
     default_zero(spec, "type", "ClusterIP");
     each(spec, "ports", |port| {
@@ -86,7 +93,8 @@ fn prepare_update(new: &mut Value, old: &Value) {
 
 /// What the server chose earlier stays chosen when an update leaves it out.
 fn take_allocated(new: &mut Value, old: &Value) {
-    let has_ip = |spec: &Value| matches!(spec["type"].text(), "ClusterIP" | "NodePort" | "LoadBalancer");
+    let has_ip =
+        |spec: &Value| matches!(spec["type"].text(), "ClusterIP" | "NodePort" | "LoadBalancer");
     if has_ip(new) && has_ip(old) {
         if is_zero(&new["clusterIP"]) && is_zero(&new["clusterIPs"]) {
             for field in ["clusterIP", "clusterIPs"] {
@@ -114,12 +122,20 @@ fn take_allocated(new: &mut Value, old: &Value) {
 }
 
 fn take_node_ports(new: &mut Value, old: &Value) {
-    let mut taken: Vec<i64> = new["ports"].items().iter().map(|port| port["nodePort"].int()).filter(|port| *port != 0).collect();
+    let mut taken: Vec<i64> = new["ports"]
+        .items()
+        .iter()
+        .map(|port| port["nodePort"].int())
+        .filter(|port| *port != 0)
+        .collect();
     each(new, "ports", |port| {
         if port["nodePort"].int() != 0 {
             return;
         }
-        let before = old["ports"].items().iter().find(|old| old["protocol"] == port["protocol"] && old["port"] == port["port"]);
+        let before = old["ports"]
+            .items()
+            .iter()
+            .find(|old| old["protocol"] == port["protocol"] && old["port"] == port["port"]);
         let number = before.map_or(0, |old| old["nodePort"].int());
         if number != 0 && !taken.contains(&number) {
             taken.push(number);
@@ -133,14 +149,20 @@ fn drop_what_the_type_has_not(new: &mut Value, old: &Value) {
     let (type_, old_type) = (new["type"].text().to_owned(), old["type"].text());
     let needs = |type_: &str, types: &[&str]| types.contains(&type_);
     let ip_types = ["ClusterIP", "NodePort", "LoadBalancer"];
-    if needs(old_type, &ip_types) && !needs(&type_, &ip_types) && generic::same(&new["clusterIP"], &old["clusterIP"]) {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+    if needs(old_type, &ip_types)
+        && !needs(&type_, &ip_types)
+        && generic::same(&new["clusterIP"], &old["clusterIP"])
+    {
+        for field in
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+        {
             unset(new, field);
         }
     }
     let port_types = ["NodePort", "LoadBalancer"];
     if needs(old_type, &port_types) && !needs(&type_, &port_types) {
-        let olds: Vec<i64> = old["ports"].items().iter().map(|port| port["nodePort"].int()).collect();
+        let olds: Vec<i64> =
+            old["ports"].items().iter().map(|port| port["nodePort"].int()).collect();
         each(new, "ports", |port| {
             if olds.contains(&port["nodePort"].int()) {
                 unset(port, "nodePort");
@@ -157,7 +179,10 @@ fn drop_what_the_type_has_not(new: &mut Value, old: &Value) {
             }
         }
     }
-    if old_type == "ExternalName" && type_ != "ExternalName" && new["externalName"] == old["externalName"] {
+    if old_type == "ExternalName"
+        && type_ != "ExternalName"
+        && new["externalName"] == old["externalName"]
+    {
         unset(new, "externalName");
     }
 }

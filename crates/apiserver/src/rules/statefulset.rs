@@ -42,7 +42,11 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
     match spec["podManagementPolicy"].text() {
         "" => errors.required(path.child("podManagementPolicy"), ""),
         "OrderedReady" | "Parallel" => (),
-        other => errors.invalid(path.child("podManagementPolicy"), other, "must be 'OrderedReady' or 'Parallel'"),
+        other => errors.invalid(
+            path.child("podManagementPolicy"),
+            other,
+            "must be 'OrderedReady' or 'Parallel'",
+        ),
     }
     strategy(&spec["updateStrategy"], &path.child("updateStrategy"), errors);
     let retention = path.child("persistentVolumeClaimRetentionPolicy");

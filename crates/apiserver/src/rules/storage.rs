@@ -18,7 +18,11 @@ pub static CLASS: Rules = Rules {
         if provisioner.is_empty() {
             errors.required("provisioner", "");
         } else {
-            errors.invalid_each("provisioner", provisioner, names::qualified_name(&provisioner.to_lowercase()));
+            errors.invalid_each(
+                "provisioner",
+                provisioner,
+                names::qualified_name(&provisioner.to_lowercase()),
+            );
         }
         one_of(&class["reclaimPolicy"], &["Delete", "Retain"], "reclaimPolicy", errors);
         let modes = ["Immediate", "WaitForFirstConsumer"];
@@ -30,7 +34,12 @@ pub static CLASS: Rules = Rules {
                 errors.forbidden(field, format!("updates to {field} are forbidden."));
             }
         }
-        immutable(&new["volumeBindingMode"], &old["volumeBindingMode"], "volumeBindingMode", errors);
+        immutable(
+            &new["volumeBindingMode"],
+            &old["volumeBindingMode"],
+            "volumeBindingMode",
+            errors,
+        );
     },
     ..Rules::GENERIC
 };

@@ -22,10 +22,21 @@ pub static RULES: Rules = Rules {
     },
     validate,
     validate_update: |new, old, errors| {
-        if sources(&new["spec"]).map(|(_, source)| source).ne(sources(&old["spec"]).map(|(_, source)| source)) {
-            errors.forbidden("spec.persistentvolumesource", "spec.persistentvolumesource is immutable after creation");
+        if sources(&new["spec"])
+            .map(|(_, source)| source)
+            .ne(sources(&old["spec"]).map(|(_, source)| source))
+        {
+            errors.forbidden(
+                "spec.persistentvolumesource",
+                "spec.persistentvolumesource is immutable after creation",
+            );
         }
-        crate::rules::checks::immutable(&new["spec"]["volumeMode"], &old["spec"]["volumeMode"], "spec.volumeMode", errors);
+        crate::rules::checks::immutable(
+            &new["spec"]["volumeMode"],
+            &old["spec"]["volumeMode"],
+            "spec.volumeMode",
+            errors,
+        );
     },
     ..Rules::GENERIC
 };
@@ -44,7 +55,8 @@ const OTHER_FIELDS: [&str; 9] = [
 ];
 
 fn sources(spec: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    spec.entries().filter(|(field, source)| !OTHER_FIELDS.contains(&field.as_str()) && source.is_set())
+    spec.entries()
+        .filter(|(field, source)| !OTHER_FIELDS.contains(&field.as_str()) && source.is_set())
 }
 
 fn validate(volume: &Value, errors: &mut FieldErrors) {
@@ -61,16 +73,26 @@ fn validate(volume: &Value, errors: &mut FieldErrors) {
     }
     let mut sources = sources(spec);
     match sources.next() {
-        Some((kind, source)) => pod::volumes::validate_source(kind, source, &path.child(kind), errors),
+        Some((kind, source)) => {
+            pod::volumes::validate_source(kind, source, &path.child(kind), errors)
+        }
         None => errors.required(&path, "must specify a volume type"),
     }
     for (kind, _) in sources {
         errors.forbidden(path.child(kind), "may not specify more than 1 volume type");
     }
     let policies = ["Delete", "Recycle", "Retain"];
-    one_of(&spec["persistentVolumeReclaimPolicy"], &policies, path.child("persistentVolumeReclaimPolicy"), errors);
+    one_of(
+        &spec["persistentVolumeReclaimPolicy"],
+        &policies,
+        path.child("persistentVolumeReclaimPolicy"),
+        errors,
+    );
     if spec["hostPath"]["path"] == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
-        errors.forbidden(path.child("persistentVolumeReclaimPolicy"), "may not be 'recycle' for a hostPath mount of '/'");
+        errors.forbidden(
+            path.child("persistentVolumeReclaimPolicy"),
+            "may not be 'recycle' for a hostPath mount of '/'",
+        );
     }
     one_of(&spec["volumeMode"], &["Block", "Filesystem"], path.child("volumeMode"), errors);
     if spec["nodeAffinity"]["required"].is_set() {

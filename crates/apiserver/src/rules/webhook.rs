@@ -49,7 +49,9 @@ fn default_webhook(webhook: &mut Value) {
     default(webhook, "timeoutSeconds", TIMEOUT_SECONDS);
     default_match_fields(webhook);
     each(webhook, "rules", |rule| default(rule, "scope", "*"));
-    with(webhook, "clientConfig", |client| with(client, "service", |service| default(service, "port", 443)));
+    with(webhook, "clientConfig", |client| {
+        with(client, "service", |service| default(service, "port", 443))
+    });
 }
 
 fn default_match(resources: &mut Value) {
@@ -84,7 +86,11 @@ fn qualified(name: &str, path: &Path, errors: &mut FieldErrors) {
     }
     errors.invalid_each(path, name, names::dns_subdomain(name));
     if name.split('.').count() < 3 {
-        errors.invalid(path, name, "should be a domain with at least three segments separated by dots");
+        errors.invalid(
+            path,
+            name,
+            "should be a domain with at least three segments separated by dots",
+        );
     }
 }
 
@@ -101,8 +107,18 @@ fn validate_webhook(webhook: &Value, at: &Path, errors: &mut FieldErrors) {
     }
     one_of(&webhook["failurePolicy"], &["Fail", "Ignore"], at.child("failurePolicy"), errors);
     one_of(&webhook["matchPolicy"], &["Equivalent", "Exact"], at.child("matchPolicy"), errors);
-    one_of(&webhook["reinvocationPolicy"], &["IfNeeded", "Never"], at.child("reinvocationPolicy"), errors);
-    required_one_of(&webhook["sideEffects"], &["None", "NoneOnDryRun"], at.child("sideEffects"), errors);
+    one_of(
+        &webhook["reinvocationPolicy"],
+        &["IfNeeded", "Never"],
+        at.child("reinvocationPolicy"),
+        errors,
+    );
+    required_one_of(
+        &webhook["sideEffects"],
+        &["None", "NoneOnDryRun"],
+        at.child("sideEffects"),
+        errors,
+    );
     let seconds = &webhook["timeoutSeconds"];
     if seconds.is_set() && !(1..=30).contains(&seconds.int()) {
         let detail = "the timeout value must be between 1 and 30 seconds";
@@ -117,11 +133,14 @@ fn validate_webhook(webhook: &Value, at: &Path, errors: &mut FieldErrors) {
 /// A webhook is called by its address or by its Service.
 pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
     match (config["url"].is_set(), config["service"].is_set()) {
-        (true, true) | (false, false) => errors.required(path, "exactly one of url or service is required"),
+        (true, true) | (false, false) => {
+            errors.required(path, "exactly one of url or service is required")
+        }
         (true, false) => {
             let url = config["url"].text();
             if !url.starts_with("https://") {
-                let detail = "'https' is the only allowed URL scheme; desired format: https://host[/path]";
+                let detail =
+                    "'https' is the only allowed URL scheme; desired format: https://host[/path]";
                 errors.invalid(path.child("url"), url, detail);
             }
         }
@@ -133,7 +152,11 @@ pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
                 }
             }
             for message in names::port_number(service["port"].int()) {
-                errors.invalid(at.child("port"), service["port"].clone(), format!("port is not valid: {message}"));
+                errors.invalid(
+                    at.child("port"),
+                    service["port"].clone(),
+                    format!("port is not valid: {message}"),
+                );
             }
         }
     }
@@ -146,7 +169,11 @@ fn validate_rule(rule: &Value, at: &Path, errors: &mut FieldErrors) {
             errors.required(at.child(field), "");
         }
         if items.len() > 1 && items.iter().any(|item| item == "*") && field != "resources" {
-            errors.invalid(at.child(field), rule[field].clone(), "if '*' is present, must not specify other values");
+            errors.invalid(
+                at.child(field),
+                rule[field].clone(),
+                "if '*' is present, must not specify other values",
+            );
         }
     }
     let operations = ["*", "CONNECT", "CREATE", "DELETE", "UPDATE"];
@@ -174,7 +201,8 @@ fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
     if policy["kind"] == "ValidatingAdmissionPolicy" {
         if spec["validations"].size() + spec["auditAnnotations"].size() == 0 {
             let detail = "validations or auditAnnotations must be non-empty";
-            errors.required(path.child("validations"), format!("{detail}; at least one is required"));
+            errors
+                .required(path.child("validations"), format!("{detail}; at least one is required"));
         }
         for (index, validation) in spec["validations"].items().iter().enumerate() {
             if validation["expression"].text().trim().is_empty() {

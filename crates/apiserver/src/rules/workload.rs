@@ -17,7 +17,8 @@ pub fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut
         label_selector(selector, &at, errors);
         if selector["matchLabels"].size() + selector["matchExpressions"].size() == 0 {
             // Upstream shares the words of Deployment with ReplicaSet.
-            let name = if kind == "ReplicaSet" { "deployment".to_owned() } else { kind.to_lowercase() };
+            let name =
+                if kind == "ReplicaSet" { "deployment".to_owned() } else { kind.to_lowercase() };
             errors.invalid(&at, selector.clone(), format!("empty selector is invalid for {name}"));
         }
     } else {
@@ -31,17 +32,29 @@ pub fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut
 }
 
 /// The labels of the template must be selected, or its controller would make pods for ever.
-pub fn matches_template(selector: &LabelSelector, given: bool, spec: &Value, path: &Path, errors: &mut FieldErrors) {
+pub fn matches_template(
+    selector: &LabelSelector,
+    given: bool,
+    spec: &Value,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let labels = &spec["template"]["metadata"]["labels"];
     if given && !selector.is_everything() && !selector.matches_labels(Some(labels)) {
         let at = path.child("template").child("metadata").child("labels");
-        let shown = if labels.is_set() { labels.clone() } else { Value::Object(serde_json::Map::new()) };
+        let shown =
+            if labels.is_set() { labels.clone() } else { Value::Object(serde_json::Map::new()) };
         errors.invalid(at, shown, "`selector` does not match template `labels`");
     }
 }
 
 /// Checks the template of pods that run until they are deleted.
-pub fn template_of_long_running(template: &Value, kind: &str, path: &Path, errors: &mut FieldErrors) {
+pub fn template_of_long_running(
+    template: &Value,
+    kind: &str,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     validate_template(template, path, errors);
     let spec = path.child("spec");
     let policy = template["spec"]["restartPolicy"].text();

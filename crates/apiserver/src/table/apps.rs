@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::Columns;
-use super::cells::{AGE, CONTAINERS, IMAGES, NAME, age, containers, integer, labels, name, selector, text};
+use super::cells::{
+    AGE, CONTAINERS, IMAGES, NAME, age, containers, integer, labels, name, selector, text,
+};
 use crate::rules::json::Read;
 
 const SELECTOR: super::Column = text("Selector", "Label selector for pods.").wide();
@@ -12,8 +14,14 @@ pub static DEPLOYMENT: Columns = Columns {
     definitions: &[
         NAME,
         text("Ready", "Number of the pod with ready state"),
-        text("Up-to-date", "Total number of non-terminated pods targeted by this deployment that have the desired template spec."),
-        text("Available", "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment."),
+        text(
+            "Up-to-date",
+            "Total number of non-terminated pods targeted by this deployment that have the desired template spec.",
+        ),
+        text(
+            "Available",
+            "Total number of available pods (ready for at least minReadySeconds) targeted by this deployment.",
+        ),
         AGE,
         CONTAINERS,
         IMAGES,
@@ -63,7 +71,13 @@ pub static REPLICATION_CONTROLLER: Columns = Columns {
 };
 
 pub static STATEFUL_SET: Columns = Columns {
-    definitions: &[NAME, text("Ready", "Number of the pod with ready state"), AGE, CONTAINERS, IMAGES],
+    definitions: &[
+        NAME,
+        text("Ready", "Number of the pod with ready state"),
+        AGE,
+        CONTAINERS,
+        IMAGES,
+    ],
     cells: |object, now| {
         let [names, images] = containers(&object["spec"]["template"]);
         vec![name(object), ready_of(object), age(object, now), names, images]
@@ -74,11 +88,23 @@ pub static DAEMON_SET: Columns = Columns {
     definitions: &[
         NAME,
         integer("Desired", "The total number of nodes that should be running the daemon pod."),
-        integer("Current", "The number of nodes that are running at least 1 daemon pod and are supposed to run it."),
-        integer("Ready", "The number of nodes that should be running the daemon pod and have one of it ready."),
+        integer(
+            "Current",
+            "The number of nodes that are running at least 1 daemon pod and are supposed to run it.",
+        ),
+        integer(
+            "Ready",
+            "The number of nodes that should be running the daemon pod and have one of it ready.",
+        ),
         integer("Up-to-date", "The total number of nodes that are running updated daemon pod"),
-        integer("Available", "The number of nodes that should be running the daemon pod and have one of it available."),
-        text("Node Selector", "NodeSelector is a selector which must be true for the pod to fit on a node."),
+        integer(
+            "Available",
+            "The number of nodes that should be running the daemon pod and have one of it available.",
+        ),
+        text(
+            "Node Selector",
+            "NodeSelector is a selector which must be true for the pod to fit on a node.",
+        ),
         AGE,
         CONTAINERS,
         IMAGES,
@@ -125,7 +151,8 @@ pub static CONTROLLER_REVISION: Columns = Columns {
 };
 
 fn ready_of(object: &Value) -> Value {
-    format!("{}/{}", object["status"]["readyReplicas"].int(), object["spec"]["replicas"].int()).into()
+    format!("{}/{}", object["status"]["readyReplicas"].int(), object["spec"]["replicas"].int())
+        .into()
 }
 
 fn replicas(object: &Value, now: jiff::Timestamp) -> Vec<Value> {

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::Columns;
 use super::cells::{
-    AGE, CONTAINERS, IMAGES, NAME, age, boolean, containers, human, integer, is_true, name, or, seconds_between,
-    selector, since, text,
+    AGE, CONTAINERS, IMAGES, NAME, age, boolean, containers, human, integer, is_true, name, or,
+    seconds_between, selector, since, text,
 };
 use crate::rules::json::Read;
 
-const SELECTOR: super::Column = text("Selector", "A label query over pods that should match the pod count.").wide();
+const SELECTOR: super::Column =
+    text("Selector", "A label query over pods that should match the pod count.").wide();
 
 pub static JOB: Columns = Columns {
     definitions: &[
@@ -46,7 +47,10 @@ pub static CRON_JOB: Columns = Columns {
         text("Timezone", "The time zone name for the given schedule."),
         boolean("Suspend", "This flag tells the controller to suspend subsequent executions."),
         integer("Active", "A list of pointers to currently running jobs."),
-        text("Last Schedule", "Information when was the last time the job was successfully scheduled."),
+        text(
+            "Last Schedule",
+            "Information when was the last time the job was successfully scheduled.",
+        ),
         AGE,
         CONTAINERS,
         IMAGES,
@@ -77,10 +81,16 @@ pub static AUTOSCALER: Columns = Columns {
     definitions: &[
         NAME,
         text("Reference", "scaleTargetRef points to the target resource to scale."),
-        text("Targets", "metrics contains the specifications for which to use to calculate the desired replica count."),
+        text(
+            "Targets",
+            "metrics contains the specifications for which to use to calculate the desired replica count.",
+        ),
         text("MinPods", "minReplicas is the lower limit for the number of replicas."),
         text("MaxPods", "maxReplicas is the upper limit for the number of replicas."),
-        text("Replicas", "currentReplicas is current number of replicas of pods managed by this autoscaler."),
+        text(
+            "Replicas",
+            "currentReplicas is current number of replicas of pods managed by this autoscaler.",
+        ),
         AGE,
     ],
     cells: |object, now| {
@@ -103,11 +113,15 @@ pub static SCALE: Columns = Columns {
     definitions: &[
         NAME,
         integer("Desired", "replicas is the desired number of instances for the scaled object."),
-        integer("Available", "replicas is the actual number of observed instances of the scaled object."),
+        integer(
+            "Available",
+            "replicas is the actual number of observed instances of the scaled object.",
+        ),
         AGE,
     ],
     cells: |object, now| {
-        let (wanted, actual) = (object["spec"]["replicas"].int(), object["status"]["replicas"].int());
+        let (wanted, actual) =
+            (object["spec"]["replicas"].int(), object["status"]["replicas"].int());
         vec![name(object), wanted.into(), actual.into(), age(object, now)]
     },
 };
@@ -153,10 +167,15 @@ fn metrics(specs: &[Value], statuses: &[Value]) -> String {
         return "<none>".to_owned();
     }
     let none = Value::Null;
-    let texts: Vec<String> =
-        specs.iter().enumerate().map(|(index, spec)| metric(spec, statuses.get(index).unwrap_or(&none))).collect();
+    let texts: Vec<String> = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| metric(spec, statuses.get(index).unwrap_or(&none)))
+        .collect();
     match texts.get(MAX..) {
-        Some(rest) if !rest.is_empty() => format!("{} + {} more...", texts[..MAX].join(", "), rest.len()),
+        Some(rest) if !rest.is_empty() => {
+            format!("{} + {} more...", texts[..MAX].join(", "), rest.len())
+        }
         _ => texts.join(", "),
     }
 }
@@ -175,14 +194,18 @@ fn metric(spec: &Value, status: &Value) -> String {
     let average = target["averageValue"].text();
     match kind {
         "pods" => format!("{}/{average}", shown(&current["averageValue"])),
-        "external" | "object" if !average.is_empty() => format!("{}/{average} (avg)", shown(&current["averageValue"])),
+        "external" | "object" if !average.is_empty() => {
+            format!("{}/{average} (avg)", shown(&current["averageValue"]))
+        }
         "external" | "object" => format!("{}/{}", shown(&current["value"]), target["value"].text()),
         _ => {
             let resource = spec[kind]["name"].text();
             if !average.is_empty() {
                 return format!("{resource}: {}/{average}", shown(&current["averageValue"]));
             }
-            let percent = |value: &Value, none: &str| value.as_i64().map_or_else(|| none.to_owned(), |percent| format!("{percent}%"));
+            let percent = |value: &Value, none: &str| {
+                value.as_i64().map_or_else(|| none.to_owned(), |percent| format!("{percent}%"))
+            };
             let current = percent(&current["averageUtilization"], "<unknown>");
             format!("{resource}: {current}/{}", percent(&target["averageUtilization"], "<auto>"))
         }

@@ -28,10 +28,12 @@ pub const CREATED_AT: Column =
     Column { name: "Created At", kind: "date", format: "", description: CREATION, priority: 0 };
 
 /// The names of the containers of a template.
-pub const CONTAINERS: Column = text("Containers", "Names of each container in the template.").wide();
+pub const CONTAINERS: Column =
+    text("Containers", "Names of each container in the template.").wide();
 
 /// Their images.
-pub const IMAGES: Column = text("Images", "Images referenced by each container in the template.").wide();
+pub const IMAGES: Column =
+    text("Images", "Images referenced by each container in the template.").wide();
 
 const CREATION: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is \
                         not guaranteed to be set in happens-before order across separate operations. Clients may not set \
@@ -81,7 +83,7 @@ pub fn since(moment: &Value, now: Timestamp) -> String {
 
 /// Seconds from one moment to another, with their fraction cut off.
 pub fn seconds_between(from: Timestamp, to: Timestamp) -> i64 {
-    i64::try_from(to.duration_since(from).as_secs()).unwrap_or(i64::MAX)
+    to.duration_since(from).as_secs()
 }
 
 /// A duration as upstream's `duration.HumanDuration` says it: two units at most, and fewer the longer it is.
@@ -118,7 +120,11 @@ pub fn or(text: &str, none: &str) -> Value {
 
 /// A `metav1.LabelSelector` as people write it.
 pub fn selector(selector: &Value) -> Value {
-    let selector = if selector.is_set() { LabelSelector::from_value(Some(selector)) } else { return "<none>".into() };
+    let selector = if selector.is_set() {
+        LabelSelector::from_value(Some(selector))
+    } else {
+        return "<none>".into();
+    };
     match selector {
         Ok(selector) => or(&selector.to_string(), "<none>"),
         Err(_) => "<error>".into(),
@@ -127,14 +133,17 @@ pub fn selector(selector: &Value) -> Value {
 
 /// Labels as `key=value,key=value`.
 pub fn labels(labels: &Value) -> Value {
-    let mut pairs: Vec<String> = labels.entries().map(|(key, value)| format!("{key}={}", value.text())).collect();
+    let mut pairs: Vec<String> =
+        labels.entries().map(|(key, value)| format!("{key}={}", value.text())).collect();
     pairs.sort_unstable();
     or(&pairs.join(","), "<none>")
 }
 
 /// The names and the images of the containers of a template.
 pub fn containers(template: &Value) -> [Value; 2] {
-    let list = |field: &str| join(template["spec"]["containers"].items().iter().map(|container| container[field].text()));
+    let list = |field: &str| {
+        join(template["spec"]["containers"].items().iter().map(|container| container[field].text()))
+    };
     [list("name").into(), list("image").into()]
 }
 
@@ -146,10 +155,18 @@ pub fn join<'v>(texts: impl Iterator<Item = &'v str>) -> String {
 /// As many texts as fit a cell, and how many more there are.
 pub fn first_few(texts: &[String], max: usize) -> String {
     let shown = texts.iter().take(max).map(String::as_str);
-    if texts.len() > max { format!("{} + {} more...", join(shown), texts.len() - max) } else { join(shown) }
+    if texts.len() > max {
+        format!("{} + {} more...", join(shown), texts.len() - max)
+    } else {
+        join(shown)
+    }
 }
 
 /// Whether a condition is true.
 pub fn is_true(object: &Value, condition: &str) -> bool {
-    object["status"]["conditions"].items().iter().find(|found| found["type"] == condition).is_some_and(|found| found["status"] == "True")
+    object["status"]["conditions"]
+        .items()
+        .iter()
+        .find(|found| found["type"] == condition)
+        .is_some_and(|found| found["status"] == "True")
 }

@@ -12,7 +12,10 @@ pub static SIGNING_REQUEST: Columns = Columns {
         AGE,
         text("SignerName", "Requested signer for the request up to 571 characters long."),
         text("Requestor", "Base64-encoded PKCS#10 CSR data"),
-        text("RequestedDuration", "expirationSeconds is the requested duration of validity of the issued certificate."),
+        text(
+            "RequestedDuration",
+            "expirationSeconds is the requested duration of validity of the issued certificate.",
+        ),
         text("Condition", "Conditions applied to the request, such as approval or denial."),
     ],
     cells: |request, now| {
@@ -48,8 +51,13 @@ pub static API_SERVICE: Columns = Columns {
         } else {
             "Local".to_owned()
         };
-        let available = service["status"]["conditions"].items().iter().find(|condition| condition["type"] == "Available");
-        let available = match available.map(|condition| (condition["status"].text(), condition["reason"].text())) {
+        let available = service["status"]["conditions"]
+            .items()
+            .iter()
+            .find(|condition| condition["type"] == "Available");
+        let available = match available
+            .map(|condition| (condition["status"].text(), condition["reason"].text()))
+        {
             Some(("True", _)) => "True".to_owned(),
             Some((status, reason)) => format!("{status} ({reason})"),
             None => "Unknown".to_owned(),
@@ -61,10 +69,15 @@ pub static API_SERVICE: Columns = Columns {
 pub static WEBHOOKS: Columns = Columns {
     definitions: &[
         NAME,
-        integer("Webhooks", "Webhooks indicates the number of webhooks registered in this configuration"),
+        integer(
+            "Webhooks",
+            "Webhooks indicates the number of webhooks registered in this configuration",
+        ),
         AGE,
     ],
-    cells: |configuration, now| vec![name(configuration), configuration["webhooks"].size().into(), age(configuration, now)],
+    cells: |configuration, now| {
+        vec![name(configuration), configuration["webhooks"].size().into(), age(configuration, now)]
+    },
 };
 
 const PARAM_KIND: super::Column =
@@ -73,36 +86,59 @@ const PARAM_KIND: super::Column =
 pub static VALIDATING_POLICY: Columns = Columns {
     definitions: &[
         NAME,
-        integer("Validations", "Validations indicates the number of validation rules defined in this configuration"),
+        integer(
+            "Validations",
+            "Validations indicates the number of validation rules defined in this configuration",
+        ),
         PARAM_KIND,
         AGE,
     ],
     cells: |policy, now| {
-        vec![name(policy), policy["spec"]["validations"].size().into(), param_kind(policy), age(policy, now)]
+        vec![
+            name(policy),
+            policy["spec"]["validations"].size().into(),
+            param_kind(policy),
+            age(policy, now),
+        ]
     },
 };
 
 pub static MUTATING_POLICY: Columns = Columns {
     definitions: &[
         NAME,
-        integer("Mutations", "Mutation indicates the number of mutations rules defined in this configuration"),
+        integer(
+            "Mutations",
+            "Mutation indicates the number of mutations rules defined in this configuration",
+        ),
         PARAM_KIND,
         AGE,
     ],
-    cells: |policy, now| vec![name(policy), policy["spec"]["mutations"].size().into(), param_kind(policy), age(policy, now)],
+    cells: |policy, now| {
+        vec![
+            name(policy),
+            policy["spec"]["mutations"].size().into(),
+            param_kind(policy),
+            age(policy, now),
+        ]
+    },
 };
 
 pub static POLICY_BINDING: Columns = Columns {
     definitions: &[
         NAME,
-        text("PolicyName", "PolicyName indicates the policy definition which the policy binding binded to"),
+        text(
+            "PolicyName",
+            "PolicyName indicates the policy definition which the policy binding binded to",
+        ),
         text("ParamRef", "ParamRef indicates the param resource which sets the configration param"),
         AGE,
     ],
     cells: |binding, now| {
         let reference = &binding["spec"]["paramRef"];
         let shown = match (reference["namespace"].text(), reference["name"].text()) {
-            (_, "") if reference["selector"].is_set() => super::cells::selector(&reference["selector"]),
+            (_, "") if reference["selector"].is_set() => {
+                super::cells::selector(&reference["selector"])
+            }
             (_, "") => "<unset>".into(),
             // Whether the parameter has a namespace cannot be told from here.
             ("", name) => format!("*/{name}").into(),
@@ -115,15 +151,27 @@ pub static POLICY_BINDING: Columns = Columns {
 pub static FLOW_SCHEMA: Columns = Columns {
     definitions: &[
         NAME,
-        text("PriorityLevel", "name is the name of the priority level configuration being referenced."),
-        text("MatchingPrecedence", "matchingPrecedence is used to choose among the FlowSchemas that match a given request."),
-        text("DistinguisherMethod", "distinguisherMethod defines how to compute the flow distinguisher for requests."),
+        text(
+            "PriorityLevel",
+            "name is the name of the priority level configuration being referenced.",
+        ),
+        text(
+            "MatchingPrecedence",
+            "matchingPrecedence is used to choose among the FlowSchemas that match a given request.",
+        ),
+        text(
+            "DistinguisherMethod",
+            "distinguisherMethod defines how to compute the flow distinguisher for requests.",
+        ),
         AGE,
         text("MissingPL", "references a broken or non-existent PriorityLevelConfiguration"),
     ],
     cells: |schema, now| {
         let spec = &schema["spec"];
-        let dangling = schema["status"]["conditions"].items().iter().find(|condition| condition["type"] == "Dangling");
+        let dangling = schema["status"]["conditions"]
+            .items()
+            .iter()
+            .find(|condition| condition["type"] == "Dangling");
         vec![
             name(schema),
             spec["priorityLevelConfiguration"]["name"].text().into(),
@@ -138,11 +186,23 @@ pub static FLOW_SCHEMA: Columns = Columns {
 pub static PRIORITY_LEVEL: Columns = Columns {
     definitions: &[
         NAME,
-        text("Type", "type indicates whether this priority level is subject to limitation on request execution."),
-        text("NominalConcurrencyShares", "nominalConcurrencyShares contributes to the computation of the nominal concurrency limit of this level."),
+        text(
+            "Type",
+            "type indicates whether this priority level is subject to limitation on request execution.",
+        ),
+        text(
+            "NominalConcurrencyShares",
+            "nominalConcurrencyShares contributes to the computation of the nominal concurrency limit of this level.",
+        ),
         text("Queues", "queues is the number of queues for this priority level."),
-        text("HandSize", "handSize is a small positive number that configures the shuffle sharding of requests into queues."),
-        text("QueueLengthLimit", "queueLengthLimit is the maximum number of requests allowed to be waiting in a given queue."),
+        text(
+            "HandSize",
+            "handSize is a small positive number that configures the shuffle sharding of requests into queues.",
+        ),
+        text(
+            "QueueLengthLimit",
+            "queueLengthLimit is the maximum number of requests allowed to be waiting in a given queue.",
+        ),
         AGE,
     ],
     cells: |level, now| {
@@ -163,11 +223,17 @@ pub static PRIORITY_LEVEL: Columns = Columns {
 
 fn param_kind(policy: &Value) -> Value {
     let kind = &policy["spec"]["paramKind"];
-    if kind.is_set() { format!("{}/{}", kind["apiVersion"].text(), kind["kind"].text()).into() } else { "<unset>".into() }
+    if kind.is_set() {
+        format!("{}/{}", kind["apiVersion"].text(), kind["kind"].text()).into()
+    } else {
+        "<unset>".into()
+    }
 }
 
 fn request_status(request: &Value) -> String {
-    let has = |condition: &str| request["status"]["conditions"].items().iter().any(|found| found["type"] == condition);
+    let has = |condition: &str| {
+        request["status"]["conditions"].items().iter().any(|found| found["type"] == condition)
+    };
     let mut status = if has("Denied") {
         "Denied"
     } else if has("Approved") {

@@ -96,7 +96,9 @@ fn others(group: &str, kind: &str) -> &'static Columns {
         ("networking.k8s.io", "NetworkPolicy") => &network::NETWORK_POLICY,
         ("networking.k8s.io", "ServiceCIDR") => &network::SERVICE_CIDR,
         ("networking.k8s.io", "IPAddress") => &network::IP_ADDRESS,
-        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => &policy::ROLE_BINDING,
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
+            &policy::ROLE_BINDING
+        }
         ("policy", "PodDisruptionBudget") => &policy::DISRUPTION_BUDGET,
         ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
         ("storage.k8s.io", "StorageClass") => &storage::CLASS,
@@ -108,16 +110,22 @@ fn others(group: &str, kind: &str) -> &'static Columns {
         ("certificates.k8s.io", "CertificateSigningRequest") => &extension::SIGNING_REQUEST,
         ("certificates.k8s.io", "ClusterTrustBundle") => &extension::TRUST_BUNDLE,
         ("apiregistration.k8s.io", "APIService") => &extension::API_SERVICE,
-        ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => {
-            &extension::WEBHOOKS
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration",
+        ) => &extension::WEBHOOKS,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            &extension::VALIDATING_POLICY
         }
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => &extension::VALIDATING_POLICY,
         ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &extension::MUTATING_POLICY,
-        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
-            &extension::POLICY_BINDING
-        }
+        (
+            "admissionregistration.k8s.io",
+            "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
+        ) => &extension::POLICY_BINDING,
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &extension::FLOW_SCHEMA,
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => &extension::PRIORITY_LEVEL,
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => {
+            &extension::PRIORITY_LEVEL
+        }
         _ => &GENERIC,
     }
 }

@@ -13,14 +13,21 @@ pub static SERVICE: Columns = Columns {
     definitions: &[
         NAME,
         text("Type", "type determines how the Service is exposed."),
-        text("Cluster-IP", "clusterIP is the IP address of the service and is usually assigned randomly."),
+        text(
+            "Cluster-IP",
+            "clusterIP is the IP address of the service and is usually assigned randomly.",
+        ),
         text(
             "External-IP",
             "externalIPs is a list of IP addresses for which nodes in the cluster will also accept traffic for this service.",
         ),
         text("Port(s)", "The list of ports that are exposed by this service."),
         AGE,
-        text("Selector", "Route service traffic to pods with label keys and values matching this selector.").wide(),
+        text(
+            "Selector",
+            "Route service traffic to pods with label keys and values matching this selector.",
+        )
+        .wide(),
     ],
     cells: |service, now| {
         let spec = &service["spec"];
@@ -37,19 +44,33 @@ pub static SERVICE: Columns = Columns {
 };
 
 pub static ENDPOINTS: Columns = Columns {
-    definitions: &[NAME, text("Endpoints", "The set of all endpoints is the union of all subsets."), AGE],
+    definitions: &[
+        NAME,
+        text("Endpoints", "The set of all endpoints is the union of all subsets."),
+        AGE,
+    ],
     cells: |endpoints, now| {
         let mut addresses = Vec::new();
         for subset in endpoints["subsets"].items() {
             if subset["ports"].size() == 0 {
-                addresses.extend(subset["addresses"].items().iter().map(|address| address["ip"].text().to_owned()));
+                addresses.extend(
+                    subset["addresses"]
+                        .items()
+                        .iter()
+                        .map(|address| address["ip"].text().to_owned()),
+                );
             }
             for port in subset["ports"].items() {
-                let with_port = |address: &Value| host_and_port(address["ip"].text(), port["port"].int());
+                let with_port =
+                    |address: &Value| host_and_port(address["ip"].text(), port["port"].int());
                 addresses.extend(subset["addresses"].items().iter().map(with_port));
             }
         }
-        let shown = if endpoints["subsets"].size() == 0 { "<none>".to_owned() } else { first_few(&addresses, FEW) };
+        let shown = if endpoints["subsets"].size() == 0 {
+            "<none>".to_owned()
+        } else {
+            first_few(&addresses, FEW)
+        };
         vec![name(endpoints), shown.into(), age(endpoints, now)]
     },
 };
@@ -57,14 +78,21 @@ pub static ENDPOINTS: Columns = Columns {
 pub static ENDPOINT_SLICE: Columns = Columns {
     definitions: &[
         NAME,
-        text("AddressType", "addressType specifies the type of address carried by this EndpointSlice."),
-        text("Ports", "ports specifies the list of network ports exposed by each endpoint in this slice."),
+        text(
+            "AddressType",
+            "addressType specifies the type of address carried by this EndpointSlice.",
+        ),
+        text(
+            "Ports",
+            "ports specifies the list of network ports exposed by each endpoint in this slice.",
+        ),
         text("Endpoints", "endpoints is a list of unique endpoints in this slice."),
         AGE,
     ],
     cells: |slice, now| {
         let ports: Vec<String> = slice["ports"].items().iter().map(slice_port).collect();
-        let addresses = slice["endpoints"].items().iter().flat_map(|endpoint| endpoint["addresses"].items());
+        let addresses =
+            slice["endpoints"].items().iter().flat_map(|endpoint| endpoint["addresses"].items());
         let addresses: Vec<String> = addresses.map(|address| address.text().to_owned()).collect();
         vec![
             name(slice),
@@ -79,7 +107,10 @@ pub static ENDPOINT_SLICE: Columns = Columns {
 pub static INGRESS: Columns = Columns {
     definitions: &[
         NAME,
-        text("Class", "The name of the IngressClass resource that should be used for additional configuration"),
+        text(
+            "Class",
+            "The name of the IngressClass resource that should be used for additional configuration",
+        ),
         text("Hosts", "Hosts that incoming requests are matched against before the ingress rule"),
         text("Address", "Address is a list containing ingress points for the load-balancer"),
         text("Ports", "Ports of TLS configurations that open"),
@@ -110,21 +141,32 @@ pub static INGRESS_CLASS: Columns = Columns {
         let shown = match (parameters.is_set(), parameters["apiGroup"].text()) {
             (false, _) => "<none>".to_owned(),
             (true, "") => format!("{}/{}", parameters["kind"].text(), parameters["name"].text()),
-            (true, group) => format!("{}.{group}/{}", parameters["kind"].text(), parameters["name"].text()),
+            (true, group) => {
+                format!("{}.{group}/{}", parameters["kind"].text(), parameters["name"].text())
+            }
         };
         vec![name(class), class["spec"]["controller"].text().into(), shown.into(), age(class, now)]
     },
 };
 
 pub static NETWORK_POLICY: Columns = Columns {
-    definitions: &[NAME, text("Pod-Selector", "Selects the pods to which this NetworkPolicy object applies."), AGE],
-    cells: |policy, now| vec![name(policy), selector(&policy["spec"]["podSelector"]), age(policy, now)],
+    definitions: &[
+        NAME,
+        text("Pod-Selector", "Selects the pods to which this NetworkPolicy object applies."),
+        AGE,
+    ],
+    cells: |policy, now| {
+        vec![name(policy), selector(&policy["spec"]["podSelector"]), age(policy, now)]
+    },
 };
 
 pub static SERVICE_CIDR: Columns = Columns {
     definitions: &[
         NAME,
-        text("CIDRs", "CIDRs defines the IP blocks in CIDR notation from which to assign service cluster IPs."),
+        text(
+            "CIDRs",
+            "CIDRs defines the IP blocks in CIDR notation from which to assign service cluster IPs.",
+        ),
         AGE,
     ],
     cells: |object, now| {
@@ -134,7 +176,11 @@ pub static SERVICE_CIDR: Columns = Columns {
 };
 
 pub static IP_ADDRESS: Columns = Columns {
-    definitions: &[NAME, text("ParentRef", "ParentRef references the resource that an IPAddress is attached to."), AGE],
+    definitions: &[
+        NAME,
+        text("ParentRef", "ParentRef references the resource that an IPAddress is attached to."),
+        AGE,
+    ],
     cells: |object, now| {
         let parent = &object["spec"]["parentRef"];
         let mut shown = parent["resource"].text().to_lowercase();
@@ -154,7 +200,9 @@ fn external_ip(service: &Value) -> String {
         "ClusterIP" | "NodePort" => or(&own, "<none>").text().to_owned(),
         "LoadBalancer" => {
             let given = [balancer(service), own];
-            or(&join(given.iter().map(String::as_str).filter(|ips| !ips.is_empty())), "<pending>").text().to_owned()
+            or(&join(given.iter().map(String::as_str).filter(|ips| !ips.is_empty())), "<pending>")
+                .text()
+                .to_owned()
         }
         "ExternalName" => spec["externalName"].text().to_owned(),
         _ => "<unknown>".to_owned(),
@@ -164,8 +212,15 @@ fn external_ip(service: &Value) -> String {
 /// The addresses of a load balancer, in alphabetical order.
 fn balancer(object: &Value) -> String {
     let entries = object["status"]["loadBalancer"]["ingress"].items().iter();
-    let mut addresses: Vec<&str> =
-        entries.map(|entry| [entry["ip"].text(), entry["hostname"].text()].into_iter().find(|text| !text.is_empty()).unwrap_or_default()).filter(|text| !text.is_empty()).collect();
+    let mut addresses: Vec<&str> = entries
+        .map(|entry| {
+            [entry["ip"].text(), entry["hostname"].text()]
+                .into_iter()
+                .find(|text| !text.is_empty())
+                .unwrap_or_default()
+        })
+        .filter(|text| !text.is_empty())
+        .collect();
     addresses.sort_unstable();
     addresses.dedup();
     addresses.join(",")
@@ -173,8 +228,13 @@ fn balancer(object: &Value) -> String {
 
 fn service_ports(spec: &Value) -> String {
     let ports = spec["ports"].items().iter().map(|port| {
-        let (number, node_port, protocol) = (port["port"].int(), port["nodePort"].int(), port["protocol"].text());
-        if node_port > 0 { format!("{number}:{node_port}/{protocol}") } else { format!("{number}/{protocol}") }
+        let (number, node_port, protocol) =
+            (port["port"].int(), port["nodePort"].int(), port["protocol"].text());
+        if node_port > 0 {
+            format!("{number}:{node_port}/{protocol}")
+        } else {
+            format!("{number}/{protocol}")
+        }
     });
     ports.collect::<Vec<_>>().join(",")
 }
@@ -192,10 +252,15 @@ fn host_and_port(host: &str, port: i64) -> String {
 }
 
 fn hosts(rules: &[Value]) -> String {
-    let hosts: Vec<&str> = rules.iter().map(|rule| rule["host"].text()).filter(|host| !host.is_empty()).collect();
+    let hosts: Vec<&str> =
+        rules.iter().map(|rule| rule["host"].text()).filter(|host| !host.is_empty()).collect();
     if hosts.is_empty() {
         return "*".to_owned();
     }
     let shown = join(hosts.iter().copied().take(FEW));
-    if rules.len() > FEW && hosts.len() >= FEW { format!("{shown} + {} more...", rules.len() - FEW) } else { shown }
+    if rules.len() > FEW && hosts.len() >= FEW {
+        format!("{shown} + {} more...", rules.len() - FEW)
+    } else {
+        shown
+    }
 }

@@ -20,7 +20,11 @@ pub static NODE: Columns = Columns {
         text("External-IP", ADDRESSES).wide(),
         text("OS-Image", "OS Image reported by the node from /etc/os-release.").wide(),
         text("Kernel-Version", "Kernel Version reported by the node from 'uname -r'.").wide(),
-        text("Container-Runtime", "ContainerRuntime Version reported by the node through runtime remote API.").wide(),
+        text(
+            "Container-Runtime",
+            "ContainerRuntime Version reported by the node through runtime remote API.",
+        )
+        .wide(),
     ],
     cells: |node, now| {
         let info = &node["status"]["nodeInfo"];
@@ -41,16 +45,28 @@ pub static NODE: Columns = Columns {
 
 pub static NAMESPACE: Columns = Columns {
     definitions: &[NAME, text("Status", "The status of the namespace"), AGE],
-    cells: |object, now| vec![name(object), object["status"]["phase"].text().into(), age(object, now)],
+    cells: |object, now| {
+        vec![name(object), object["status"]["phase"].text().into(), age(object, now)]
+    },
 };
 
 pub static LEASE: Columns = Columns {
-    definitions: &[NAME, text("Holder", "holderIdentity contains the identity of the holder of a current lease."), AGE],
-    cells: |lease, now| vec![name(lease), lease["spec"]["holderIdentity"].text().into(), age(lease, now)],
+    definitions: &[
+        NAME,
+        text("Holder", "holderIdentity contains the identity of the holder of a current lease."),
+        AGE,
+    ],
+    cells: |lease, now| {
+        vec![name(lease), lease["spec"]["holderIdentity"].text().into(), age(lease, now)]
+    },
 };
 
 pub static RUNTIME_CLASS: Columns = Columns {
-    definitions: &[NAME, text("Handler", "handler specifies the underlying runtime and configuration."), AGE],
+    definitions: &[
+        NAME,
+        text("Handler", "handler specifies the underlying runtime and configuration."),
+        AGE,
+    ],
     cells: |class, now| vec![name(class), class["handler"].text().into(), age(class, now)],
 };
 
@@ -62,7 +78,8 @@ pub static COMPONENT_STATUS: Columns = Columns {
         text("Error", "Error of the component conditions"),
     ],
     cells: |component, _| {
-        let healthy = component["conditions"].items().iter().find(|condition| condition["type"] == "Healthy");
+        let healthy =
+            component["conditions"].items().iter().find(|condition| condition["type"] == "Healthy");
         let status = match healthy.map(|condition| condition["status"].text()) {
             Some("True") => "Healthy",
             Some(_) => "Unhealthy",
@@ -75,12 +92,26 @@ pub static COMPONENT_STATUS: Columns = Columns {
 
 pub static EVENT: Columns = Columns {
     definitions: &[
-        text("Last Seen", "The time at which the most recent occurrence of this event was recorded."),
-        text("Type", "Type of this event (Normal, Warning), new types could be added in the future"),
-        text("Reason", "This should be a short, machine understandable string that gives the reason for the transition."),
+        text(
+            "Last Seen",
+            "The time at which the most recent occurrence of this event was recorded.",
+        ),
+        text(
+            "Type",
+            "Type of this event (Normal, Warning), new types could be added in the future",
+        ),
+        text(
+            "Reason",
+            "This should be a short, machine understandable string that gives the reason for the transition.",
+        ),
         text("Object", "The object that this event is about."),
-        text("Subobject", "If referring to a piece of an object, the field path of that piece.").wide(),
-        text("Source", "The component reporting this event. Should be a short machine understandable string.").wide(),
+        text("Subobject", "If referring to a piece of an object, the field path of that piece.")
+            .wide(),
+        text(
+            "Source",
+            "The component reporting this event. Should be a short machine understandable string.",
+        )
+        .wide(),
         text("Message", "A human-readable description of the status of this operation."),
         text("First Seen", "The time at which the event was first recorded.").wide(),
         text("Count", "The number of times this event has occurred.").wide(),
@@ -90,30 +121,40 @@ pub static EVENT: Columns = Columns {
 };
 
 fn node_status(node: &Value) -> String {
-    let ready = node["status"]["conditions"].items().iter().find(|condition| condition["type"] == "Ready");
+    let ready =
+        node["status"]["conditions"].items().iter().find(|condition| condition["type"] == "Ready");
     let status = match ready.map(|condition| condition["status"].text()) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
         None => "Unknown",
     };
-    if node["spec"]["unschedulable"].flag() { format!("{status},SchedulingDisabled") } else { status.to_owned() }
+    if node["spec"]["unschedulable"].flag() {
+        format!("{status},SchedulingDisabled")
+    } else {
+        status.to_owned()
+    }
 }
 
 fn roles(node: &Value) -> String {
-    let role = |(key, value): (&String, &Value)| match key.strip_prefix("node-role.kubernetes.io/") {
+    let role = |(key, value): (&String, &Value)| match key.strip_prefix("node-role.kubernetes.io/")
+    {
         Some(role) => Some(role.to_owned()),
         None if key == "kubernetes.io/role" => Some(value.text().to_owned()),
         None => None,
     };
-    let mut roles: Vec<String> =
-        node["metadata"]["labels"].entries().filter_map(role).filter(|role| !role.is_empty()).collect();
+    let mut roles: Vec<String> = node["metadata"]["labels"]
+        .entries()
+        .filter_map(role)
+        .filter(|role| !role.is_empty())
+        .collect();
     roles.sort_unstable();
     roles.dedup();
     roles.join(",")
 }
 
 fn address(node: &Value, kind: &str) -> Value {
-    let address = node["status"]["addresses"].items().iter().find(|address| address["type"] == kind);
+    let address =
+        node["status"]["addresses"].items().iter().find(|address| address["type"] == kind);
     or(address.map_or("", |address| address["address"].text()), "<none>")
 }
 
@@ -154,8 +195,16 @@ fn event(event: &Value, now: Timestamp) -> Vec<Value> {
 }
 
 fn source(event: &Value, source: &Value) -> String {
-    let first = |texts: &[&Value]| texts.iter().map(|text| text.text()).find(|text| !text.is_empty()).unwrap_or_default().to_owned();
-    let component = first(&[&source["component"], &event["reportingComponent"], &event["reportingController"]]);
+    let first = |texts: &[&Value]| {
+        texts
+            .iter()
+            .map(|text| text.text())
+            .find(|text| !text.is_empty())
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let component =
+        first(&[&source["component"], &event["reportingComponent"], &event["reportingController"]]);
     match first(&[&source["host"], &event["reportingInstance"]]).as_str() {
         "" => component,
         instance => format!("{component}, {instance}"),

@@ -4,8 +4,8 @@ use coracle_api::time;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::cells::{AGE, NAME, age, containers, human, labels, name, or, seconds_between, text};
 use super::Columns;
+use super::cells::{AGE, NAME, age, containers, human, labels, name, or, seconds_between, text};
 use crate::rules::json::Read;
 
 /// The reason in a pod's status when its node is gone.
@@ -46,7 +46,9 @@ fn pod(pod: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&pod["spec"], &pod["status"]);
     let summary = Summary::of(pod);
     let restarts = match summary.last_restart {
-        Some(at) if summary.restarts != 0 => format!("{} ({} ago)", summary.restarts, human(seconds_between(at, now))),
+        Some(at) if summary.restarts != 0 => {
+            format!("{} ({} ago)", summary.restarts, human(seconds_between(at, now)))
+        }
         _ => summary.restarts.to_string(),
     };
     vec![
@@ -67,7 +69,10 @@ fn readiness_gates(pod: &Value) -> Value {
     if gates.is_empty() {
         return "<none>".into();
     }
-    let passed = gates.iter().filter(|gate| super::cells::is_true(pod, gate["conditionType"].text())).count();
+    let passed = gates
+        .iter()
+        .filter(|gate| super::cells::is_true(pod, gate["conditionType"].text()))
+        .count();
     format!("{passed}/{}", gates.len()).into()
 }
 
@@ -83,7 +88,8 @@ struct Summary {
 impl Summary {
     fn of(pod: &Value) -> Self {
         let (spec, status) = (&pod["spec"], &pod["status"]);
-        let sidecars = spec["initContainers"].items().iter().filter(|container| is_sidecar(container)).count();
+        let sidecars =
+            spec["initContainers"].items().iter().filter(|container| is_sidecar(container)).count();
         let mut summary = Self {
             reason: or(status["reason"].text(), status["phase"].text()).text().to_owned(),
             ready: 0,
@@ -92,7 +98,9 @@ impl Summary {
             last_restart: None,
         };
         let conditions = status["conditions"].items();
-        if conditions.iter().any(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated") {
+        if conditions.iter().any(|condition| {
+            condition["type"] == "PodScheduled" && condition["reason"] == "SchedulingGated"
+        }) {
             summary.reason = "SchedulingGated".to_owned();
         }
         let initializing = summary.add_init_containers(pod);
@@ -112,13 +120,19 @@ impl Summary {
     fn add_init_containers(&mut self, pod: &Value) -> bool {
         let specs = pod["spec"]["initContainers"].items();
         let mut sidecars = (0, None);
-        for (index, container) in pod["status"]["initContainerStatuses"].items().iter().enumerate() {
-            let sidecar = specs.iter().any(|spec| spec["name"] == container["name"] && is_sidecar(spec));
+        for (index, container) in pod["status"]["initContainerStatuses"].items().iter().enumerate()
+        {
+            let sidecar =
+                specs.iter().any(|spec| spec["name"] == container["name"] && is_sidecar(spec));
             self.add_restarts(container);
             if sidecar {
-                sidecars = (sidecars.0 + container["restartCount"].int(), sidecars.1.max(last_end(container)));
+                sidecars = (
+                    sidecars.0 + container["restartCount"].int(),
+                    sidecars.1.max(last_end(container)),
+                );
             }
-            let (ended, waiting) = (&container["state"]["terminated"], container["state"]["waiting"]["reason"].text());
+            let (ended, waiting) =
+                (&container["state"]["terminated"], container["state"]["waiting"]["reason"].text());
             if ended.is_set() && ended["exitCode"].int() == 0 {
                 continue;
             }
@@ -159,7 +173,8 @@ impl Summary {
         }
         // One container has done its work, another goes on.
         if self.reason == "Completed" && running {
-            self.reason = if super::cells::is_true(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
+            self.reason =
+                if super::cells::is_true(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
         }
     }
 

@@ -8,7 +8,9 @@ use crate::rules::json::Read;
 
 pub static CONFIG_MAP: Columns = Columns {
     definitions: &[NAME, text("Data", "Data contains the configuration data."), AGE],
-    cells: |map, now| vec![name(map), (map["data"].size() + map["binaryData"].size()).into(), age(map, now)],
+    cells: |map, now| {
+        vec![name(map), (map["data"].size() + map["binaryData"].size()).into(), age(map, now)]
+    },
 };
 
 pub static SECRET: Columns = Columns {
@@ -18,13 +20,23 @@ pub static SECRET: Columns = Columns {
         text("Data", "Data contains the secret data."),
         AGE,
     ],
-    cells: |secret, now| vec![name(secret), secret["type"].text().into(), secret["data"].size().into(), age(secret, now)],
+    cells: |secret, now| {
+        vec![
+            name(secret),
+            secret["type"].text().into(),
+            secret["data"].size().into(),
+            age(secret, now),
+        ]
+    },
 };
 
 pub static SERVICE_ACCOUNT: Columns = Columns {
     definitions: &[
         NAME,
-        text("Secrets", "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use."),
+        text(
+            "Secrets",
+            "Secrets is a list of the secrets in the same namespace that pods running using this ServiceAccount are allowed to use.",
+        ),
         AGE,
     ],
     cells: |account, now| vec![name(account), account["secrets"].size().into(), age(account, now)],
@@ -33,7 +45,10 @@ pub static SERVICE_ACCOUNT: Columns = Columns {
 pub static RESOURCE_QUOTA: Columns = Columns {
     definitions: &[
         NAME,
-        text("Request", "Request represents a minimum amount of cpu/memory that a container may consume."),
+        text(
+            "Request",
+            "Request represents a minimum amount of cpu/memory that a container may consume.",
+        ),
         text(
             "Limit",
             "Limits control the maximum amount of cpu/memory that a container may use independent of contention on the node.",
@@ -44,10 +59,14 @@ pub static RESOURCE_QUOTA: Columns = Columns {
         let status = &quota["status"];
         let mut names: Vec<&String> = status["hard"].entries().map(|(name, _)| name).collect();
         names.sort_unstable();
-        let (limits, requests): (Vec<&String>, Vec<&String>) = names.into_iter().partition(|name| name.starts_with("limits."));
+        let (limits, requests): (Vec<&String>, Vec<&String>) =
+            names.into_iter().partition(|name| name.starts_with("limits."));
         let shown = |names: Vec<&String>| {
-            let amount = |list: &str, name: &str| status[list].get(name).map_or("0", Read::text).to_owned();
-            let texts = names.into_iter().map(|name| format!("{name}: {}/{}", amount("used", name), amount("hard", name)));
+            let amount =
+                |list: &str, name: &str| status[list].get(name).map_or("0", Read::text).to_owned();
+            let texts = names
+                .into_iter()
+                .map(|name| format!("{name}: {}/{}", amount("used", name), amount("hard", name)));
             Value::from(texts.collect::<Vec<_>>().join(", "))
         };
         vec![name(quota), shown(requests), shown(limits), age(quota, now)]
@@ -57,7 +76,10 @@ pub static RESOURCE_QUOTA: Columns = Columns {
 pub static ROLE_BINDING: Columns = Columns {
     definitions: &[
         NAME,
-        text("Role", "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace."),
+        text(
+            "Role",
+            "RoleRef can reference a Role in the current namespace or a ClusterRole in the global namespace.",
+        ),
         AGE,
         text("Users", "Users in the roleBinding").wide(),
         text("Groups", "Groups in the roleBinding").wide(),
@@ -66,7 +88,8 @@ pub static ROLE_BINDING: Columns = Columns {
     cells: |binding, now| {
         let role = &binding["roleRef"];
         let subjects = |kind: &str| {
-            let subjects = binding["subjects"].items().iter().filter(|subject| subject["kind"] == kind);
+            let subjects =
+                binding["subjects"].items().iter().filter(|subject| subject["kind"] == kind);
             let names = subjects.map(|subject| match subject["namespace"].text() {
                 "" => subject["name"].text().to_owned(),
                 namespace => format!("{namespace}/{}", subject["name"].text()),
@@ -89,7 +112,10 @@ pub static DISRUPTION_BUDGET: Columns = Columns {
         NAME,
         text("Min Available", "The minimum number of pods that must be available."),
         text("Max Unavailable", "The maximum number of pods that may be unavailable."),
-        integer("Allowed Disruptions", "Calculated number of pods that may be disrupted at this time."),
+        integer(
+            "Allowed Disruptions",
+            "Calculated number of pods that may be disrupted at this time.",
+        ),
         AGE,
     ],
     cells: |budget, now| {
@@ -108,9 +134,15 @@ pub static PRIORITY_CLASS: Columns = Columns {
     definitions: &[
         NAME,
         integer("Value", "value represents the integer value of this priority class."),
-        boolean("Global-Default", "globalDefault specifies whether this PriorityClass should be considered as the default priority."),
+        boolean(
+            "Global-Default",
+            "globalDefault specifies whether this PriorityClass should be considered as the default priority.",
+        ),
         AGE,
-        text("PreemptionPolicy", "preemptionPolicy is the Policy for preempting pods with lower priority."),
+        text(
+            "PreemptionPolicy",
+            "preemptionPolicy is the Policy for preempting pods with lower priority.",
+        ),
     ],
     cells: |class, now| {
         vec![

@@ -6,8 +6,10 @@ use super::Columns;
 use super::cells::{AGE, NAME, age, boolean, integer, join, name, or, text};
 use crate::rules::json::Read;
 
-const DEFAULT_CLASS: [&str; 2] =
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+const DEFAULT_CLASS: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
 
 pub static VOLUME: Columns = Columns {
     definitions: &[
@@ -47,13 +49,20 @@ pub static CLAIM: Columns = Columns {
     definitions: &[
         NAME,
         text("Status", "phase represents the current phase of PersistentVolumeClaim."),
-        text("Volume", "volumeName is the binding reference to the PersistentVolume backing this claim."),
+        text(
+            "Volume",
+            "volumeName is the binding reference to the PersistentVolume backing this claim.",
+        ),
         text("Capacity", "capacity represents the actual resources of the underlying volume."),
-        text("Access Modes", "accessModes contains the actual access modes the volume backing the PVC has."),
+        text(
+            "Access Modes",
+            "accessModes contains the actual access modes the volume backing the PVC has.",
+        ),
         text("StorageClass", "StorageClass of the pvc"),
         text("VolumeAttributesClass", "VolumeAttributesClass of the pvc"),
         AGE,
-        text("VolumeMode", "volumeMode defines what type of volume is required by the claim.").wide(),
+        text("VolumeMode", "volumeMode defines what type of volume is required by the claim.")
+            .wide(),
     ],
     cells: |claim, now| {
         let (spec, status) = (&claim["spec"], &claim["status"]);
@@ -61,7 +70,10 @@ pub static CLAIM: Columns = Columns {
         let (capacity, modes) = if volume.is_empty() {
             (String::new(), String::new())
         } else {
-            (or(status["capacity"]["storage"].text(), "0").text().to_owned(), access_modes(&status["accessModes"]))
+            (
+                or(status["capacity"]["storage"].text(), "0").text().to_owned(),
+                access_modes(&status["accessModes"]),
+            )
         };
         vec![
             name(claim),
@@ -81,9 +93,18 @@ pub static CLASS: Columns = Columns {
     definitions: &[
         NAME,
         text("Provisioner", "provisioner indicates the type of the provisioner."),
-        text("ReclaimPolicy", "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class."),
-        text("VolumeBindingMode", "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound."),
-        text("AllowVolumeExpansion", "allowVolumeExpansion shows whether the storage class allow volume expand."),
+        text(
+            "ReclaimPolicy",
+            "reclaimPolicy controls the reclaimPolicy for dynamically provisioned PersistentVolumes of this storage class.",
+        ),
+        text(
+            "VolumeBindingMode",
+            "volumeBindingMode indicates how PersistentVolumeClaims should be provisioned and bound.",
+        ),
+        text(
+            "AllowVolumeExpansion",
+            "allowVolumeExpansion shows whether the storage class allow volume expand.",
+        ),
         AGE,
     ],
     cells: |class, now| {
@@ -101,7 +122,10 @@ pub static CLASS: Columns = Columns {
 pub static ATTRIBUTES_CLASS: Columns = Columns {
     definitions: &[NAME, text("DriverName", "Name of the CSI driver"), AGE],
     cells: |class, now| {
-        let name = name_with_default(class, &["volumeattributesclass.alpha.kubernetes.io/is-default-class"]);
+        let name = name_with_default(
+            class,
+            &["volumeattributesclass.alpha.kubernetes.io/is-default-class"],
+        );
         vec![name, class["driverName"].text().into(), age(class, now)]
     },
 };
@@ -109,7 +133,10 @@ pub static ATTRIBUTES_CLASS: Columns = Columns {
 pub static ATTACHMENT: Columns = Columns {
     definitions: &[
         NAME,
-        text("Attacher", "attacher indicates the name of the volume driver that MUST handle this request."),
+        text(
+            "Attacher",
+            "attacher indicates the name of the volume driver that MUST handle this request.",
+        ),
         text("PV", "persistentVolumeName represents the name of the persistent volume to attach."),
         text("Node", "nodeName represents the node that the volume should be attached to."),
         boolean("Attached", "attached indicates the volume is successfully attached."),
@@ -129,19 +156,41 @@ pub static ATTACHMENT: Columns = Columns {
 };
 
 pub static CSI_NODE: Columns = Columns {
-    definitions: &[NAME, integer("Drivers", "Drivers indicates the number of CSI drivers registered on the node"), AGE],
+    definitions: &[
+        NAME,
+        integer("Drivers", "Drivers indicates the number of CSI drivers registered on the node"),
+        AGE,
+    ],
     cells: |node, now| vec![name(node), node["spec"]["drivers"].size().into(), age(node, now)],
 };
 
 pub static CSI_DRIVER: Columns = Columns {
     definitions: &[
         NAME,
-        boolean("AttachRequired", "attachRequired indicates this CSI volume driver requires an attach operation."),
-        boolean("PodInfoOnMount", "podInfoOnMount indicates this CSI volume driver requires additional pod information."),
-        boolean("StorageCapacity", "storageCapacity indicates that the CSI volume driver wants pod scheduling to consider the storage capacity."),
-        text("TokenRequests", "tokenRequests indicates the CSI driver needs pods' service account tokens."),
-        boolean("RequiresRepublish", "requiresRepublish indicates the CSI driver wants NodePublishVolume being periodically called."),
-        text("Modes", "volumeLifecycleModes defines what kind of volumes this CSI volume driver supports."),
+        boolean(
+            "AttachRequired",
+            "attachRequired indicates this CSI volume driver requires an attach operation.",
+        ),
+        boolean(
+            "PodInfoOnMount",
+            "podInfoOnMount indicates this CSI volume driver requires additional pod information.",
+        ),
+        boolean(
+            "StorageCapacity",
+            "storageCapacity indicates that the CSI volume driver wants pod scheduling to consider the storage capacity.",
+        ),
+        text(
+            "TokenRequests",
+            "tokenRequests indicates the CSI driver needs pods' service account tokens.",
+        ),
+        boolean(
+            "RequiresRepublish",
+            "requiresRepublish indicates the CSI driver wants NodePublishVolume being periodically called.",
+        ),
+        text(
+            "Modes",
+            "volumeLifecycleModes defines what kind of volumes this CSI volume driver supports.",
+        ),
         AGE,
     ],
     cells: |driver, now| {
@@ -164,26 +213,52 @@ pub static CSI_DRIVER: Columns = Columns {
 pub static CSI_CAPACITY: Columns = Columns {
     definitions: &[
         NAME,
-        text("StorageClassName", "storageClassName represents the name of the StorageClass that the reported capacity applies to."),
-        text("Capacity", "capacity is the value reported by the CSI driver in its GetCapacityResponse."),
+        text(
+            "StorageClassName",
+            "storageClassName represents the name of the StorageClass that the reported capacity applies to.",
+        ),
+        text(
+            "Capacity",
+            "capacity is the value reported by the CSI driver in its GetCapacityResponse.",
+        ),
     ],
     cells: |object, _| {
-        vec![name(object), object["storageClassName"].text().into(), or(object["capacity"].text(), "<unset>")]
+        vec![
+            name(object),
+            object["storageClassName"].text().into(),
+            or(object["capacity"].text(), "<unset>"),
+        ]
     },
 };
 
 fn phase(object: &Value) -> Value {
-    if object["metadata"]["deletionTimestamp"].is_set() { "Terminating".into() } else { object["status"]["phase"].text().into() }
+    if object["metadata"]["deletionTimestamp"].is_set() {
+        "Terminating".into()
+    } else {
+        object["status"]["phase"].text().into()
+    }
 }
 
 /// The modes in short, always in the same order.
 fn access_modes(modes: &Value) -> String {
-    let short = [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
-    join(short.iter().filter(|(mode, _)| modes.items().iter().any(|given| given == mode)).map(|(_, short)| *short))
+    let short = [
+        ("ReadWriteOnce", "RWO"),
+        ("ReadOnlyMany", "ROX"),
+        ("ReadWriteMany", "RWX"),
+        ("ReadWriteOncePod", "RWOP"),
+    ];
+    join(
+        short
+            .iter()
+            .filter(|(mode, _)| modes.items().iter().any(|given| given == mode))
+            .map(|(_, short)| *short),
+    )
 }
 
 fn name_with_default(class: &Value, annotations: &[&str]) -> Value {
-    let default = annotations.iter().any(|annotation| class["metadata"]["annotations"][*annotation] == "true");
+    let default = annotations
+        .iter()
+        .any(|annotation| class["metadata"]["annotations"][*annotation] == "true");
     let name = class["metadata"]["name"].text();
     if default { format!("{name} (default)").into() } else { name.into() }
 }

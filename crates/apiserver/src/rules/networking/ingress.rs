@@ -42,7 +42,11 @@ pub fn validate(ingress: &Value, errors: &mut FieldErrors) {
 }
 
 fn dns_or_wildcard(name: &str) -> Vec<String> {
-    if name.contains('*') { names::wildcard_dns_subdomain(name) } else { names::dns_subdomain(name) }
+    if name.contains('*') {
+        names::wildcard_dns_subdomain(name)
+    } else {
+        names::dns_subdomain(name)
+    }
 }
 
 fn host(host: &str, path: &Path, errors: &mut FieldErrors) {
@@ -86,7 +90,11 @@ fn one_path(entry: &Value, at: &Path, errors: &mut FieldErrors) {
                 errors.invalid(at.child("path"), text, "must be an absolute path");
             }
         }
-        other => errors.not_supported(at.child("pathType"), other, &["Exact", "ImplementationSpecific", "Prefix"]),
+        other => errors.not_supported(
+            at.child("pathType"),
+            other,
+            &["Exact", "ImplementationSpecific", "Prefix"],
+        ),
     }
 }
 

@@ -32,7 +32,13 @@ pub fn validate_all(spec: &Value, volumes: &[&Value], path: &Path, errors: &mut 
     ephemeral_containers(spec, volumes, names, &path.child("ephemeralContainers"), errors);
 }
 
-fn init_containers(spec: &Value, volumes: &[&Value], regular: Vec<&str>, path: &Path, errors: &mut FieldErrors) {
+fn init_containers(
+    spec: &Value,
+    volumes: &[&Value],
+    regular: Vec<&str>,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let mut names = regular;
     for (index, container) in spec["initContainers"].items().iter().enumerate() {
         let at = path.index(index);
@@ -46,13 +52,22 @@ fn init_containers(spec: &Value, volumes: &[&Value], regular: Vec<&str>, path: &
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
             if container[field].is_set() {
-                errors.forbidden(at.child(field), "may not be set for init containers without restartPolicy=Always");
+                errors.forbidden(
+                    at.child(field),
+                    "may not be set for init containers without restartPolicy=Always",
+                );
             }
         }
     }
 }
 
-fn ephemeral_containers(spec: &Value, volumes: &[&Value], taken: Vec<&str>, path: &Path, errors: &mut FieldErrors) {
+fn ephemeral_containers(
+    spec: &Value,
+    volumes: &[&Value],
+    taken: Vec<&str>,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
     let mut names = taken;
     for (index, container) in spec["ephemeralContainers"].items().iter().enumerate() {
         let at = path.index(index);
@@ -74,7 +89,6 @@ fn ephemeral_containers(spec: &Value, volumes: &[&Value], taken: Vec<&str>, path
     }
 }
 
-
 fn common(container: &Value, volumes: &[&Value], path: &Path, errors: &mut FieldErrors) {
     match container["name"].text() {
         "" => errors.required(path.child("name"), ""),
@@ -82,13 +96,23 @@ fn common(container: &Value, volumes: &[&Value], path: &Path, errors: &mut Field
     }
     image(container, path, errors);
     let policies = ["File", "FallbackToLogsOnError"];
-    required_one_of(&container["terminationMessagePolicy"], &policies, path.child("terminationMessagePolicy"), errors);
+    required_one_of(
+        &container["terminationMessagePolicy"],
+        &policies,
+        path.child("terminationMessagePolicy"),
+        errors,
+    );
     ports(&container["ports"], &path.child("ports"), errors);
     environment::variables(&container["env"], &path.child("env"), errors);
     environment::sources(&container["envFrom"], &path.child("envFrom"), errors);
     mounts(container, volumes, path, errors);
     let policies = ["Always", "IfNotPresent", "Never"];
-    required_one_of(&container["imagePullPolicy"], &policies, path.child("imagePullPolicy"), errors);
+    required_one_of(
+        &container["imagePullPolicy"],
+        &policies,
+        path.child("imagePullPolicy"),
+        errors,
+    );
     resources::validate(&container["resources"], &path.child("resources"), errors);
     security(&container["securityContext"], &path.child("securityContext"), errors);
 }
@@ -144,7 +168,8 @@ fn host_ports(spec: &Value, path: &Path, errors: &mut FieldErrors) {
             if host_port == 0 {
                 continue;
             }
-            let address = format!("{}/{}/{host_port}", port["protocol"].text(), port["hostIP"].text());
+            let address =
+                format!("{}/{}/{host_port}", port["protocol"].text(), port["hostIP"].text());
             if taken.contains(&address) {
                 errors.duplicate(at.child("hostPort"), address);
             } else {
@@ -201,14 +226,23 @@ fn security(context: &Value, path: &Path, errors: &mut FieldErrors) {
     }
     spec::seccomp(&context["seccompProfile"], &path.child("seccompProfile"), errors);
     if context["procMount"].is_set() {
-        required_one_of(&context["procMount"], &["Default", "Unmasked"], path.child("procMount"), errors);
+        required_one_of(
+            &context["procMount"],
+            &["Default", "Unmasked"],
+            path.child("procMount"),
+            errors,
+        );
     }
     if context["allowPrivilegeEscalation"] == false {
         if context["privileged"].flag() {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.invalid(path, context.clone(), detail);
         }
-        if context["capabilities"]["add"].items().iter().any(|capability| capability == "CAP_SYS_ADMIN") {
+        if context["capabilities"]["add"]
+            .items()
+            .iter()
+            .any(|capability| capability == "CAP_SYS_ADMIN")
+        {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.invalid(path, context.clone(), detail);
         }

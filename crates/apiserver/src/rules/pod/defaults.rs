@@ -33,7 +33,9 @@ pub fn template(parent: &mut Value) {
 
 /// A service account has two names, one of them deprecated: they are kept the same.
 pub fn service_account_names(spec: &mut Value) {
-    let name = [&spec["serviceAccountName"], &spec["serviceAccount"]].into_iter().find(|name| !name.text().is_empty());
+    let name = [&spec["serviceAccountName"], &spec["serviceAccount"]]
+        .into_iter()
+        .find(|name| !name.text().is_empty());
     if let Some(name) = name.cloned() {
         set(spec, "serviceAccountName", name.clone());
         set(spec, "serviceAccount", name);
@@ -113,7 +115,8 @@ fn field_ref(reference: &mut Value) {
 }
 
 fn limits_are_requests(resources: &mut Value) {
-    let limits: Vec<(String, Value)> = resources["limits"].entries().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let limits: Vec<(String, Value)> =
+        resources["limits"].entries().map(|(k, v)| (k.clone(), v.clone())).collect();
     if limits.is_empty() {
         return;
     }
@@ -125,12 +128,15 @@ fn limits_are_requests(resources: &mut Value) {
 
 /// A pod's own limits become its own requests where no container requests the resource.
 fn pod_level_requests(spec: &mut Value) {
-    let limits: Vec<(String, Value)> = spec["resources"]["limits"].entries().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let limits: Vec<(String, Value)> =
+        spec["resources"]["limits"].entries().map(|(k, v)| (k.clone(), v.clone())).collect();
     if limits.is_empty() {
         return;
     }
     let containers = || spec["containers"].items().iter().chain(spec["initContainers"].items());
-    let unrequested = |name: &str| containers().all(|container| !container["resources"]["requests"][name].is_set());
+    let unrequested = |name: &str| {
+        containers().all(|container| !container["resources"]["requests"][name].is_set())
+    };
     let missing: Vec<_> = limits.into_iter().filter(|(name, _)| unrequested(name)).collect();
     let requests = object(object(spec, "resources"), "requests");
     for (name, quantity) in missing {
@@ -151,11 +157,15 @@ fn volume(volume: &mut Value) {
     for name in ["secret", "configMap", "downwardAPI", "projected"] {
         with(volume, name, |source| default(source, "defaultMode", FILE_MODE));
     }
-    with(volume, "downwardAPI", |source| each(source, "items", |item| with(item, "fieldRef", field_ref)));
+    with(volume, "downwardAPI", |source| {
+        each(source, "items", |item| with(item, "fieldRef", field_ref))
+    });
     with(volume, "projected", |source| {
         each(source, "sources", |source| {
             with(source, "serviceAccountToken", |token| default(token, "expirationSeconds", 3600));
-            with(source, "downwardAPI", |source| each(source, "items", |item| with(item, "fieldRef", field_ref)));
+            with(source, "downwardAPI", |source| {
+                each(source, "items", |item| with(item, "fieldRef", field_ref))
+            });
         });
     });
     with(volume, "ephemeral", |source| {

@@ -22,8 +22,13 @@ const VARIABLE_FIELDS: [&str; 9] = [
 ];
 
 /// Fields that a file of a volume can show.
-pub const VOLUME_FIELDS: [&str; 5] =
-    ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
+pub const VOLUME_FIELDS: [&str; 5] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+];
 
 /// Fields that exist, though neither a variable nor a file may show them.
 const OTHER_FIELDS: [&str; 3] = ["spec.restartPolicy", "spec.schedulerName", "status.phase"];
@@ -103,13 +108,17 @@ pub fn field_ref(reference: &Value, allowed: &[&str], path: &Path, errors: &mut 
     }
     if let Some((map, key)) = field.strip_suffix("']").and_then(|field| field.split_once("['")) {
         match map {
-            "metadata.annotations" => errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase())),
+            "metadata.annotations" => {
+                errors.invalid_each(path, key, names::qualified_name(&key.to_lowercase()))
+            }
             "metadata.labels" => errors.invalid_each(path, key, names::qualified_name(key)),
             other => errors.invalid(path, other, "does not support subscript"),
         }
         return;
     }
-    let known = VARIABLE_FIELDS.contains(&field) || VOLUME_FIELDS.contains(&field) || OTHER_FIELDS.contains(&field);
+    let known = VARIABLE_FIELDS.contains(&field)
+        || VOLUME_FIELDS.contains(&field)
+        || OTHER_FIELDS.contains(&field);
     if !known {
         let detail = format!("error converting fieldPath: field label not supported: {field}");
         errors.invalid(path.child("fieldPath"), field, detail);
@@ -121,15 +130,22 @@ pub fn field_ref(reference: &Value, allowed: &[&str], path: &Path, errors: &mut 
 /// Checks a reference to a container's requests or limits.
 pub fn resource_ref(reference: &Value, path: &Path, errors: &mut FieldErrors) {
     let resource = reference["resource"].text();
-    let huge = ["limits.hugepages-", "requests.hugepages-"].iter().any(|prefix| resource.starts_with(prefix));
+    let huge = ["limits.hugepages-", "requests.hugepages-"]
+        .iter()
+        .any(|prefix| resource.starts_with(prefix));
     if resource.is_empty() {
         errors.required(path.child("resource"), "");
     } else if !RESOURCES.contains(&resource) && !huge {
         errors.not_supported(path.child("resource"), resource, &RESOURCES);
     }
     let divisor = &reference["divisor"];
-    if divisor.is_set() && Quantity::from_value(divisor).is_ok_and(|divisor| divisor.is_negative()) {
-        errors.invalid(path.child("divisor"), divisor.clone(), "must be greater than or equal to 0");
+    if divisor.is_set() && Quantity::from_value(divisor).is_ok_and(|divisor| divisor.is_negative())
+    {
+        errors.invalid(
+            path.child("divisor"),
+            divisor.clone(),
+            "must be greater than or equal to 0",
+        );
     }
 }
 
@@ -141,12 +157,18 @@ pub fn sources(sources: &Value, path: &Path, errors: &mut FieldErrors) {
         if !prefix.is_empty() {
             errors.invalid_each(at.child("prefix"), prefix, names::environment_variable(prefix));
         }
-        let given: Vec<&str> =
-            ["configMapRef", "secretRef"].into_iter().filter(|kind| source[*kind].is_set()).collect();
+        let given: Vec<&str> = ["configMapRef", "secretRef"]
+            .into_iter()
+            .filter(|kind| source[*kind].is_set())
+            .collect();
         for kind in &given {
             match source[*kind]["name"].text() {
                 "" => errors.required(at.child(kind).child("name"), ""),
-                name => errors.invalid_each(at.child(kind).child("name"), name, names::dns_subdomain(name)),
+                name => errors.invalid_each(
+                    at.child(kind).child("name"),
+                    name,
+                    names::dns_subdomain(name),
+                ),
             }
         }
         if given.is_empty() {

@@ -3,9 +3,9 @@
 use coracle_api::status::Path;
 use serde_json::{Value, json};
 
+use crate::rules::Rules;
 use crate::rules::generic::{carry, keep_status, start_status, take_status_keep_owners};
 use crate::rules::json::{Read, default_zero, object, set};
-use crate::rules::Rules;
 
 mod containers;
 pub mod defaults;
@@ -42,7 +42,9 @@ pub static TEMPLATE_RULES: Rules = Rules {
     default: defaults::template,
     prepare_create: |_| (),
     prepare_update: |_, _| (),
-    validate: |object, errors| spec::validate_template(&object["template"], &Path::new("template"), errors),
+    validate: |object, errors| {
+        spec::validate_template(&object["template"], &Path::new("template"), errors)
+    },
     ..Rules::GENERIC
 };
 

@@ -15,21 +15,39 @@ pub fn validate(name: &str, probe: &Value, path: &Path, errors: &mut FieldErrors
         return;
     }
     handler(probe, path, errors);
-    for field in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for field in [
+        "initialDelaySeconds",
+        "timeoutSeconds",
+        "periodSeconds",
+        "successThreshold",
+        "failureThreshold",
+    ] {
         not_negative(&probe[field], path.child(field), errors);
     }
     let grace = &probe["terminationGracePeriodSeconds"];
     if name == "readinessProbe" {
         if grace.is_set() {
-            errors.invalid(path.child("terminationGracePeriodSeconds"), grace.clone(), "must not be set for readinessProbes");
+            errors.invalid(
+                path.child("terminationGracePeriodSeconds"),
+                grace.clone(),
+                "must not be set for readinessProbes",
+            );
         }
         return;
     }
     if grace.is_set() && grace.int() <= 0 {
-        errors.invalid(path.child("terminationGracePeriodSeconds"), grace.clone(), "must be greater than 0");
+        errors.invalid(
+            path.child("terminationGracePeriodSeconds"),
+            grace.clone(),
+            "must be greater than 0",
+        );
     }
     if probe["successThreshold"].int() != 1 {
-        errors.invalid(path.child("successThreshold"), probe["successThreshold"].int(), "must be 1");
+        errors.invalid(
+            path.child("successThreshold"),
+            probe["successThreshold"].int(),
+            "must be 1",
+        );
     }
 }
 

@@ -11,8 +11,12 @@ pub fn class(spec: &Value) -> &'static str {
     if counts(&spec["resources"]) {
         return if is_guaranteed(&spec["resources"]) { "Guaranteed" } else { "Burstable" };
     }
-    let containers: Vec<&Value> =
-        spec["containers"].items().iter().chain(spec["initContainers"].items()).map(|container| &container["resources"]).collect();
+    let containers: Vec<&Value> = spec["containers"]
+        .items()
+        .iter()
+        .chain(spec["initContainers"].items())
+        .map(|container| &container["resources"])
+        .collect();
     if !containers.iter().any(|resources| counts(resources)) {
         "BestEffort"
     } else if containers.iter().all(|resources| is_guaranteed(resources)) {
@@ -23,7 +27,9 @@ pub fn class(spec: &Value) -> &'static str {
 }
 
 fn counts(resources: &Value) -> bool {
-    ["requests", "limits"].iter().any(|list| ["cpu", "memory"].iter().any(|name| is_positive(&resources[*list][*name])))
+    ["requests", "limits"]
+        .iter()
+        .any(|list| ["cpu", "memory"].iter().any(|name| is_positive(&resources[*list][*name])))
 }
 
 fn is_guaranteed(resources: &Value) -> bool {

@@ -26,7 +26,10 @@ pub fn validate(resources: &Value, path: &Path, errors: &mut FieldErrors) {
                 errors.invalid(&requests, amount.to_string(), detail);
             }
             None if !can_overcommit(name) => {
-                errors.required(path.child("limits"), "Limit must be set for non overcommitable resources");
+                errors.required(
+                    path.child("limits"),
+                    "Limit must be set for non overcommitable resources",
+                );
             }
             _ => (),
         }

@@ -16,19 +16,37 @@ pub fn affinity(affinity: &Value, path: &Path, errors: &mut FieldErrors) {
     let at = path.child("nodeAffinity");
     let required = &node["requiredDuringSchedulingIgnoredDuringExecution"];
     if required.is_set() {
-        node_selector(required, &at.child("requiredDuringSchedulingIgnoredDuringExecution"), errors);
+        node_selector(
+            required,
+            &at.child("requiredDuringSchedulingIgnoredDuringExecution"),
+            errors,
+        );
     }
-    for (index, term) in node["preferredDuringSchedulingIgnoredDuringExecution"].items().iter().enumerate() {
+    for (index, term) in
+        node["preferredDuringSchedulingIgnoredDuringExecution"].items().iter().enumerate()
+    {
         let at = at.child("preferredDuringSchedulingIgnoredDuringExecution").index(index);
         weight(&term["weight"], &at, errors);
         node_term(&term["preference"], &at.child("preference"), errors);
     }
     for field in ["podAffinity", "podAntiAffinity"] {
         let at = path.child(field);
-        for (index, term) in affinity[field]["requiredDuringSchedulingIgnoredDuringExecution"].items().iter().enumerate() {
-            pod_term(term, &at.child("requiredDuringSchedulingIgnoredDuringExecution").index(index), errors);
+        for (index, term) in affinity[field]["requiredDuringSchedulingIgnoredDuringExecution"]
+            .items()
+            .iter()
+            .enumerate()
+        {
+            pod_term(
+                term,
+                &at.child("requiredDuringSchedulingIgnoredDuringExecution").index(index),
+                errors,
+            );
         }
-        for (index, term) in affinity[field]["preferredDuringSchedulingIgnoredDuringExecution"].items().iter().enumerate() {
+        for (index, term) in affinity[field]["preferredDuringSchedulingIgnoredDuringExecution"]
+            .items()
+            .iter()
+            .enumerate()
+        {
             let at = at.child("preferredDuringSchedulingIgnoredDuringExecution").index(index);
             weight(&term["weight"], &at, errors);
             pod_term(&term["podAffinityTerm"], &at.child("podAffinityTerm"), errors);
@@ -59,13 +77,22 @@ fn node_requirement(requirement: &Value, list: &str, at: &Path, errors: &mut Fie
     let values = requirement["values"].size();
     match requirement["operator"].text() {
         "In" | "NotIn" if values == 0 => {
-            errors.required(at.child("values"), "must be specified when `operator` is 'In' or 'NotIn'");
+            errors.required(
+                at.child("values"),
+                "must be specified when `operator` is 'In' or 'NotIn'",
+            );
         }
         "Exists" | "DoesNotExist" if values > 0 => {
-            errors.forbidden(at.child("values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            errors.forbidden(
+                at.child("values"),
+                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+            );
         }
         "Gt" | "Lt" if values != 1 => {
-            errors.required(at.child("values"), "must be specified single value when `operator` is 'Lt' or 'Gt'");
+            errors.required(
+                at.child("values"),
+                "must be specified single value when `operator` is 'Lt' or 'Gt'",
+            );
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => (),
         other => errors.invalid(at.child("operator"), other, "not a valid selector operator"),
@@ -89,7 +116,11 @@ fn pod_term(term: &Value, at: &Path, errors: &mut FieldErrors) {
         label_selector(&term[field], &at.child(field), errors);
     }
     for namespace in term["namespaces"].items() {
-        errors.invalid_each(at.child("namespaces"), namespace.text(), names::dns_label(namespace.text()));
+        errors.invalid_each(
+            at.child("namespaces"),
+            namespace.text(),
+            names::dns_label(namespace.text()),
+        );
     }
     let key = term["topologyKey"].text();
     if key.is_empty() {
@@ -112,7 +143,11 @@ pub fn tolerations(tolerations: &Value, path: &Path, errors: &mut FieldErrors) {
         }
         let effect = &toleration["effect"];
         if toleration["tolerationSeconds"].is_set() && effect != "NoExecute" {
-            errors.invalid(at.child("effect"), effect.text(), "effect must be 'NoExecute' when `tolerationSeconds` is set");
+            errors.invalid(
+                at.child("effect"),
+                effect.text(),
+                "effect must be 'NoExecute' when `tolerationSeconds` is set",
+            );
         }
         let value = toleration["value"].text();
         match operator {
@@ -123,7 +158,11 @@ pub fn tolerations(tolerations: &Value, path: &Path, errors: &mut FieldErrors) {
                 }
             }
             "Exists" if !value.is_empty() => {
-                errors.invalid(at.child("operator"), toleration.clone(), "value must be empty when `operator` is 'Exists'");
+                errors.invalid(
+                    at.child("operator"),
+                    toleration.clone(),
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" | "Lt" | "Gt" => (),
             other => errors.not_supported(at.child("operator"), other, &["Equal", "Exists"]),
@@ -138,7 +177,11 @@ pub fn spread(constraints: &Value, path: &Path, errors: &mut FieldErrors) {
     for (index, constraint) in constraints.items().iter().enumerate() {
         let at = path.index(index);
         if constraint["maxSkew"].int() <= 0 {
-            errors.invalid(at.child("maxSkew"), constraint["maxSkew"].int(), "must be greater than zero");
+            errors.invalid(
+                at.child("maxSkew"),
+                constraint["maxSkew"].int(),
+                "must be greater than zero",
+            );
         }
         let key = constraint["topologyKey"].text();
         if key.is_empty() {
@@ -148,7 +191,11 @@ pub fn spread(constraints: &Value, path: &Path, errors: &mut FieldErrors) {
         }
         let when = constraint["whenUnsatisfiable"].text();
         if !matches!(when, "DoNotSchedule" | "ScheduleAnyway") {
-            errors.not_supported(at.child("whenUnsatisfiable"), when, &["DoNotSchedule", "ScheduleAnyway"]);
+            errors.not_supported(
+                at.child("whenUnsatisfiable"),
+                when,
+                &["DoNotSchedule", "ScheduleAnyway"],
+            );
         }
         let pair = format!("{{{key}, {when}}}");
         if seen.contains(&pair) {
@@ -172,7 +219,8 @@ fn min_domains(domains: &Value, when: &str, path: &Path, errors: &mut FieldError
         errors.invalid(path, domains.clone(), "must be greater than zero");
     }
     if when != "DoNotSchedule" {
-        let detail = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
+        let detail =
+            format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {when}");
         errors.invalid(path, domains.clone(), detail);
     }
 }
@@ -182,7 +230,8 @@ pub fn taints(taints: &Value, path: &Path, errors: &mut FieldErrors) {
     let mut seen: Vec<(&str, &str)> = Vec::new();
     for (index, taint) in taints.items().iter().enumerate() {
         let at = path.index(index);
-        let (key, value, effect) = (taint["key"].text(), taint["value"].text(), taint["effect"].text());
+        let (key, value, effect) =
+            (taint["key"].text(), taint["value"].text(), taint["effect"].text());
         errors.invalid_each(at.child("key"), key, names::qualified_name(key));
         let wrong = names::label_value(value);
         if !wrong.is_empty() {

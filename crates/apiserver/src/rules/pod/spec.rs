@@ -4,7 +4,9 @@ use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
-use crate::rules::checks::{labels, number_each, one_of, quantity_not_negative, required_one_of, unique};
+use crate::rules::checks::{
+    labels, number_each, one_of, quantity_not_negative, required_one_of, unique,
+};
 use crate::rules::json::Read;
 use crate::rules::metadata;
 use crate::rules::pod::{containers, scheduling, volumes};
@@ -13,7 +15,12 @@ use crate::rules::pod::{containers, scheduling, volumes};
 pub fn validate(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     let volumes = volumes::validate(&spec["volumes"], &path.child("volumes"), errors);
     containers::validate_all(spec, &volumes, path, errors);
-    required_one_of(&spec["restartPolicy"], &["Always", "OnFailure", "Never"], path.child("restartPolicy"), errors);
+    required_one_of(
+        &spec["restartPolicy"],
+        &["Always", "OnFailure", "Never"],
+        path.child("restartPolicy"),
+        errors,
+    );
     let dns = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     required_one_of(&spec["dnsPolicy"], &dns, path.child("dnsPolicy"), errors);
     labels(&spec["nodeSelector"], &path.child("nodeSelector"), errors);
@@ -21,17 +28,31 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     scheduling::affinity(&spec["affinity"], &path.child("affinity"), errors);
     dns_config(spec, &path.child("dnsConfig"), errors);
     gates(spec, path, errors);
-    scheduling::spread(&spec["topologySpreadConstraints"], &path.child("topologySpreadConstraints"), errors);
+    scheduling::spread(
+        &spec["topologySpreadConstraints"],
+        &path.child("topologySpreadConstraints"),
+        errors,
+    );
     names_of_others(spec, path, errors);
     deadline(&spec["activeDeadlineSeconds"], &path.child("activeDeadlineSeconds"), errors);
     scheduling::tolerations(&spec["tolerations"], &path.child("tolerations"), errors);
     host_aliases(&spec["hostAliases"], &path.child("hostAliases"), errors);
-    one_of(&spec["preemptionPolicy"], &["Never", "PreemptLowerPriority"], path.child("preemptionPolicy"), errors);
+    one_of(
+        &spec["preemptionPolicy"],
+        &["Never", "PreemptLowerPriority"],
+        path.child("preemptionPolicy"),
+        errors,
+    );
     for (name, quantity) in spec["overhead"].entries() {
         quantity_not_negative(quantity, &path.child("overhead").key(name), errors);
     }
     if spec["os"].is_set() {
-        required_one_of(&spec["os"]["name"], &["linux", "windows"], path.child("os").child("name"), errors);
+        required_one_of(
+            &spec["os"]["name"],
+            &["linux", "windows"],
+            path.child("os").child("name"),
+            errors,
+        );
     }
 }
 
@@ -41,7 +62,10 @@ pub fn validate_new(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         errors.forbidden(path.child("ephemeralContainers"), "cannot be set on create");
     }
     if !spec["nodeName"].text().is_empty() && spec["schedulingGates"].size() > 0 {
-        errors.forbidden(path.child("nodeName"), "cannot be set until all schedulingGates have been cleared");
+        errors.forbidden(
+            path.child("nodeName"),
+            "cannot be set until all schedulingGates have been cleared",
+        );
     }
 }
 
@@ -53,18 +77,16 @@ fn deadline(seconds: &Value, path: &Path, errors: &mut FieldErrors) {
 
 /// Checks names that stand for other objects, and the pod's own host name.
 fn names_of_others(spec: &Value, path: &Path, errors: &mut FieldErrors) {
-    let checks: [(&str, fn(&str) -> Vec<String>); 6] = [
-        ("serviceAccountName", names::dns_subdomain),
-        ("nodeName", names::dns_subdomain),
-        ("hostname", names::dns_label),
-        ("subdomain", names::dns_label),
-        ("priorityClassName", names::dns_subdomain),
-        ("runtimeClassName", names::dns_subdomain),
-    ];
-    for (field, check) in checks {
+    for field in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         let name = spec[field].text();
         if !name.is_empty() {
-            errors.invalid_each(path.child(field), name, check(name));
+            errors.invalid_each(path.child(field), name, names::dns_subdomain(name));
+        }
+    }
+    for field in ["hostname", "subdomain"] {
+        let name = spec[field].text();
+        if !name.is_empty() {
+            errors.invalid_each(path.child(field), name, names::dns_label(name));
         }
     }
 }
@@ -102,7 +124,8 @@ pub fn seccomp(profile: &Value, path: &Path, errors: &mut FieldErrors) {
     required_one_of(&profile["type"], &types, path.child("type"), errors);
     let local = profile["localhostProfile"].is_set();
     if profile["type"] == "Localhost" && !local {
-        errors.required(path.child("localhostProfile"), "must be set when seccomp type is Localhost");
+        errors
+            .required(path.child("localhostProfile"), "must be set when seccomp type is Localhost");
     } else if profile["type"] != "Localhost" && local {
         let detail = "can only be set when seccomp type is Localhost";
         errors.invalid(path.child("localhostProfile"), profile["localhostProfile"].clone(), detail);
@@ -157,9 +180,17 @@ fn gates(spec: &Value, path: &Path, errors: &mut FieldErrors) {
 fn host_aliases(aliases: &Value, path: &Path, errors: &mut FieldErrors) {
     for (index, alias) in aliases.items().iter().enumerate() {
         let at = path.index(index);
-        errors.invalid_each(at.child("ip"), alias["ip"].text(), names::ip_address(alias["ip"].text()));
+        errors.invalid_each(
+            at.child("ip"),
+            alias["ip"].text(),
+            names::ip_address(alias["ip"].text()),
+        );
         for host in alias["hostnames"].items() {
-            errors.invalid_each(at.child("hostnames"), host.text(), names::dns_subdomain(host.text()));
+            errors.invalid_each(
+                at.child("hostnames"),
+                host.text(),
+                names::dns_subdomain(host.text()),
+            );
         }
     }
 }

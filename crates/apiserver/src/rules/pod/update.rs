@@ -33,7 +33,12 @@ pub fn validate(new: &Value, old: &Value, errors: &mut FieldErrors) {
         return;
     }
     only_added(&new["tolerations"], &old["tolerations"], &path.child("tolerations"), errors);
-    only_removed(&new["schedulingGates"], &old["schedulingGates"], &path.child("schedulingGates"), errors);
+    only_removed(
+        &new["schedulingGates"],
+        &old["schedulingGates"],
+        &path.child("schedulingGates"),
+        errors,
+    );
     let munged = munge(new, old);
     if !same(&munged, old) {
         errors.forbidden(path, format!("{CHANGEABLE}\n{}", difference(&munged, old)));
@@ -64,11 +69,16 @@ fn deadline(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) -> 
 fn only_added(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) {
     let kept = |toleration: &Value| {
         new.items().iter().any(|other| {
-            ["key", "operator", "value", "effect"].iter().all(|field| same(&other[*field], &toleration[*field]))
+            ["key", "operator", "value", "effect"]
+                .iter()
+                .all(|field| same(&other[*field], &toleration[*field]))
         })
     };
     if !old.items().iter().all(kept) {
-        errors.forbidden(path, "existing toleration can not be modified except its tolerationSeconds");
+        errors.forbidden(
+            path,
+            "existing toleration can not be modified except its tolerationSeconds",
+        );
     }
 }
 
@@ -76,7 +86,8 @@ fn only_removed(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors)
     for (index, gate) in new.items().iter().enumerate() {
         if !old.items().contains(gate) {
             let name = gate["name"].text();
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            let detail =
+                format!("only deletion is allowed, but found new scheduling gate '{name}'");
             errors.forbidden(path.index(index), detail);
         }
     }
@@ -95,7 +106,9 @@ fn munge(new: &Value, old: &Value) -> Value {
     for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
         carry(&mut munged, old, field);
     }
-    if old["terminationGracePeriodSeconds"].int() < 0 && new["terminationGracePeriodSeconds"].int() == 1 {
+    if old["terminationGracePeriodSeconds"].int() < 0
+        && new["terminationGracePeriodSeconds"].int() == 1
+    {
         carry(&mut munged, old, "terminationGracePeriodSeconds");
     }
     // A pod that is not yet offered to the scheduler may be narrowed to fewer nodes.
@@ -109,7 +122,8 @@ fn munge(new: &Value, old: &Value) -> Value {
 /// Which fields differ, one line each for the old and the new state.
 fn difference(new: &Value, old: &Value) -> String {
     let mut text = String::new();
-    let mut fields: Vec<&String> = new.entries().chain(old.entries()).map(|(field, _)| field).collect();
+    let mut fields: Vec<&String> =
+        new.entries().chain(old.entries()).map(|(field, _)| field).collect();
     fields.sort_unstable();
     fields.dedup();
     for field in fields {

@@ -33,7 +33,8 @@ pub fn validate<'v>(volumes: &'v Value, path: &Path, errors: &mut FieldErrors) -
 }
 
 fn source(volume: &Value, path: &Path, errors: &mut FieldErrors) {
-    let mut sources = volume.entries().filter(|(field, source)| *field != "name" && source.is_set());
+    let mut sources =
+        volume.entries().filter(|(field, source)| *field != "name" && source.is_set());
     let Some((kind, source)) = sources.next() else {
         errors.required(path, "must specify a volume type");
         return;
@@ -49,14 +50,27 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
     match kind {
         "emptyDir" => {
             let limit = &source["sizeLimit"];
-            if limit.is_set() && Quantity::from_value(limit).is_ok_and(|limit| limit.is_negative()) {
-                errors.forbidden(path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
+            if limit.is_set() && Quantity::from_value(limit).is_ok_and(|limit| limit.is_negative())
+            {
+                errors.forbidden(
+                    path.child("sizeLimit"),
+                    "SizeLimit field must be a valid resource quantity",
+                );
             }
         }
         "hostPath" => {
             required(&source["path"], path.child("path"), errors);
             no_backsteps(source["path"].text(), path.child("path"), errors);
-            let types = ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
+            let types = [
+                "",
+                "BlockDevice",
+                "CharDevice",
+                "Directory",
+                "DirectoryOrCreate",
+                "File",
+                "FileOrCreate",
+                "Socket",
+            ];
             one_of(&source["type"], &types, path.child("type"), errors);
         }
         "secret" => {
@@ -77,14 +91,23 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
             required(&source["server"], path.child("server"), errors);
             required(&source["path"], path.child("path"), errors);
             if !source["path"].text().starts_with('/') && !source["path"].text().is_empty() {
-                errors.invalid(path.child("path"), source["path"].clone(), "must be an absolute path");
+                errors.invalid(
+                    path.child("path"),
+                    source["path"].clone(),
+                    "must be an absolute path",
+                );
             }
         }
         "csi" => required(&source["driver"], path.child("driver"), errors),
         "ephemeral" => ephemeral(source, path, errors),
         "image" => {
             required(&source["reference"], path.child("reference"), errors);
-            one_of(&source["pullPolicy"], &["Always", "IfNotPresent", "Never"], path.child("pullPolicy"), errors);
+            one_of(
+                &source["pullPolicy"],
+                &["Always", "IfNotPresent", "Never"],
+                path.child("pullPolicy"),
+                errors,
+            );
         }
         _ => (),
     }
@@ -127,12 +150,25 @@ fn downward(source: &Value, path: &Path, errors: &mut FieldErrors) {
         relative(item["path"].text(), at.child("path"), errors);
         let (field, resource) = (&item["fieldRef"], &item["resourceFieldRef"]);
         if field.is_set() {
-            environment::field_ref(field, &environment::VOLUME_FIELDS, &at.child("fieldRef"), errors);
+            environment::field_ref(
+                field,
+                &environment::VOLUME_FIELDS,
+                &at.child("fieldRef"),
+                errors,
+            );
             if resource.is_set() {
-                errors.invalid(path, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously");
+                errors.invalid(
+                    path,
+                    "resource",
+                    "fieldRef and resourceFieldRef can not be specified simultaneously",
+                );
             }
         } else if resource.is_set() {
-            required(&resource["containerName"], at.child("resourceFieldRef").child("containerName"), errors);
+            required(
+                &resource["containerName"],
+                at.child("resourceFieldRef").child("containerName"),
+                errors,
+            );
             environment::resource_ref(resource, &at.child("resourceFieldRef"), errors);
         } else {
             errors.required(path, "one of fieldRef and resourceFieldRef is required");
@@ -168,7 +204,11 @@ fn projected(source: &Value, path: &Path, errors: &mut FieldErrors) {
         let listed = projection["items"].items().iter().map(|item| item["path"].text());
         for target in listed.chain(projection["path"].as_str()) {
             if paths.contains(&target) {
-                errors.invalid(path.child("sources").index(index), target, "conflicting duplicate paths");
+                errors.invalid(
+                    path.child("sources").index(index),
+                    target,
+                    "conflicting duplicate paths",
+                );
             }
             paths.push(target);
         }
@@ -178,7 +218,11 @@ fn projected(source: &Value, path: &Path, errors: &mut FieldErrors) {
 fn token(token: &Value, path: &Path, errors: &mut FieldErrors) {
     let seconds = &token["expirationSeconds"];
     if seconds.is_set() && seconds.int() < TOKEN_MIN_SECONDS {
-        errors.invalid(path.child("expirationSeconds"), seconds.clone(), "may not specify a duration less than 10 minutes");
+        errors.invalid(
+            path.child("expirationSeconds"),
+            seconds.clone(),
+            "may not specify a duration less than 10 minutes",
+        );
     }
     if seconds.int() > TOKEN_MAX_SECONDS {
         let detail = "may not specify a duration larger than 2^32 seconds";

@@ -23,7 +23,11 @@ pub fn validate(service: &Value, errors: &mut FieldErrors) {
     affinity(spec, &path, errors);
     cluster_ips(spec, &path, errors);
     for (index, ip) in spec["externalIPs"].items().iter().enumerate() {
-        errors.invalid_each(path.child("externalIPs").index(index), ip.text(), names::ip_address(ip.text()));
+        errors.invalid_each(
+            path.child("externalIPs").index(index),
+            ip.text(),
+            names::ip_address(ip.text()),
+        );
     }
     required_one_of(&spec["type"], &TYPES, path.child("type"), errors);
     balancer(spec, &path, errors);
@@ -38,15 +42,26 @@ fn by_type(spec: &Value, headless: bool, path: &Path, errors: &mut FieldErrors) 
     let first_ip = path.child("clusterIPs").index(0);
     match kind {
         "LoadBalancer" | "NodePort" if headless => {
-            errors.invalid(first_ip, "None", format!("may not be set to 'None' for {kind} services"));
+            errors.invalid(
+                first_ip,
+                "None",
+                format!("may not be set to 'None' for {kind} services"),
+            );
         }
         "ExternalName" => {
             if spec["clusterIPs"].size() > 0 {
-                errors.forbidden(path.child("clusterIPs"), "may not be set for ExternalName services");
+                errors.forbidden(
+                    path.child("clusterIPs"),
+                    "may not be set for ExternalName services",
+                );
             }
             match spec["externalName"].text().trim_end_matches('.') {
                 "" => errors.required(path.child("externalName"), ""),
-                name => errors.invalid_each(path.child("externalName"), name, names::dns_subdomain(name)),
+                name => errors.invalid_each(
+                    path.child("externalName"),
+                    name,
+                    names::dns_subdomain(name),
+                ),
             }
         }
         _ => (),
@@ -105,7 +120,11 @@ fn one_port(port: &Value, needs_name: bool, headless: bool, at: &Path, errors: &
     }
     let application = port["appProtocol"].text();
     if !application.is_empty() {
-        errors.invalid_each(at.child("appProtocol"), application, names::qualified_name(application));
+        errors.invalid_each(
+            at.child("appProtocol"),
+            application,
+            names::qualified_name(application),
+        );
     }
 }
 
@@ -159,7 +178,10 @@ fn balancer(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         }
     }
     if spec["loadBalancerSourceRanges"].size() > 0 {
-        errors.forbidden(path.child("LoadBalancerSourceRanges"), "may only be used when `type` is 'LoadBalancer'");
+        errors.forbidden(
+            path.child("LoadBalancerSourceRanges"),
+            "may only be used when `type` is 'LoadBalancer'",
+        );
     }
 }
 
@@ -178,7 +200,10 @@ fn traffic(spec: &Value, path: &Path, errors: &mut FieldErrors) {
 /// The address by which clients know a Service stays, unless the Service stops having one.
 pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (new, old) = (&new["spec"], &old["spec"]);
-    if new["type"] == "ExternalName" || old["type"] == "ExternalName" || old["clusterIP"].text().is_empty() {
+    if new["type"] == "ExternalName"
+        || old["type"] == "ExternalName"
+        || old["clusterIP"].text().is_empty()
+    {
         return;
     }
     if new["clusterIP"] != old["clusterIP"] {
