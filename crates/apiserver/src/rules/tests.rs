@@ -270,6 +270,10 @@ fn containers_are_checked() {
         container_with(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]})),
         &["spec.containers[0].volumeMounts[0].name: Not found: \"v\""],
     );
+}
+
+#[test]
+fn what_containers_need_is_checked() {
     check(
         "v1",
         "Pod",
@@ -765,4 +769,22 @@ fn every_kind_takes_an_empty_object() {
         assert!(!errors.is_empty(), "{} has no name", kind.kind);
         let _ = (rules.fields)(&Value::Null);
     }
+}
+
+#[test]
+fn label_keys_become_part_of_selectors() {
+    let constraint = json!({
+        "maxSkew": 1,
+        "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+        "matchLabelKeys": ["pod-template-hash", "absent"],
+    });
+    let mut pod = pod_with(json!({"topologySpreadConstraints": [constraint]}));
+    pod["metadata"]["labels"] = json!({"app": "web", "pod-template-hash": "abc"});
+    let (pod, errors) = create("v1", "Pod", pod);
+    assert_eq!(errors, Vec::<String>::new());
+    let selector = &pod["spec"]["topologySpreadConstraints"][0]["labelSelector"];
+    let added = json!([{"key": "pod-template-hash", "operator": "In", "values": ["abc"]}]);
+    assert_eq!(selector["matchExpressions"], added);
 }

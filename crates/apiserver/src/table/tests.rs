@@ -228,6 +228,16 @@ fn the_cluster_is_summed_up() {
             "reportingComponent": "default-scheduler",
         }),
     );
+    let tables = [
+        table("v1", "Node", &[node]),
+        table("v1", "Namespace", &[named("default", json!({"status": {"phase": "Active"}}))]),
+        table("v1", "Event", &[event, modern]),
+    ];
+    insta::assert_snapshot!("cluster", tables.join("\n\n"));
+}
+
+#[test]
+fn configuration_is_summed_up() {
     let binding = named(
         "b",
         json!({"roleRef": {"kind": "Role", "name": "r"}, "subjects": [{"kind": "User", "name": "jane"}, {"kind": "ServiceAccount", "namespace": "n", "name": "s"}]}),
@@ -237,9 +247,6 @@ fn the_cluster_is_summed_up() {
         json!({"status": {"hard": {"pods": "10", "limits.cpu": "4", "requests.cpu": "2"}, "used": {"pods": "3"}}}),
     );
     let tables = [
-        table("v1", "Node", &[node]),
-        table("v1", "Namespace", &[named("default", json!({"status": {"phase": "Active"}}))]),
-        table("v1", "Event", &[event, modern]),
         table("v1", "ConfigMap", &[named("c", json!({"data": {"a": "1", "b": "2"}}))]),
         table("v1", "Secret", &[named("s", json!({"type": "Opaque", "data": {"a": ""}}))]),
         table("v1", "ServiceAccount", &[named("default", json!({}))]),
@@ -273,7 +280,7 @@ fn the_cluster_is_summed_up() {
             )],
         ),
     ];
-    insta::assert_snapshot!("cluster", tables.join("\n\n"));
+    insta::assert_snapshot!("configuration", tables.join("\n\n"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::rules::json::{Read, default_zero, object, set};
 mod containers;
 pub mod defaults;
 mod environment;
+mod label_keys;
 mod probes;
 mod qos;
 mod resources;
@@ -57,6 +58,7 @@ pub fn prepare_template(parent: &mut Value) {
 
 fn prepare_create(pod: &mut Value) {
     defaults::service_account_names(object(pod, "spec"));
+    label_keys::merge(pod);
     let mut status = json!({"phase": "Pending", "qosClass": qos::class(&pod["spec"])});
     if pod["spec"]["schedulingGates"].size() > 0 {
         let condition = json!({
