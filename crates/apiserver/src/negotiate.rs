@@ -39,6 +39,13 @@ pub(crate) struct Representation {
 /// Media types we write, named in refusals.
 pub(crate) const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 
+impl Default for Representation {
+    /// What the store holds.
+    fn default() -> Self {
+        json(Form::Whole)
+    }
+}
+
 impl Representation {
     /// The best of what `Accept` lists, or 406. Without the header: JSON.
     pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Answer<Self> {

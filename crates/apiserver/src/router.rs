@@ -101,6 +101,11 @@ async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Serve
     };
     let kind = handlers::kind_at(&target)?;
     served.about(kind, &target);
+    let representation = match target.subresource.as_str() {
+        // What others say in their own form: the client's wishes are for them.
+        "log" | "proxy" => Representation::default(),
+        _ => Representation::negotiate(&parts.headers, &query)?,
+    };
     let ends = parts.extensions.remove::<Ends>().map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
     let mut call = Call {
         ends,
@@ -110,7 +115,7 @@ async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Serve
         verb,
         target,
         kind,
-        representation: Representation::negotiate(&parts.headers, &query)?,
+        representation,
         query,
         method: parts.method,
         headers: parts.headers,
