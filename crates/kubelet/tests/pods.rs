@@ -260,3 +260,50 @@ async fn the_node_tells_what_it_is() {
     assert_eq!(lease["spec"]["holderIdentity"], "node-0");
     assert_eq!(lease["metadata"]["ownerReferences"][0]["kind"], "Node");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forced_deletion_ends_what_runs() {
+    let node = TestNode::start().await;
+    node.pod("web", serving());
+    node.until_ready("web").await;
+    node.api.remove(PODS, "web");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while node.engine.sandboxes() > 0 {
+        assert!(Instant::now() < deadline, "it still runs");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_served_to_the_end_of_the_container() {
+    let node = TestNode::start().await;
+    node.pod("web", serving());
+    node.until_ready("web").await;
+    node.engine.print("main", "hello");
+    assert_eq!(node.logs("web/main", "").await, (200, "hello\n".to_owned()));
+    assert_eq!(node.logs("web/none", "").await, (404, "container \"none\" not found in pod \"web\"".to_owned()));
+    assert_eq!(node.logs("none/main", "").await, (404, "pod \"none\" does not exist".to_owned()));
+    let previous = node.logs("web/main", "?previous=true").await;
+    assert_eq!(previous, (400, "previous terminated container \"main\" in pod \"web\" not found".to_owned()));
+
+    let follow = node.logs("web/main", "?follow=true");
+    let end = async {
+        node.engine.print("main", "bye");
+        node.engine.end("main", 1);
+    };
+    let ((_, text), ()) = tokio::join!(follow, end);
+    assert_eq!(text, "hello\nbye\n");
+    node.until("web", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
+    assert_eq!(node.logs("web/main", "?previous=true").await, (200, "hello\nbye\n".to_owned()));
+
+    node.pod("pull", json!({ "containers": [{ "name": "main", "image": "missing/app:1" }] }));
+    node.until("pull", |pod| pod["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ErrImagePull").await;
+    let waiting = node.logs("pull/main", "").await;
+    assert_eq!(waiting, (400, "container \"main\" in pod \"pull\" is waiting to start: image can't be pulled".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_api_server_may_ask_for_logs() {
+    let node = TestNode::start().await;
+    assert!(node.connect_without_certificate().await.is_err());
+}

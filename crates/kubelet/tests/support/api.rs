@@ -107,7 +107,7 @@ impl Api {
         object
     }
 
-    fn remove(&self, collection: &str, name: &str) -> Option<Value> {
+    pub fn remove(&self, collection: &str, name: &str) -> Option<Value> {
         let mut objects = self.shared.objects.lock();
         objects.revision += 1;
         let revision = objects.revision;

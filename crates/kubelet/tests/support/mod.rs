@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod engine;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct TestNode {
     pub data: tempfile::TempDir,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), coracle_kubelet::Error>>>,
+    port: u16,
+    tls: tls::Pair,
 }
 
 impl TestNode {
@@ -32,6 +35,8 @@ impl TestNode {
             data: tempfile::tempdir().unwrap(),
             stop: CancellationToken::new(),
             running: None,
+            port: 0,
+            tls: tls::Pair::new(),
         };
         node.begin().await;
         node
@@ -39,19 +44,14 @@ impl TestNode {
 
     async fn begin(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        self.port = listener.local_addr().unwrap().port();
         let options = Options {
             node_name: "node-0".to_owned(),
             node_ip: "127.0.0.1".parse().unwrap(),
             data_dir: self.data.path().to_owned(),
             runtime: Arc::<Engine>::clone(&self.engine),
             listener,
-            tls: Arc::new(tls),
+            tls: self.tls.server(),
             capacity: Amounts { cpu_millis: 4000, memory_bytes: 8 << 30, pods: 2000 },
             labels: [("tier".to_owned(), "test".to_owned())].into(),
             pod_cidr: None,
@@ -73,6 +73,15 @@ impl TestNode {
         self.stop().await;
         self.engine = Engine::new();
         self.begin().await;
+    }
+
+    /// Asks the kubelet for a log as the API server does: the status code and the text.
+    pub async fn logs(&self, container: &str, query: &str) -> (u16, String) {
+        tls::get(self.port, self.tls.client(), &format!("/containerLogs/default/{container}{query}")).await.unwrap()
+    }
+
+    pub async fn connect_without_certificate(&self) -> Result<(u16, String), String> {
+        tls::get(self.port, self.tls.stranger(), "/healthz").await
     }
 
     pub fn pod(&self, name: &str, spec: Value) {
