@@ -18,13 +18,15 @@ pub struct Amounts {
 
 /// A quantity in thousandths of its unit, rounded up.
 pub(crate) fn millis(quantity: &Quantity) -> Result<u64, String> {
-    let parsed: coracle_api::quantity::Quantity = quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
+    let parsed: coracle_api::quantity::Quantity =
+        quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
     Ok(u64::try_from(parsed.milli_value()).unwrap_or(0))
 }
 
 /// A quantity in whole units, rounded up.
 pub(crate) fn units(quantity: &Quantity) -> Result<u64, String> {
-    let parsed: coracle_api::quantity::Quantity = quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
+    let parsed: coracle_api::quantity::Quantity =
+        quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
     Ok(u64::try_from(parsed.value()).unwrap_or(0))
 }
 
@@ -126,6 +128,9 @@ mod tests {
             ],
         }))
         .unwrap();
-        assert_eq!(pod_requests(&spec), Amounts { cpu_millis: 600, memory_bytes: 20 << 20, pods: 1 });
+        assert_eq!(
+            pod_requests(&spec),
+            Amounts { cpu_millis: 600, memory_bytes: 20 << 20, pods: 1 }
+        );
     }
 }

@@ -56,8 +56,20 @@ impl Attempt {
 }
 
 /// Sends the log at `path` to `out` until it ends or nobody listens any more.
-pub(crate) async fn send(path: PathBuf, query: Query, mut attempt: Attempt, out: mpsc::Sender<io::Result<Bytes>>) {
-    let mut sender = Sender { out, query, left: None, at_line_start: true, pending: Vec::new(), piece: Vec::new() };
+pub(crate) async fn send(
+    path: PathBuf,
+    query: Query,
+    mut attempt: Attempt,
+    out: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut sender = Sender {
+        out,
+        query,
+        left: None,
+        at_line_start: true,
+        pending: Vec::new(),
+        piece: Vec::new(),
+    };
     sender.left = sender.query.limit_bytes;
     let outcome = copy(&path, &mut sender, &mut attempt).await;
     if let Err(error) = outcome
@@ -159,8 +171,10 @@ async fn next_file(path: &Path, inode: u64) -> io::Result<Option<(u64, Open)>> {
     let found = tokio::task::spawn_blocking(move || {
         let mut files = rotated_files(&path);
         files.push(path);
-        let inodes: Vec<Option<u64>> =
-            files.iter().map(|file| std::fs::metadata(file).ok().map(|metadata| metadata.ino())).collect();
+        let inodes: Vec<Option<u64>> = files
+            .iter()
+            .map(|file| std::fs::metadata(file).ok().map(|metadata| metadata.ino()))
+            .collect();
         // One that was deleted meanwhile is followed by the oldest that is left.
         let next = inodes.iter().position(|known| *known == Some(inode)).map_or(0, |at| at + 1);
         let Some(next) = files.get(next) else { return Ok(None) };
@@ -270,7 +284,8 @@ pub(crate) fn last_words(path: &Path) -> String {
         let (start, _) = tail_start(&mut file, LAST_WORDS_LINES)?;
         let end = file.seek(SeekFrom::End(0))?;
         // Each line has a head of some forty bytes that is not shown: twice the bound is enough of the file.
-        let start = start.max(end.saturating_sub(2 * LAST_WORDS_BYTES as u64 + LAST_WORDS_LINES * 64));
+        let start =
+            start.max(end.saturating_sub(2 * LAST_WORDS_BYTES as u64 + LAST_WORDS_LINES * 64));
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -377,14 +392,17 @@ mod tests {
         let mut until = async |end: &str| {
             let wait = async {
                 while !seen.ends_with(end) {
-                    seen.push_str(std::str::from_utf8(&pieces.recv().await.unwrap().unwrap()).unwrap());
+                    seen.push_str(
+                        std::str::from_utf8(&pieces.recv().await.unwrap().unwrap()).unwrap(),
+                    );
                 }
             };
             tokio::time::timeout(Duration::from_secs(5), wait).await.expect("nothing came");
         };
         until("three\n").await;
         let append = |path: &Path, text: &str| {
-            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            let mut file =
+                std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
             write!(file, "2026-01-01T00:00:04.000000000Z stdout F {text}\n").unwrap();
         };
         append(&path, "four");
@@ -396,7 +414,10 @@ mod tests {
         append(&path, "last");
         show.send_replace(shown(false));
         until("last\n").await;
-        tokio::time::timeout(Duration::from_secs(5), reader).await.expect("the follower did not end").unwrap();
+        tokio::time::timeout(Duration::from_secs(5), reader)
+            .await
+            .expect("the follower did not end")
+            .unwrap();
         assert_eq!(seen, "three\nfour\nfive\nsix\nlast\n");
     }
 

@@ -99,7 +99,12 @@ pub(crate) fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_c
 }
 
 /// Decides the next step of a pod.
-pub(crate) fn plan(spec: &PodSpec, goal: Goal, seen: &BTreeMap<String, Seen>, now: Timestamp) -> Plan {
+pub(crate) fn plan(
+    spec: &PodSpec,
+    goal: Goal,
+    seen: &BTreeMap<String, Seen>,
+    now: Timestamp,
+) -> Plan {
     let mut pass = Pass { spec, seen, now, plan: Plan::default() };
     match goal {
         Goal::Run => pass.run(),
@@ -151,7 +156,8 @@ impl Pass<'_> {
     }
 
     fn mains_begun(&self) -> bool {
-        let begun = |container: &Container| !matches!(self.state(container), Seen::Idle { retry_at: None });
+        let begun =
+            |container: &Container| !matches!(self.state(container), Seen::Idle { retry_at: None });
         self.spec.containers.iter().any(begun)
     }
 
@@ -168,7 +174,9 @@ impl Pass<'_> {
                 }
                 Role::Init => match self.state(container) {
                     Seen::Exited { exit_code: 0, .. } => (),
-                    Seen::Exited { exit_code, .. } if !restarts(spec, role, container, exit_code) => {
+                    Seen::Exited { exit_code, .. }
+                        if !restarts(spec, role, container, exit_code) =>
+                    {
                         return Init::Failed;
                     }
                     Seen::Idle { .. }
@@ -276,7 +284,14 @@ mod tests {
     }
 
     /// A pod of an init container `i`, a sidecar `s`, and the containers `a` and `b`; what is not `seen` is idle.
-    fn check(policy: &str, goal: Goal, seen: &[(&str, Seen)], start: &[&str], stop: &[&str], ended: bool) -> Plan {
+    fn check(
+        policy: &str,
+        goal: Goal,
+        seen: &[(&str, Seen)],
+        start: &[&str],
+        stop: &[&str],
+        ended: bool,
+    ) -> Plan {
         let spec = json!({
             "restartPolicy": policy,
             "initContainers": [{ "name": "i" }, { "name": "s", "restartPolicy": "Always" }],
@@ -285,7 +300,14 @@ mod tests {
         check_spec(spec, goal, seen, start, stop, ended)
     }
 
-    fn check_spec(spec: Value, goal: Goal, seen: &[(&str, Seen)], start: &[&str], stop: &[&str], ended: bool) -> Plan {
+    fn check_spec(
+        spec: Value,
+        goal: Goal,
+        seen: &[(&str, Seen)],
+        start: &[&str],
+        stop: &[&str],
+        ended: bool,
+    ) -> Plan {
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
         let seen = seen.iter().map(|(name, seen)| ((*name).to_owned(), seen.clone())).collect();
         let plan = plan(&spec, goal, &seen, at(0));
@@ -297,12 +319,17 @@ mod tests {
 
     #[test]
     fn init_containers_come_first_and_in_order() {
-        let run = |seen: &[(&str, Seen)], start: &[&str]| check("Always", Goal::Run, seen, start, &[], false);
+        let run = |seen: &[(&str, Seen)], start: &[&str]| {
+            check("Always", Goal::Run, seen, start, &[], false)
+        };
         assert!(!run(&[], &["i"]).initialized);
         run(&[("i", Seen::Starting)], &[]);
         run(&[("i", RUNS)], &[]);
         run(&[("i", exited(0, 0))], &["s"]);
-        assert!(!run(&[("i", exited(0, 0)), ("s", BEGINS)], &[]).initialized, "its startup probe has not passed");
+        assert!(
+            !run(&[("i", exited(0, 0)), ("s", BEGINS)], &[]).initialized,
+            "its startup probe has not passed"
+        );
         assert!(run(&[("i", exited(0, 0)), ("s", RUNS)], &["a", "b"]).initialized);
         run(&[("i", exited(0, 0)), ("s", RUNS), ("a", RUNS)], &["b"]);
         run(&[("i", exited(0, 0)), ("s", exited(1, 0)), ("a", RUNS), ("b", RUNS)], &["s"]);
@@ -325,13 +352,15 @@ mod tests {
         check("OnFailure", Goal::Run, &begun(exited(0, 0), RUNS), &[], &[], false);
         check("OnFailure", Goal::Run, &begun(exited(1, 0), RUNS), &["a"], &[], false);
         check("Never", Goal::Run, &begun(exited(1, 0), RUNS), &[], &[], false);
-        let held_back = check("Always", Goal::Run, &begun(exited(1, 20), exited(1, 10)), &[], &[], false);
+        let held_back =
+            check("Always", Goal::Run, &begun(exited(1, 20), exited(1, 10)), &[], &[], false);
         assert_eq!(held_back.wake_at, Some(at(10)), "the earlier of two");
     }
 
     #[test]
     fn sidecars_end_after_the_pod_s_containers() {
-        let done = |s: Seen| [("i", exited(0, 0)), ("s", s), ("a", exited(0, 0)), ("b", exited(0, 0))];
+        let done =
+            |s: Seen| [("i", exited(0, 0)), ("s", s), ("a", exited(0, 0)), ("b", exited(0, 0))];
         check("Never", Goal::Run, &done(RUNS), &[], &["s"], false);
         check("Never", Goal::Run, &done(Seen::Stopping), &[], &[], false);
         check("Never", Goal::Run, &done(exited(143, 0)), &[], &[], true);
@@ -349,7 +378,9 @@ mod tests {
 
     #[test]
     fn a_pod_that_must_end_stops_everything_and_starts_nothing() {
-        let end = |seen: &[(&str, Seen)], stop: &[&str], ended| check("Always", Goal::End, seen, &[], stop, ended);
+        let end = |seen: &[(&str, Seen)], stop: &[&str], ended| {
+            check("Always", Goal::End, seen, &[], stop, ended)
+        };
         end(&[], &[], true);
         end(&[("i", RUNS)], &["i"], false);
         end(&[("i", exited(0, 0)), ("s", RUNS), ("a", RUNS), ("b", Seen::Starting)], &["a"], false);
@@ -380,7 +411,21 @@ mod tests {
                 { "name": "b", "restartPolicyRules": [{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }] },
             ],
         });
-        check_spec(spec.clone(), Goal::Run, &[("a", exited(1, 0)), ("b", exited(1, 0))], &["a"], &[], false);
-        check_spec(spec, Goal::Run, &[("a", exited(0, 0)), ("b", exited(42, 0))], &["b"], &[], false);
+        check_spec(
+            spec.clone(),
+            Goal::Run,
+            &[("a", exited(1, 0)), ("b", exited(1, 0))],
+            &["a"],
+            &[],
+            false,
+        );
+        check_spec(
+            spec,
+            Goal::Run,
+            &[("a", exited(0, 0)), ("b", exited(42, 0))],
+            &["b"],
+            &[],
+            false,
+        );
     }
 }

@@ -42,7 +42,7 @@ const FIRST_STATUS: Duration = Duration::from_millis(20);
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait after a failed preparation.
 const PREPARE_LONGEST: Duration = Duration::from_secs(122);
-/// The wait after the API refused a write.
+/// The first wait after the API refused a write; it doubles up to half a minute.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// What a pod that was deleted by force gets to end; upstream's least.
 const FORCED_GRACE: Duration = Duration::from_secs(2);
@@ -103,6 +103,7 @@ struct Status {
     writing: Option<PodStatus>,
     written: Option<PodStatus>,
     retry_at: Option<Timestamp>,
+    failures: u32,
     deleting: bool,
     deleted: bool,
 }
@@ -147,7 +148,14 @@ impl Worker {
             ground: Ground::None { retry_at: None, wait: PREPARE_FIRST },
             refresh: Refresh { wanted: false, running: false, retry_at: None, wait: PREPARE_FIRST },
             abandon: CancellationToken::new(),
-            status: Status { writing: None, written: None, retry_at: None, deleting: false, deleted: false },
+            status: Status {
+                writing: None,
+                written: None,
+                retry_at: None,
+                failures: 0,
+                deleting: false,
+                deleted: false,
+            },
             teardown: Teardown::Waiting,
             operations: FuturesUnordered::new(),
             started_at: known.start_time.as_ref().map_or(now, |at| at.0),
@@ -215,13 +223,19 @@ impl Worker {
     // ---- decide
 
     fn goal(&self) -> Goal {
-        let ends = self.gone || self.over || self.verdict.is_some() || self.pod.metadata.deletion_timestamp.is_some();
+        let ends = self.gone
+            || self.over
+            || self.verdict.is_some()
+            || self.pod.metadata.deletion_timestamp.is_some();
         if ends { Goal::End } else { Goal::Run }
     }
 
     fn check_deadline(&mut self, now: Timestamp, alarm: &mut Alarm) {
         let allowed = self.pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
-        let Some(allowed) = allowed.filter(|_| !self.ended && !self.over && self.verdict.is_none()) else { return };
+        let Some(allowed) = allowed.filter(|_| !self.ended && !self.over && self.verdict.is_none())
+        else {
+            return;
+        };
         let deadline = self.started_at + SignedDuration::from_secs(allowed.max(0));
         if deadline > now {
             alarm.at(Some(deadline));
@@ -229,14 +243,16 @@ impl Worker {
         }
         let message = "Pod was active on the node longer than the specified deadline";
         self.ctx.recorder.normal(self.pod.as_ref(), "DeadlineExceeded", message);
-        self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+        self.verdict =
+            Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
     }
 
     fn decide(&mut self, goal: Goal, now: Timestamp) -> Plan {
         if goal == Goal::End {
             self.abandon.cancel();
         }
-        let seen = self.records.iter().map(|(name, record)| (name.clone(), record.seen())).collect();
+        let seen =
+            self.records.iter().map(|(name, record)| (name.clone(), record.seen())).collect();
         let plan = plan(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), goal, &seen, now);
         self.ended |= plan.ended;
         if self.ended {
@@ -255,15 +271,24 @@ impl Worker {
             record.activity = Activity::Stopping { since };
             let unhealthy = record.unhealthy.clone();
             let grace = match &unhealthy {
-                Some(Unhealthy { grace: Some(grace), .. }) if goal == Goal::Run => *grace,
+                Some(Unhealthy::Probe { grace: Some(grace), .. }) if goal == Goal::Run => *grace,
                 _ => self.grace(),
             };
             let Some((role, _)) = self.container(name) else { continue };
             let message = match unhealthy.filter(|_| goal == Goal::Run) {
-                Some(why) => format!("Container {name} failed {} probe, will be restarted", why.probe),
+                Some(Unhealthy::Probe { probe, .. }) => {
+                    format!("Container {name} failed {probe} probe, will be restarted")
+                }
+                Some(Unhealthy::Changed) => {
+                    format!("Container {name} definition changed, will be restarted")
+                }
                 None => format!("Stopping container {name}"),
             };
-            self.ctx.recorder.normal_ref(container_reference(&self.pod, role, name), "Killing", message);
+            self.ctx.recorder.normal_ref(
+                container_reference(&self.pod, role, name),
+                "Killing",
+                message,
+            );
             self.begin_stop(name, grace, Duration::ZERO);
         }
         if goal == Goal::End {
@@ -274,8 +299,12 @@ impl Worker {
     /// A second deletion may allow less time than the first.
     fn hurry(&mut self) {
         let grace = self.grace();
-        let slow: Vec<String> =
-            self.stops.iter().filter(|(_, allowed)| grace < **allowed).map(|(name, _)| name.clone()).collect();
+        let slow: Vec<String> = self
+            .stops
+            .iter()
+            .filter(|(_, allowed)| grace < **allowed)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in slow {
             self.begin_stop(&name, grace, Duration::ZERO);
         }
@@ -366,7 +395,11 @@ impl Worker {
         done: fn(Result<Prepared, Problem>) -> Done,
     ) {
         let (ctx, pod, held) = (Arc::clone(&self.ctx), Arc::clone(&self.pod), self.held.clone());
-        self.begin(async move { done(operations::prepare(ctx, pod, held, tokens, address).await) });
+        let abandon = self.abandon.clone();
+        self.begin(async move {
+            let work = operations::prepare(ctx, pod, held, tokens, address);
+            done(abandon.run_until_cancelled(work).await.unwrap_or(Err(Problem::Abandoned)))
+        });
     }
 
     // ---- start
@@ -408,7 +441,15 @@ impl Worker {
 
     fn container(&self, name: &str) -> Option<(Role, Container)> {
         let spec = self.pod.spec.as_ref()?;
-        containers(spec).find(|(_, container)| container.name == name).map(|(role, container)| (role, container.clone()))
+        containers(spec)
+            .find(|(_, container)| container.name == name)
+            .map(|(role, container)| (role, container.clone()))
+    }
+
+    /// Waits a little longer after each refusal in a row.
+    fn write_again(&mut self, now: Timestamp) {
+        self.status.retry_at = Some(now + WRITE_AGAIN * (1 << self.status.failures.min(6)));
+        self.status.failures += 1;
     }
 
     fn address(&self) -> Option<IpAddr> {
@@ -446,7 +487,8 @@ impl Alarm {
 async fn sleep_until(time: Option<Timestamp>) {
     match time {
         Some(time) => {
-            let wait = Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
+            let wait =
+                Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
             // Timers have whole milliseconds; without one more we would wake just before the time, again and again.
             tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }

@@ -14,15 +14,28 @@ use crate::record::{Activity, Record};
 
 impl Worker {
     /// Takes over what the API and the engine know of the pod's containers.
-    pub(super) fn remember(&mut self, known: &PodStatus, found: &[ContainerStatus], now: Timestamp) {
+    pub(super) fn remember(
+        &mut self,
+        known: &PodStatus,
+        found: &[ContainerStatus],
+        now: Timestamp,
+    ) {
         let pod = Arc::clone(&self.pod);
         let Some(spec) = &pod.spec else { return };
-        let statuses: Vec<_> =
-            known.container_statuses.iter().chain(&known.init_container_statuses).flatten().collect();
+        let statuses: Vec<_> = known
+            .container_statuses
+            .iter()
+            .chain(&known.init_container_statuses)
+            .flatten()
+            .collect();
         for (_, container) in containers(spec) {
             let status = statuses.iter().find(|status| status.name == container.name);
-            let mut record = status.map_or_else(Record::new, |status| Record::remembered(status, now));
-            let newest = found.iter().filter(|found| found.name == container.name).max_by_key(|found| found.attempt);
+            let mut record =
+                status.map_or_else(Record::new, |status| Record::remembered(status, now));
+            let newest = found
+                .iter()
+                .filter(|found| found.name == container.name)
+                .max_by_key(|found| found.attempt);
             if let Some(newest) = newest {
                 record.id = Some(newest.id.clone());
                 record.attempts = newest.attempt + 1;
@@ -47,7 +60,10 @@ impl Worker {
                     for kind in [Kind::Startup, Kind::Readiness, Kind::Liveness] {
                         if let Some(probe) = kind.of(container) {
                             let state = probe::State::new(kind, probe, started_at);
-                            self.probes.insert((container.name.clone(), kind), Probing { state, asking: false });
+                            self.probes.insert(
+                                (container.name.clone(), kind),
+                                Probing { state, asking: false },
+                            );
                         }
                     }
                 }
@@ -66,10 +82,11 @@ impl Worker {
     fn begin_anew(&mut self, spec: &PodSpec) {
         let will_run: BTreeSet<String> = containers(spec)
             .filter(|(role, container)| {
-                let exit_code = match self.records.get(&container.name).map(|record| &record.activity) {
-                    Some(Activity::Exited { exit_code, .. }) => Some(*exit_code),
-                    _ => None,
-                };
+                let exit_code =
+                    match self.records.get(&container.name).map(|record| &record.activity) {
+                        Some(Activity::Exited { exit_code, .. }) => Some(*exit_code),
+                        _ => None,
+                    };
                 exit_code.is_none_or(|exit_code| restarts(spec, *role, container, exit_code))
             })
             .map(|(_, container)| container.name.clone())

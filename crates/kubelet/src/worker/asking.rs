@@ -42,13 +42,26 @@ impl Worker {
         }
     }
 
-    pub(super) fn take_probe(&mut self, name: &str, id: &ContainerId, kind: Kind, asked_at: Timestamp, result: Result<(), String>) {
+    pub(super) fn take_probe(
+        &mut self,
+        name: &str,
+        id: &ContainerId,
+        kind: Kind,
+        asked_at: Timestamp,
+        result: Result<(), String>,
+    ) {
         let Some((role, container)) = self.container(name) else { return };
-        let (Some(probe), Some(probing)) = (kind.of(&container), self.probes.get_mut(&(name.to_owned(), kind))) else {
+        let (Some(probe), Some(probing)) =
+            (kind.of(&container), self.probes.get_mut(&(name.to_owned(), kind)))
+        else {
             return;
         };
         probing.asking = false;
-        let Some(record) = self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id)) else { return };
+        let Some(record) =
+            self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id))
+        else {
+            return;
+        };
         let verdict = match &result {
             Ok(()) => probe::Verdict::Pass,
             Err(_) => probe::Verdict::Fail,
@@ -61,15 +74,22 @@ impl Worker {
                 record.ready = container.readiness_probe.is_none();
             }
             (Kind::Startup | Kind::Liveness, Some(probe::Verdict::Fail)) => {
-                let grace = probe.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+                let grace = probe
+                    .termination_grace_period_seconds
+                    .and_then(|seconds| u64::try_from(seconds).ok());
                 let word = if kind == Kind::Startup { "startup" } else { "liveness" };
-                record.unhealthy = Some(Unhealthy { probe: word, grace: grace.map(Duration::from_secs) });
+                record.unhealthy =
+                    Some(Unhealthy::Probe { probe: word, grace: grace.map(Duration::from_secs) });
             }
             (Kind::Startup, None) | (Kind::Liveness, None | Some(probe::Verdict::Pass)) => (),
         }
         if let Err(cause) = result {
             let about = container_reference(&self.pod, role, name);
-            self.ctx.recorder.warning_ref(about, "Unhealthy", format!("{} probe failed: {cause}", kind.word()));
+            self.ctx.recorder.warning_ref(
+                about,
+                "Unhealthy",
+                format!("{} probe failed: {cause}", kind.word()),
+            );
         }
     }
 }

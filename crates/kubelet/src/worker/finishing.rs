@@ -4,7 +4,9 @@ use coracle_runtime::ContainerId;
 use jiff::Timestamp;
 use tracing::{debug, warn};
 
-use super::{FORCED_GRACE, Ground, PREPARE_FIRST, PREPARE_LONGEST, Probing, STOP_AGAIN, Teardown, WRITE_AGAIN, Worker};
+use super::{
+    FORCED_GRACE, Ground, PREPARE_FIRST, PREPARE_LONGEST, Probing, STOP_AGAIN, Teardown, Worker,
+};
 use crate::operations::{self, Done, NotStarted, Prepared, Problem};
 use crate::probe::{self, Kind};
 use crate::record::Activity;
@@ -22,7 +24,9 @@ impl Worker {
                     self.begin_stop(&name, grace, STOP_AGAIN);
                 }
             }
-            Done::Probed { name, id, kind, asked_at, result } => self.take_probe(&name, &id, kind, asked_at, result),
+            Done::Probed { name, id, kind, asked_at, result } => {
+                self.take_probe(&name, &id, kind, asked_at, result)
+            }
             Done::Written(result) => self.written(*result, now),
             Done::TornDown(Ok(())) => self.teardown = Teardown::Done,
             Done::TornDown(Err(cause)) => {
@@ -35,7 +39,7 @@ impl Worker {
                     Ok(()) => self.status.deleted = true,
                     Err(error) => {
                         debug!(pod = %self.uid, %error, "deletion not confirmed");
-                        self.status.retry_at = Some(now + WRITE_AGAIN);
+                        self.write_again(now);
                     }
                 }
             }
@@ -50,10 +54,13 @@ impl Worker {
         match result {
             Ok(prepared) => self.ground = Ground::Ready(prepared),
             Err(problem) => {
-                self.ctx.recorder.warning(self.pod.as_ref(), problem.reason, problem.message);
+                self.report(problem);
                 // What was missing may have come while we looked.
                 let retry_at = if self.refresh.wanted { now } else { now + wait };
-                self.ground = Ground::None { retry_at: Some(retry_at), wait: (wait * 2).min(PREPARE_LONGEST) };
+                self.ground = Ground::None {
+                    retry_at: Some(retry_at),
+                    wait: (wait * 2).min(PREPARE_LONGEST),
+                };
             }
         }
     }
@@ -68,10 +75,19 @@ impl Worker {
             }
             Err(problem) => {
                 // The files stay as they are: a guest goes on with what it has.
-                self.ctx.recorder.warning(self.pod.as_ref(), problem.reason, problem.message);
+                self.report(problem);
                 self.refresh.wanted = true;
                 self.refresh.retry_at = Some(now + self.refresh.wait);
                 self.refresh.wait = (self.refresh.wait * 2).min(PREPARE_LONGEST);
+            }
+        }
+    }
+
+    fn report(&self, problem: Problem) {
+        match problem {
+            Problem::Abandoned => (),
+            Problem::Failed { reason, message } => {
+                self.ctx.recorder.warning(self.pod.as_ref(), reason, message)
             }
         }
     }
@@ -84,7 +100,11 @@ impl Worker {
         now: Timestamp,
     ) {
         let Some((_, container)) = self.container(name) else { return };
-        let Some(record) = self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id)) else { return };
+        let Some(record) =
+            self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id))
+        else {
+            return;
+        };
         match result {
             Ok(started) => {
                 record.image_digest = started.image_digest;
@@ -98,7 +118,8 @@ impl Worker {
                 for kind in [Kind::Startup, Kind::Readiness, Kind::Liveness] {
                     if let Some(probe) = kind.of(&container) {
                         let state = probe::State::new(kind, probe, now);
-                        self.probes.insert((name.to_owned(), kind), Probing { state, asking: false });
+                        self.probes
+                            .insert((name.to_owned(), kind), Probing { state, asking: false });
                     }
                 }
             }

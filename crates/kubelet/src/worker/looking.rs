@@ -12,8 +12,8 @@ use crate::backoff::spelled;
 use crate::context::container_reference;
 use crate::logs;
 use crate::mailbox::Mail;
-use crate::plan::{Goal, restarts};
-use crate::record::{Activity, whole_seconds};
+use crate::plan::{Goal, containers, restarts};
+use crate::record::{Activity, Unhealthy, whole_seconds};
 
 impl Worker {
     pub(super) fn look(&mut self) {
@@ -40,14 +40,31 @@ impl Worker {
             return;
         }
         let spec_changed = pod.spec != self.pod.spec;
+        if spec_changed {
+            self.notice_new_images(&pod);
+        }
         // What the downward API shows in files may have changed.
-        let meta_changed =
-            pod.metadata.labels != self.pod.metadata.labels || pod.metadata.annotations != self.pod.metadata.annotations;
+        let meta_changed = pod.metadata.labels != self.pod.metadata.labels
+            || pod.metadata.annotations != self.pod.metadata.annotations;
         self.pod = pod;
         if spec_changed && !self.over {
             self.hold_references();
         }
         self.refresh.wanted |= meta_changed;
+    }
+
+    /// A container's image is the one thing of a running pod that may change and needs a restart.
+    fn notice_new_images(&mut self, new: &Pod) {
+        let Some(spec) = &new.spec else { return };
+        for (_, container) in containers(spec) {
+            let old = self.container(&container.name).and_then(|(_, old)| old.image);
+            if let Some(record) = self.records.get_mut(&container.name)
+                && old != container.image
+                && matches!(record.activity, Activity::Running { .. })
+            {
+                record.unhealthy = Some(Unhealthy::Changed);
+            }
+        }
     }
 
     pub(super) fn take_container(&mut self, status: &ContainerStatus) {
@@ -58,7 +75,11 @@ impl Worker {
         match &status.state {
             // A start that is under way ends with its own answer: for a server, once it listens.
             ContainerState::Starting | ContainerState::Running { .. } => (),
-            ContainerState::Exited { .. } if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) => (),
+            ContainerState::Exited { .. }
+                if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) =>
+            {
+                ()
+            }
             ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
                 record.image_digest.clone_from(&status.image_digest);
                 let terminated = ContainerStateTerminated {
@@ -87,15 +108,28 @@ impl Worker {
         self.stops.remove(name);
         let Some((role, container)) = self.container(name) else { return };
         let Some(attempts) = self.records.get(name).map(|record| record.attempts) else { return };
-        let text = if message.is_empty() { self.last_words(&container, attempts, terminated.exit_code) } else { message.to_owned() };
+        let text = if message.is_empty() {
+            self.last_words(&container, attempts, terminated.exit_code)
+        } else {
+            message.to_owned()
+        };
         terminated.message = Some(cut(&text, MESSAGE_BYTES)).filter(|text| !text.is_empty());
         if !message.is_empty() {
             let about = container_reference(&self.pod, role, name);
-            self.ctx.recorder.warning_ref(about, "Failed", format!("Error: {}", cut(message, 1024)));
+            self.ctx.recorder.warning_ref(
+                about,
+                "Failed",
+                format!("Error: {}", cut(message, 1024)),
+            );
         }
         let exit_code = terminated.exit_code;
         let again = self.goal() == Goal::Run
-            && restarts(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), role, &container, exit_code);
+            && restarts(
+                self.pod.spec.as_ref().unwrap_or(&PodSpec::default()),
+                role,
+                &container,
+                exit_code,
+            );
         let full_name = self.full_name();
         let Some(record) = self.records.get_mut(name) else { return };
         record.exited(terminated, finished_at);
@@ -104,25 +138,34 @@ impl Worker {
             && again
         {
             let message = format!("Back-off restarting failed container {name} in pod {full_name}");
-            self.ctx.recorder.warning_ref(container_reference(&self.pod, role, name), "BackOff", message);
+            self.ctx.recorder.warning_ref(
+                container_reference(&self.pod, role, name),
+                "BackOff",
+                message,
+            );
             debug!(pod = %self.uid, container = name, pause = spelled(*pause), "back-off before a restart");
         }
     }
 
     /// What `terminationMessagePolicy: FallbackToLogsOnError` shows.
     fn last_words(&self, container: &Container, attempts: u32, exit_code: i32) -> String {
-        let wanted = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let wanted =
+            container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
         let Some(attempt) = attempts.checked_sub(1).filter(|_| wanted && exit_code != 0) else {
             return String::new();
         };
-        let path = self.ctx.log_directory(&self.pod).join(&container.name).join(format!("{attempt}.log"));
+        let path =
+            self.ctx.log_directory(&self.pod).join(&container.name).join(format!("{attempt}.log"));
         logs::last_words(&path)
     }
 
     /// A container that waits for an object that was missing is tried again at once.
     fn retry_config_errors(&mut self) {
         for record in self.records.values_mut() {
-            let missing = record.waiting.as_ref().is_some_and(|why| why.reason == "CreateContainerConfigError");
+            let missing = record
+                .waiting
+                .as_ref()
+                .is_some_and(|why| why.reason == "CreateContainerConfigError");
             if let Activity::Idle { retry_at } = &mut record.activity
                 && missing
             {
@@ -133,7 +176,11 @@ impl Worker {
 }
 
 fn version(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
+    pod.metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(u64::MAX)
 }
 
 /// At most so many bytes, the end of a text being what matters least.

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use tracing::warn;
 
-use super::{Alarm, FIRST_STATUS, Ground, Teardown, WRITE_AGAIN, Worker};
+use super::{Alarm, FIRST_STATUS, Ground, Teardown, Worker};
 use crate::operations::{self, Done};
 use crate::plan::Plan;
 use crate::record::{Activity, Record};
@@ -42,7 +42,9 @@ impl Worker {
             return;
         }
         let address = match &self.ground {
-            Ground::Ready(ground) if !matches!(self.teardown, Teardown::Done) => Some(ground.address),
+            Ground::Ready(ground) if !matches!(self.teardown, Teardown::Done) => {
+                Some(ground.address)
+            }
             Ground::Ready(_) | Ground::None { .. } | Ground::Preparing { .. } => None,
         };
         let wanted = status::build(&Facts {
@@ -73,7 +75,9 @@ impl Worker {
         };
         self.status.writing = Some(wanted);
         let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
-        self.begin(async move { Done::Written(Box::new(operations::write_status(ctx, pod, patch).await)) });
+        self.begin(async move {
+            Done::Written(Box::new(operations::write_status(ctx, pod, patch).await))
+        });
     }
 
     /// True while nothing is known but that the pod is being made.
@@ -102,16 +106,19 @@ impl Worker {
         match result {
             Ok(pod) => {
                 self.status.written = writing;
+                self.status.failures = 0;
                 self.take_pod(Arc::new(pod));
             }
             // It is gone, or another pod has its name: the watch tells the rest.
             Err(kube::Error::Api(answer)) if answer.code == 404 => self.status.written = writing,
-            Err(kube::Error::Api(answer)) if answer.code == 409 && answer.message.contains("UID") => {
+            Err(kube::Error::Api(answer))
+                if answer.code == 409 && answer.message.contains("UID") =>
+            {
                 self.status.written = writing;
             }
             Err(error) => {
                 warn!(pod = %self.uid, %error, "status not written");
-                self.status.retry_at = Some(now + WRITE_AGAIN);
+                self.write_again(now);
             }
         }
     }

@@ -58,14 +58,18 @@ impl TestNode {
             shutdown_grace: Duration::from_secs(1),
         };
         self.stop = CancellationToken::new();
-        self.running = Some(tokio::spawn(coracle_kubelet::run(self.api.client(), options, self.stop.clone())));
-        self.api.until("/api/v1/nodes", "node-0", |node| node["status"]["nodeInfo"].is_object()).await;
+        self.running =
+            Some(tokio::spawn(coracle_kubelet::run(self.api.client(), options, self.stop.clone())));
+        self.api
+            .until("/api/v1/nodes", "node-0", |node| node["status"]["nodeInfo"].is_object())
+            .await;
     }
 
     /// Stops the kubelet and its engine, as the end of their process does.
     pub async fn stop(&mut self) {
         self.stop.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.running.take().unwrap()).await;
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), self.running.take().unwrap()).await;
         ended.expect("the kubelet did not end in time").unwrap().unwrap();
     }
 
@@ -77,7 +81,13 @@ impl TestNode {
 
     /// Asks the kubelet for a log as the API server does: the status code and the text.
     pub async fn logs(&self, container: &str, query: &str) -> (u16, String) {
-        tls::get(self.port, self.tls.client(), &format!("/containerLogs/default/{container}{query}")).await.unwrap()
+        tls::get(
+            self.port,
+            self.tls.client(),
+            &format!("/containerLogs/default/{container}{query}"),
+        )
+        .await
+        .unwrap()
     }
 
     pub async fn connect_without_certificate(&self) -> Result<(u16, String), String> {
@@ -108,7 +118,9 @@ impl TestNode {
         let wait = async {
             loop {
                 let events = self.api.list("/api/v1/namespaces/default/events");
-                let found = events.iter().find(|event| event["involvedObject"]["name"] == about && event["reason"] == reason);
+                let found = events.iter().find(|event| {
+                    event["involvedObject"]["name"] == about && event["reason"] == reason
+                });
                 if let Some(event) = found {
                     return event["message"].as_str().unwrap().to_owned();
                 }

@@ -25,7 +25,8 @@ impl Pair {
     }
 
     pub fn server(&self) -> Arc<ServerConfig> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider()).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(self.roots(), provider()).build().unwrap();
         let config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -36,13 +37,17 @@ impl Pair {
     }
 
     pub fn client(&self) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap();
         let builder = builder.with_root_certificates(self.roots());
         builder.with_client_auth_cert(vec![self.certificate.clone()], self.key.clone_key()).unwrap()
     }
 
     pub fn stranger(&self) -> ClientConfig {
-        let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap();
         builder.with_root_certificates(self.roots()).with_no_client_auth()
     }
 
@@ -59,14 +64,17 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// One request over a connection of its own.
 pub async fn get(port: u16, config: ClientConfig, path: &str) -> Result<(u16, String), String> {
-    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+    let stream =
+        TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
     let name = ServerName::try_from("localhost").unwrap();
     let connector = TlsConnector::from(Arc::new(config));
     let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
-    let request = Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new()).unwrap();
+    let request =
+        Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new()).unwrap();
     let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
