@@ -45,7 +45,9 @@ impl Served {
 
     async fn client(&self, user: &User) -> kube::Client {
         let file = Kubeconfig::from_yaml(&self.kubeconfig(user)).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         kube::Client::try_from(config).unwrap()
     }
 }
@@ -82,16 +84,21 @@ async fn too_large_too_deep_and_malformed_bodies_are_refused() {
     };
     let mut large = config_map("a", json!({}));
     large["data"]["a"] = json!("x".repeat(4 * 1024 * 1024));
-    let message = post("application/json", large.to_string().into_bytes()).await.refused(413, "RequestEntityTooLarge");
+    let message = post("application/json", large.to_string().into_bytes())
+        .await
+        .refused(413, "RequestEntityTooLarge");
     assert_eq!(message, "Request entity too large: limit is 3145728");
     let deep = "[".repeat(100_000);
     post("application/json", deep.clone().into_bytes()).await.refused(400, "BadRequest");
     post("application/yaml", deep.into_bytes()).await.refused(400, "BadRequest");
     post("application/json", b"{\"metadata\":".to_vec()).await.refused(400, "BadRequest");
     post("application/yaml", b"a: b: c".to_vec()).await.refused(400, "BadRequest");
-    post("application/vnd.kubernetes.protobuf", b"k8s\0garbage".to_vec()).await.refused(400, "BadRequest");
+    post("application/vnd.kubernetes.protobuf", b"k8s\0garbage".to_vec())
+        .await
+        .refused(400, "BadRequest");
     post("text/plain", b"hello".to_vec()).await.refused(415, "UnsupportedMediaType");
-    let yaml = b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  a: b\n".to_vec();
+    let yaml =
+        b"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: yaml\ndata:\n  a: b\n".to_vec();
     post("application/yaml", yaml).await.expect(201);
     let strict = Request::post(format!("{MAPS}?fieldValidation=Strict"))
         .header("content-type", "application/json")
@@ -107,16 +114,25 @@ async fn too_large_too_deep_and_malformed_bodies_are_refused() {
 async fn a_shutdown_ends_watches_and_connections() {
     let served = Served::start().await;
     let client = served.client(&admin()).await;
-    let request = Request::get(format!("{MAPS}?watch=true")).body(kube::client::Body::empty()).unwrap();
+    let request =
+        Request::get(format!("{MAPS}?watch=true")).body(kube::client::Body::empty()).unwrap();
     let response = client.send(request).await.unwrap();
     let mut body = http_body_util::BodyExt::into_data_stream(response.into_body());
     served.server.post(MAPS, config_map("a", json!({}))).await.expect(201);
-    assert!(String::from_utf8(body.next().await.unwrap().unwrap().to_vec()).unwrap().contains("\"ADDED\""));
+    assert!(
+        String::from_utf8(body.next().await.unwrap().unwrap().to_vec())
+            .unwrap()
+            .contains("\"ADDED\"")
+    );
     served.shutdown.cancel();
-    let ended = tokio::time::timeout(Duration::from_secs(10), body.next()).await.expect("the watch ends");
+    let ended =
+        tokio::time::timeout(Duration::from_secs(10), body.next()).await.expect("the watch ends");
     assert!(ended.is_none(), "in good order");
     drop(client);
-    tokio::time::timeout(Duration::from_secs(10), served.serving).await.expect("the server ends").unwrap();
+    tokio::time::timeout(Duration::from_secs(10), served.serving)
+        .await
+        .expect("the server ends")
+        .unwrap();
     // Whoever needs no socket is still served: the node tells its last words after that.
     served.server.get(MAPS).await.expect(200);
     let mut watch = served.server.watch(&format!("{MAPS}?watch=true")).await;
@@ -138,20 +154,35 @@ async fn health_metrics_and_discovery_tell_what_is_served() {
     assert!(metrics.contains(line), "{metrics}");
 
     let groups = server.get("/apis").await.expect(200);
-    let mut names = groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap());
+    let mut names =
+        groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap());
     assert!(names.any(|name| name == "apps"));
     let apps = server.get("/apis/apps/v1").await.expect(200);
-    assert!(apps["resources"].as_array().unwrap().iter().any(|resource| resource["name"] == "deployments/scale"));
-    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    assert!(
+        apps["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|resource| resource["name"] == "deployments/scale")
+    );
+    let accept =
+        "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let aggregated = Request::get("/apis").header("accept", accept).body(Vec::new()).unwrap();
     let aggregated = harness::send(&server.client, aggregated).await;
     let tag = aggregated.headers["etag"].clone();
     assert_eq!(aggregated.expect(200)["kind"], "APIGroupDiscoveryList");
-    let again = Request::get("/apis").header("accept", accept).header("if-none-match", tag).body(Vec::new()).unwrap();
+    let again = Request::get("/apis")
+        .header("accept", accept)
+        .header("if-none-match", tag)
+        .body(Vec::new())
+        .unwrap();
     harness::send(&server.client, again).await.expect(304);
     let index = server.get("/openapi/v3").await.expect(200);
     let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
-    assert!(server.get(url).await.expect(200)["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"].is_object());
+    assert!(
+        server.get(url).await.expect(200)["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"]
+            .is_object()
+    );
     server.get("/apis/nothing").await.expect(404);
     server.get("/api/v1/nothings").await.refused(404, "NotFound");
     server.post("/healthz/ping", json!({})).await.expect(200);
@@ -183,10 +214,12 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
         String::from_utf8(log.bytes).unwrap(),
         "asked for /containerLogs/work/web/main?follow=false&tailLines=5\n"
     );
-    let message = server.get(&format!("{pods}/web/log?container=other")).await.refused(400, "BadRequest");
+    let message =
+        server.get(&format!("{pods}/web/log?container=other")).await.refused(400, "BadRequest");
     assert_eq!(message, "container other is not valid for pod web");
     server.get(&format!("{pods}/web/log?tailLines=-1")).await.refused(422, "Invalid");
-    let message = server.get(&format!("{pods}/web/log?previous=true")).await.refused(400, "BadRequest");
+    let message =
+        server.get(&format!("{pods}/web/log?previous=true")).await.refused(400, "BadRequest");
     assert_eq!(message, "previous terminated container \"main\" in pod \"web\" not found");
     kubelet.abort();
 }
@@ -196,16 +229,24 @@ async fn fake_kubelet(listener: TcpListener, tls: Arc<rustls::ServerConfig>) {
     loop {
         let (stream, _) = listener.accept().await.unwrap();
         let stream = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(stream).await.unwrap();
-        let service = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
-            let asked = request.uri().to_string();
-            let (code, text) = if asked.contains("previous=true") {
-                (400, "previous terminated container \"main\" in pod \"web\" not found".to_owned())
-            } else {
-                (200, format!("asked for {asked}\n"))
-            };
-            http::Response::builder().status(code).body(Full::new(bytes::Bytes::from(text)))
-        });
-        tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        let service =
+            hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async move {
+                let asked = request.uri().to_string();
+                let (code, text) = if asked.contains("previous=true") {
+                    (
+                        400,
+                        "previous terminated container \"main\" in pod \"web\" not found"
+                            .to_owned(),
+                    )
+                } else {
+                    (200, format!("asked for {asked}\n"))
+                };
+                http::Response::builder().status(code).body(Full::new(bytes::Bytes::from(text)))
+            });
+        tokio::spawn(
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 
@@ -216,15 +257,30 @@ async fn kubectl_drives_the_server() {
     let file = served.server.directory.path().join("kubeconfig");
     std::fs::write(&file, served.kubeconfig(&admin())).unwrap();
     let kubectl = async |arguments: &[&str]| {
-        let output = tokio::process::Command::new("kubectl").arg("--kubeconfig").arg(&file).args(arguments).output().await;
+        let output = tokio::process::Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(&file)
+            .args(arguments)
+            .output()
+            .await;
         output.map(|output| {
-            let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            let said = format!(
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
             (output.status.success(), said)
         })
     };
-    let Ok((works, said)) = kubectl(&["create", "configmap", "a", "--from-literal=x=y"]).await else { return };
+    let Ok((works, said)) = kubectl(&["create", "configmap", "a", "--from-literal=x=y"]).await
+    else {
+        return;
+    };
     assert!(works && said == "configmap/a created\n", "{said}");
-    assert_eq!(kubectl(&["get", "configmap", "a", "-o", "jsonpath={.data.x}"]).await.unwrap().1, "y");
+    assert_eq!(
+        kubectl(&["get", "configmap", "a", "-o", "jsonpath={.data.x}"]).await.unwrap().1,
+        "y"
+    );
     let (works, said) = kubectl(&["get", "namespaces"]).await.unwrap();
     assert!(works && said.lines().count() == 5 && said.contains("Active"), "{said}");
     let (works, said) = kubectl(&["delete", "configmap", "a", "--timeout=5s"]).await.unwrap();
