@@ -18,7 +18,8 @@ pub(crate) type Answer<T> = Result<T, Status>;
 
 /// The one function that turns an error into what the client sees.
 pub(crate) fn failure(status: &Status) -> Response {
-    let mut response = json_response(code_of(status.code), Bytes::from(status.to_value().to_string()));
+    let mut response =
+        json_response(code_of(status.code), Bytes::from(status.to_value().to_string()));
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
@@ -82,12 +83,18 @@ pub(crate) fn json_response(code: StatusCode, body: Bytes) -> Response {
 }
 
 /// Any body with its media type.
-pub(crate) fn with_type(code: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response {
+pub(crate) fn with_type(
+    code: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Body>,
+) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     // Secrets and tokens pass here: no proxy on the way may keep them. Upstream says the same on every answer.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     response
 }
 

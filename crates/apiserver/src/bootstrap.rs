@@ -6,22 +6,38 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
-use crate::identity::User;
 use crate::object::meta;
-use crate::server::{ApiServer, StartError};
+use crate::server::{Server, StartError};
 use crate::{limits, rbac_bootstrap, storage};
 
 /// Installs all of it.
-pub(crate) async fn install(api: &ApiServer) -> Result<(), StartError> {
-    let client = api.client(User::new("system:apiserver", &["system:masters"]));
-    let install_all = async |objects: Vec<Wanted>| {
-        let writes = objects.into_iter().map(|wanted| bring_in(api, &client, wanted));
-        futures::stream::iter(writes).buffer_unordered(limits::BOOTSTRAP_WRITES).try_collect::<()>().await
-    };
-    install_all(namespaces().into_iter().map(Wanted::once).collect()).await?;
-    let roles = rbac_bootstrap::objects().into_iter().map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
-    let rest = priority_classes().into_iter().map(Wanted::once).chain(kubernetes_service(api));
-    install_all(roles.chain(rest).collect()).await
+pub(crate) async fn install(server: &Server, client: &kube::Client) -> Result<(), StartError> {
+    install_all(server, client, namespaces().into_iter().map(Wanted::once).collect()).await?;
+    let roles = rbac_bootstrap::objects()
+        .into_iter()
+        .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
+    let rest = priority_classes().into_iter().map(Wanted::once).chain(kubernetes_service(server));
+    install_all(server, client, roles.chain(rest).collect()).await
+}
+
+/// Installs the `kubernetes` Service and its endpoints where they are not as they should be.
+pub(crate) async fn install_kubernetes_service(
+    server: &Server,
+    client: &kube::Client,
+) -> Result<(), StartError> {
+    install_all(server, client, kubernetes_service(server)).await
+}
+
+async fn install_all(
+    server: &Server,
+    client: &kube::Client,
+    objects: Vec<Wanted>,
+) -> Result<(), StartError> {
+    let writes = objects.into_iter().map(|wanted| bring_in(server, client, wanted));
+    futures::stream::iter(writes)
+        .buffer_unordered(limits::BOOTSTRAP_WRITES)
+        .try_collect::<()>()
+        .await
 }
 
 /// An object, and what to write where there is one already.
@@ -37,16 +53,25 @@ impl Wanted {
     }
 }
 
-async fn bring_in(api: &ApiServer, client: &kube::Client, wanted: Wanted) -> Result<(), StartError> {
-    let what = format!("{} {}", wanted.object["kind"].as_str().unwrap_or_default(), meta(&wanted.object, "name"));
-    let failed = |status: Status| StartError::Bootstrap { what: what.clone(), status: Box::new(status) };
+async fn bring_in(
+    server: &Server,
+    client: &kube::Client,
+    wanted: Wanted,
+) -> Result<(), StartError> {
+    let what = format!(
+        "{} {}",
+        wanted.object["kind"].as_str().unwrap_or_default(),
+        meta(&wanted.object, "name")
+    );
+    let failed =
+        |status: Status| StartError::Bootstrap { what: what.clone(), status: Box::new(status) };
     let kind = kinds::by_api_version(
         wanted.object["apiVersion"].as_str().unwrap_or_default(),
         wanted.object["kind"].as_str().unwrap_or_default(),
     )
     .ok_or_else(|| failed(Status::no_such_path()))?;
     let (namespace, name) = (meta(&wanted.object, "namespace"), meta(&wanted.object, "name"));
-    let existing = api.server.store.get(&storage::key(kind, namespace, name));
+    let existing = server.store.get(&storage::key(kind, namespace, name));
     let existing = existing.map(|object| storage::decode(&object)).transpose().map_err(failed)?;
     let Some(object) = (wanted.merge)(&wanted.object, existing.as_ref()) else { return Ok(()) };
     let collection = if kind.namespaced {
@@ -54,20 +79,29 @@ async fn bring_in(api: &ApiServer, client: &kube::Client, wanted: Wanted) -> Res
     } else {
         format!("{}/{}", kind.root_path(), kind.plural)
     };
-    let (method, path) =
-        if existing.is_some() { (Method::PUT, format!("{collection}/{name}")) } else { (Method::POST, collection) };
+    let (method, path) = if existing.is_some() {
+        (Method::PUT, format!("{collection}/{name}"))
+    } else {
+        (Method::POST, collection)
+    };
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::CONTENT_TYPE, "application/json")
         .body(object.to_string().into_bytes())
         .map_err(|error| failed(Status::internal(error)))?;
-    client.request::<Value>(request).await.map(drop).map_err(|error| failed(Status::internal(error)))
+    client
+        .request::<Value>(request)
+        .await
+        .map(drop)
+        .map_err(|error| failed(Status::internal(error)))
 }
 
 fn namespaces() -> Vec<Value> {
     ["default", "kube-node-lease", "kube-public", "kube-system"]
-        .map(|name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }))
+        .map(
+            |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } }),
+        )
         .into()
 }
 
@@ -97,9 +131,9 @@ fn priority_classes() -> Vec<Value> {
 }
 
 /// The Service through which pods find this server, and where it leads.
-fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
-    let (address, port) = (api.server.advertise.ip(), api.server.advertise.port());
-    let cluster_address = api.server.addresses.range().first_address().to_string();
+fn kubernetes_service(server: &Server) -> Vec<Wanted> {
+    let (address, port) = (server.advertise.ip(), server.advertise.port());
+    let cluster_address = server.addresses.range().first_address().to_string();
     let labels = json!({ "component": "apiserver", "provider": "kubernetes" });
     let service = json!({
         "apiVersion": "v1",
@@ -138,9 +172,20 @@ fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
         "ports": [{ "name": "https", "port": port, "protocol": "TCP" }],
     });
     vec![
-        Wanted { object: service, merge: |wanted, existing| keep_part(wanted, existing, &["/spec/ports/0/targetPort"]) },
-        Wanted { object: endpoints, merge: |wanted, existing| keep_part(wanted, existing, &["/subsets"]) },
-        Wanted { object: slice, merge: |wanted, existing| keep_part(wanted, existing, &["/endpoints/0/addresses", "/ports/0/port"]) },
+        Wanted {
+            object: service,
+            merge: |wanted, existing| keep_part(wanted, existing, &["/spec/ports/0/targetPort"]),
+        },
+        Wanted {
+            object: endpoints,
+            merge: |wanted, existing| keep_part(wanted, existing, &["/subsets"]),
+        },
+        Wanted {
+            object: slice,
+            merge: |wanted, existing| {
+                keep_part(wanted, existing, &["/endpoints/0/addresses", "/ports/0/port"])
+            },
+        },
     ]
 }
 

@@ -17,15 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::answer::{self, Answer};
 use crate::identity::User;
-use crate::{limits, protobuf};
 use crate::negotiate::{Encoding, Representation};
 use crate::printing::Include;
 use crate::query::Query;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
+use crate::{limits, protobuf};
 
 /// Media types of the bodies we read, named in refusals.
-pub(crate) const ACCEPTED: [&str; 3] = ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+pub(crate) const ACCEPTED: [&str; 3] =
+    ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
 /// The request, authenticated and authorized, and what it needs of the server.
 pub(crate) struct Call {
@@ -55,7 +56,11 @@ impl Call {
 
     /// The media type of the body without its parameters; JSON when the client did not say.
     pub(crate) fn content_type(&self) -> &str {
-        let value = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let value = self
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let media_type = value.split(';').next().unwrap_or_default().trim();
         if media_type.is_empty() { "application/json" } else { media_type }
     }
@@ -70,7 +75,9 @@ impl Call {
     pub(crate) async fn read_json(&mut self) -> Answer<Bytes> {
         let convert = match self.content_type() {
             "application/json" => None,
-            "application/yaml" | "application/x-yaml" | "text/yaml" => Some(yaml_to_json as fn(&[u8]) -> Answer<Bytes>),
+            "application/yaml" | "application/x-yaml" | "text/yaml" => {
+                Some(yaml_to_json as fn(&[u8]) -> Answer<Bytes>)
+            }
             protobuf::MEDIA_TYPE => Some(protobuf::to_json as fn(&[u8]) -> Answer<Bytes>),
             _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
         };
@@ -83,9 +90,16 @@ impl Call {
 
     /// Decodes JSON as an object of any kind that the schema knows; what is odd about it becomes a warning or, if the client wants
     /// `Strict`, an error.
-    pub(crate) fn decode_as(&mut self, group: &str, version: &str, kind: &str, json: &[u8]) -> Answer<Value> {
+    pub(crate) fn decode_as(
+        &mut self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        json: &[u8],
+    ) -> Answer<Value> {
         let validation = self.field_validation()?;
-        let decoded = decode_body(group, version, kind, json, validation).map_err(|error| error.status())?;
+        let decoded =
+            decode_body(group, version, kind, json, validation).map_err(|error| error.status())?;
         self.warnings.extend(decoded.warnings);
         Ok(decoded.value)
     }
@@ -95,7 +109,11 @@ impl Call {
         let asked = self.query.get("fieldValidation");
         FieldValidation::parse(asked).ok_or_else(|| {
             let mut errors = FieldErrors::new();
-            errors.not_supported("fieldValidation", asked.unwrap_or_default(), &["Ignore", "Strict", "Warn"]);
+            errors.not_supported(
+                "fieldValidation",
+                asked.unwrap_or_default(),
+                &["Ignore", "Strict", "Warn"],
+            );
             Status::invalid_kind("meta.k8s.io", "CreateOptions", "", &errors)
         })
     }
@@ -128,7 +146,8 @@ impl Call {
     /// Puts the warnings on the answer.
     pub(crate) fn add_warnings(&self, response: &mut Response) {
         for warning in &self.warnings {
-            let text = warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+            let text =
+                warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
                 response.headers_mut().append(header::WARNING, value);
             }
@@ -138,20 +157,25 @@ impl Call {
 
 /// The whole body, within its limit, or 413.
 pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Answer<Bytes> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|bytes| bytes > limits::BODY_BYTES) {
         return Err(Status::too_large(limits::BODY_BYTES));
     }
     match Limited::new(body, limits::BODY_BYTES).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(limits::BODY_BYTES)),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(limits::BODY_BYTES))
+        }
         Err(error) => Err(Status::bad_request(format!("unable to read the request body: {error}"))),
     }
 }
 
 /// YAML to JSON; the YAML reader bounds nesting and repetition itself.
 pub(crate) fn yaml_to_json(body: &[u8]) -> Answer<Bytes> {
-    let value: Value = serde_yaml::from_slice(body)
-        .map_err(|error| Status::bad_request(format!("error converting YAML to JSON: yaml: {error}")))?;
+    let value: Value = serde_yaml::from_slice(body).map_err(|error| {
+        Status::bad_request(format!("error converting YAML to JSON: yaml: {error}"))
+    })?;
     Ok(Bytes::from(value.to_string()))
 }

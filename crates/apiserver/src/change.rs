@@ -111,12 +111,24 @@ fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
     let Change { kind, part, .. } = *change;
     let rules = rules::for_kind(kind);
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if new.pointer("/metadata").and_then(|metadata| metadata.get(field)).is_none_or(Value::is_null) {
-            set_meta(new, field, old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned());
+        if new
+            .pointer("/metadata")
+            .and_then(|metadata| metadata.get(field))
+            .is_none_or(Value::is_null)
+        {
+            set_meta(
+                new,
+                field,
+                old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned(),
+            );
         }
     }
     for field in ["generation", "resourceVersion"] {
-        set_meta(new, field, old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned());
+        set_meta(
+            new,
+            field,
+            old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned(),
+        );
     }
     for field in ["selfLink", "managedFields"] {
         set_meta(new, field, None);
@@ -134,7 +146,12 @@ fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
     }
 }
 
-fn request<'a>(call: &'a Call, change: &Change<'a>, new: &'a mut Value, old: &'a Value) -> AdmissionRequest<'a> {
+fn request<'a>(
+    call: &'a Call,
+    change: &Change<'a>,
+    new: &'a mut Value,
+    old: &'a Value,
+) -> AdmissionRequest<'a> {
     AdmissionRequest {
         operation: Operation::Update,
         kind: change.kind,
@@ -152,7 +169,12 @@ async fn admit(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -
     call.server.admission.mutate(&mut request(call, change, new, old)).await
 }
 
-async fn validate_admitted(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Answer<()> {
+async fn validate_admitted(
+    call: &Call,
+    change: &Change<'_>,
+    new: &mut Value,
+    old: &Value,
+) -> Answer<()> {
     call.server.admission.validate(&request(call, change, new, old)).await
 }
 
@@ -176,6 +198,14 @@ fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
 pub(crate) fn ends_life(kind: &Kind, object: &Value) -> bool {
     is_deleting(object)
         && finalizers(object).is_empty()
-        && object.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0) == 0
-        && (kind.kind != "Namespace" || object.pointer("/spec/finalizers").and_then(Value::as_array).is_none_or(Vec::is_empty))
+        && object
+            .pointer("/metadata/deletionGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+            == 0
+        && (kind.kind != "Namespace"
+            || object
+                .pointer("/spec/finalizers")
+                .and_then(Value::as_array)
+                .is_none_or(Vec::is_empty))
 }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use crate::answer::Answer;
 use crate::change::ends_life;
-use crate::object::{self, finalizers, generation, is_deleting, meta, set_finalizers, set_meta, text};
+use crate::object::{
+    self, finalizers, generation, is_deleting, meta, set_finalizers, set_meta, text,
+};
 use crate::query::Query;
 
 /// What to do about the objects that the deleted one owns.
@@ -47,33 +49,51 @@ pub(crate) enum Step {
 impl DeleteOptions {
     /// Out of the body, if there is one, and the query.
     pub(crate) fn read(body: &Value, query: &Query) -> Answer<Self> {
-        let dry_run = query.dry_run()? || body.get("dryRun").is_some_and(|list| object::strings(Some(list)).iter().any(|word| word == "All"));
+        let dry_run = query.dry_run()?
+            || body
+                .get("dryRun")
+                .is_some_and(|list| object::strings(Some(list)).iter().any(|word| word == "All"));
         let grace_seconds = match body.get("gracePeriodSeconds").and_then(Value::as_i64) {
             Some(seconds) => Some(seconds),
             None => query.number("gracePeriodSeconds")?,
         };
-        let policy = body.get("propagationPolicy").and_then(Value::as_str).or_else(|| query.get("propagationPolicy"));
-        let orphan = body.get("orphanDependents").and_then(Value::as_bool).or_else(|| query.optional_flag("orphanDependents"));
+        let policy = body
+            .get("propagationPolicy")
+            .and_then(Value::as_str)
+            .or_else(|| query.get("propagationPolicy"));
+        let orphan = body
+            .get("orphanDependents")
+            .and_then(Value::as_bool)
+            .or_else(|| query.optional_flag("orphanDependents"));
         let precondition = |field: &str| text(body, &format!("/preconditions/{field}")).to_owned();
         Ok(Self {
             grace_seconds,
             propagation: read_propagation(policy.filter(|policy| !policy.is_empty()), orphan)?,
             uid: Some(precondition("uid")).filter(|uid| !uid.is_empty()),
-            resource_version: Some(precondition("resourceVersion")).filter(|version| !version.is_empty()),
+            resource_version: Some(precondition("resourceVersion"))
+                .filter(|version| !version.is_empty()),
             dry_run,
         })
     }
 
     /// 409 when the object is not the one that the client means.
-    pub(crate) fn check_preconditions(&self, kind: &Kind, name: &str, current: &Value) -> Answer<()> {
+    pub(crate) fn check_preconditions(
+        &self,
+        kind: &Kind,
+        name: &str,
+        current: &Value,
+    ) -> Answer<()> {
         let (uid, version) = (meta(current, "uid"), meta(current, "resourceVersion"));
         if let Some(wanted) = self.uid.as_deref().filter(|&wanted| wanted != uid) {
-            let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}");
+            let why = format!(
+                "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+            );
             return Err(Status::conflict(kind, name, why));
         }
         if let Some(wanted) = self.resource_version.as_deref().filter(|&wanted| wanted != version) {
-            let why =
-                format!("Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}");
+            let why = format!(
+                "Precondition failed: ResourceVersion in precondition: {wanted}, ResourceVersion in object meta: {version}"
+            );
             return Err(Status::conflict(kind, name, why));
         }
         Ok(())
@@ -84,14 +104,22 @@ fn read_propagation(policy: Option<&str>, orphan: Option<bool>) -> Answer<Option
     let mut errors = FieldErrors::new();
     let propagation = match (policy, orphan) {
         (Some(policy), Some(_)) => {
-            errors.invalid("propagationPolicy", policy, "orphanDependents and deletionPropagation cannot be both set");
+            errors.invalid(
+                "propagationPolicy",
+                policy,
+                "orphanDependents and deletionPropagation cannot be both set",
+            );
             None
         }
         (Some("Orphan"), None) | (None, Some(true)) => Some(Propagation::Orphan),
         (Some("Background"), None) | (None, Some(false)) => Some(Propagation::Background),
         (Some("Foreground"), None) => Some(Propagation::Foreground),
         (Some(other), None) => {
-            errors.not_supported("propagationPolicy", other, &["Background", "Foreground", "Orphan"]);
+            errors.not_supported(
+                "propagationPolicy",
+                other,
+                &["Background", "Foreground", "Orphan"],
+            );
             None
         }
         (None, None) => None,
@@ -154,7 +182,8 @@ fn grace(kind: &Kind, current: &Value, asked: Option<i64>) -> Grace {
     // A negative period once meant "no wish"; upstream makes it the shortest one.
     let asked = asked.map(|seconds| if seconds < 0 { 1 } else { seconds });
     if is_deleting(current) {
-        let running = current.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+        let running =
+            current.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
         return match (running, asked) {
             (None, _) => Grace::Seconds(0),
             (Some(running), Some(asked)) if asked < running => Grace::Seconds(asked),
@@ -164,13 +193,18 @@ fn grace(kind: &Kind, current: &Value, asked: Option<i64>) -> Grace {
     let wanted = current.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
     let seconds = asked.or(wanted).unwrap_or(DEFAULT_SECONDS);
     // Nothing runs before the pod has a node, and nothing runs any more once it has ended.
-    let runs = !text(current, "/spec/nodeName").is_empty() && !matches!(text(current, "/status/phase"), "Succeeded" | "Failed");
+    let runs = !text(current, "/spec/nodeName").is_empty()
+        && !matches!(text(current, "/status/phase"), "Succeeded" | "Failed");
     Grace::Seconds(if runs { if seconds < 0 { 1 } else { seconds } } else { 0 })
 }
 
 fn mark(next: &mut Value, current: &Value, seconds: i64) {
-    let old_seconds = current.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
-    let at = match (text(current, "/metadata/deletionTimestamp").parse::<jiff::Timestamp>(), old_seconds) {
+    let old_seconds =
+        current.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64);
+    let at = match (
+        text(current, "/metadata/deletionTimestamp").parse::<jiff::Timestamp>(),
+        old_seconds,
+    ) {
         // A shorter grace counts from when the deletion was asked for first.
         (Ok(end), Some(old)) => end
             .checked_add(jiff::SignedDuration::from_secs(seconds - old))
@@ -205,7 +239,8 @@ fn collector_finalizers(kind: &Kind, current: &Value, wanted: Option<Propagation
         Propagation::Foreground => FOREGROUND,
         Propagation::Background => "",
     };
-    finalizers.retain(|finalizer| (finalizer != ORPHAN && finalizer != FOREGROUND) || finalizer == kept);
+    finalizers
+        .retain(|finalizer| (finalizer != ORPHAN && finalizer != FOREGROUND) || finalizer == kept);
     if !kept.is_empty() && !finalizers.iter().any(|finalizer| finalizer == kept) {
         finalizers.push(kept.to_owned());
     }
@@ -230,7 +265,11 @@ mod tests {
             Step::Wait => "wait".to_owned(),
             Step::Remove(_) => "remove".to_owned(),
             Step::Mark(next) => {
-                format!("mark {} {}", next["metadata"]["deletionGracePeriodSeconds"], finalizers(&next).join(","))
+                format!(
+                    "mark {} {}",
+                    next["metadata"]["deletionGracePeriodSeconds"],
+                    finalizers(&next).join(",")
+                )
             }
         };
         assert_eq!(summary.trim_end(), expected, "{current}");
@@ -271,20 +310,45 @@ mod tests {
     #[test]
     fn finalizers_keep_an_object_and_policies_set_them() {
         let deployment = kind("apps/v1", "Deployment");
-        let with = |propagation| DeleteOptions { propagation: Some(propagation), ..DeleteOptions::default() };
+        let with = |propagation| DeleteOptions {
+            propagation: Some(propagation),
+            ..DeleteOptions::default()
+        };
         check(deployment, json!({ "metadata": {} }), DeleteOptions::default(), "remove");
-        check(deployment, json!({ "metadata": { "finalizers": ["a/b"] } }), DeleteOptions::default(), "mark 0 a/b");
+        check(
+            deployment,
+            json!({ "metadata": { "finalizers": ["a/b"] } }),
+            DeleteOptions::default(),
+            "mark 0 a/b",
+        );
         check(deployment, json!({ "metadata": {} }), with(Propagation::Orphan), "mark 0 orphan");
-        check(deployment, json!({ "metadata": {} }), with(Propagation::Foreground), "mark 0 foregroundDeletion");
-        check(deployment, json!({ "metadata": { "finalizers": ["orphan"] } }), with(Propagation::Background), "remove");
-        check(kind("batch/v1", "Job"), json!({ "metadata": {} }), DeleteOptions::default(), "mark 0 orphan");
+        check(
+            deployment,
+            json!({ "metadata": {} }),
+            with(Propagation::Foreground),
+            "mark 0 foregroundDeletion",
+        );
+        check(
+            deployment,
+            json!({ "metadata": { "finalizers": ["orphan"] } }),
+            with(Propagation::Background),
+            "remove",
+        );
+        check(
+            kind("batch/v1", "Job"),
+            json!({ "metadata": {} }),
+            DeleteOptions::default(),
+            "mark 0 orphan",
+        );
     }
 
     #[test]
     fn a_namespace_waits_for_its_content() {
         let namespace = kind("v1", "Namespace");
         let active = json!({ "metadata": {}, "spec": { "finalizers": ["kubernetes"] } });
-        let Step::Mark(next) = plan(namespace, &active, &DeleteOptions::default()) else { panic!("not marked") };
+        let Step::Mark(next) = plan(namespace, &active, &DeleteOptions::default()) else {
+            panic!("not marked")
+        };
         assert_eq!(next["status"]["phase"], "Terminating");
         check(namespace, next, DeleteOptions::default(), "wait");
         check(namespace, json!({ "metadata": {}, "spec": {} }), DeleteOptions::default(), "remove");

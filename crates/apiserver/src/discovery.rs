@@ -28,15 +28,21 @@ struct Aggregated {
 }
 
 const AGGREGATED_V2: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-const AGGREGATED_V2BETA1: &str = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+const AGGREGATED_V2BETA1: &str =
+    "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 impl Discovery {
     /// The documents of all built-in kinds.
     pub(crate) fn new(advertise: SocketAddr) -> Self {
         let mut plain = HashMap::new();
-        let mut put = |path: String, document: Value| drop(plain.insert(path, Bytes::from(document.to_string())));
+        let mut put = |path: String, document: Value| {
+            drop(plain.insert(path, Bytes::from(document.to_string())))
+        };
         put("/api".to_owned(), core_versions(advertise));
-        put("/apis".to_owned(), json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups() }));
+        put(
+            "/apis".to_owned(),
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups() }),
+        );
         for group in groups() {
             let mut document = json!({ "kind": "APIGroup", "apiVersion": "v1" });
             for field in ["name", "versions", "preferredVersion"] {
@@ -49,10 +55,13 @@ impl Discovery {
         }
         let mut aggregated = HashMap::new();
         for (path, is_core) in [("/api", true), ("/apis", false)] {
-            for (version, content_type) in [("v2", AGGREGATED_V2), ("v2beta1", AGGREGATED_V2BETA1)] {
+            for (version, content_type) in [("v2", AGGREGATED_V2), ("v2beta1", AGGREGATED_V2BETA1)]
+            {
                 let body = Bytes::from(aggregated_list(is_core, version).to_string());
-                let hash: String = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
-                let etag = HeaderValue::from_str(&format!("\"{hash}\"")).unwrap_or(HeaderValue::from_static("\"\""));
+                let hash: String =
+                    Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
+                let etag = HeaderValue::from_str(&format!("\"{hash}\""))
+                    .unwrap_or(HeaderValue::from_static("\"\""));
                 aggregated.insert((path, version), Aggregated { body, etag, content_type });
             }
         }
@@ -61,9 +70,11 @@ impl Discovery {
 
     /// Answers a path below `/api` and `/apis`, or 404.
     pub(crate) fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if let Some(found) = wanted_aggregation(accept)
-            && let Some((_, document)) = self.aggregated.iter().find(|((at, version), _)| *at == path && *version == found)
+            && let Some((_, document)) =
+                self.aggregated.iter().find(|((at, version), _)| *at == path && *version == found)
         {
             return Ok(document.answer(headers));
         }
@@ -116,7 +127,10 @@ fn wanted_aggregation(accept: &str) -> Option<&'static str> {
 fn accepts_json(accept: &str) -> bool {
     accept.trim().is_empty()
         || accept.split(',').any(|range| {
-            matches!(range.split(';').next().map(str::trim), Some("application/json" | "*/*" | "application/*"))
+            matches!(
+                range.split(';').next().map(str::trim),
+                Some("application/json" | "*/*" | "application/*")
+            )
         })
 }
 
@@ -139,7 +153,9 @@ fn groups() -> Vec<Value> {
                     versions.push(entry);
                 }
             }
-            None => groups.push(json!({ "name": version.group, "versions": [entry], "preferredVersion": entry })),
+            None => groups.push(
+                json!({ "name": version.group, "versions": [entry], "preferredVersion": entry }),
+            ),
         }
     }
     groups
@@ -196,13 +212,17 @@ fn storage_hash(kind: &Kind) -> String {
 
 fn aggregated_list(is_core: bool, api_version: &str) -> Value {
     let mut items: Vec<Value> = Vec::new();
-    for version in kinds::group_versions().iter().filter(|version| version.group.is_empty() == is_core) {
+    for version in
+        kinds::group_versions().iter().filter(|version| version.group.is_empty() == is_core)
+    {
         let entry = json!({
             "version": version.version,
             "resources": kinds_of(*version).map(aggregated_resource).collect::<Vec<_>>(),
             "freshness": "Current",
         });
-        let found = items.iter_mut().find(|item| item["metadata"]["name"].as_str().unwrap_or_default() == version.group);
+        let found = items
+            .iter_mut()
+            .find(|item| item["metadata"]["name"].as_str().unwrap_or_default() == version.group);
         match found.and_then(|item| item["versions"].as_array_mut()) {
             Some(versions) => versions.push(entry),
             None => {

@@ -26,12 +26,30 @@ const CHECKS: &[Check] = &[
     Check {
         name: "etcd",
         readiness_only: false,
-        passes: |server| server.store.list(&coracle_store::Range::all("namespaces"), None, None, Some(1)).is_ok(),
+        passes: |server| {
+            server.store.list(&coracle_store::Range::all("namespaces"), None, None, Some(1)).is_ok()
+        },
     },
-    Check { name: "poststarthook/rbac/bootstrap-roles", readiness_only: false, passes: is_bootstrapped },
-    Check { name: "poststarthook/scheduling/bootstrap-system-priority-classes", readiness_only: false, passes: is_bootstrapped },
-    Check { name: "poststarthook/start-service-ip-repair-controllers", readiness_only: false, passes: is_bootstrapped },
-    Check { name: "shutdown", readiness_only: true, passes: |server| !server.shutdown.is_cancelled() },
+    Check {
+        name: "poststarthook/rbac/bootstrap-roles",
+        readiness_only: false,
+        passes: is_bootstrapped,
+    },
+    Check {
+        name: "poststarthook/scheduling/bootstrap-system-priority-classes",
+        readiness_only: false,
+        passes: is_bootstrapped,
+    },
+    Check {
+        name: "poststarthook/start-service-ip-repair-controllers",
+        readiness_only: false,
+        passes: is_bootstrapped,
+    },
+    Check {
+        name: "shutdown",
+        readiness_only: true,
+        passes: |server| !server.shutdown.is_cancelled(),
+    },
 ];
 
 fn is_bootstrapped(server: &Server) -> bool {
@@ -40,23 +58,37 @@ fn is_bootstrapped(server: &Server) -> bool {
 
 /// Answers `/healthz…`; `None` when the path is none of ours.
 pub(crate) fn answer(server: &Server, path: &str, query: &Query) -> Option<Answer<Response>> {
-    let (endpoint, check) = path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
+    let (endpoint, check) =
+        path.trim_start_matches('/').split_once('/').unwrap_or((path.trim_start_matches('/'), ""));
     if !matches!(endpoint, "healthz" | "livez" | "readyz") {
         return None;
     }
     let applies = |check: &Check| endpoint == "readyz" || !check.readiness_only;
     if check.is_empty() {
-        return Some(Ok(summary(server, endpoint, query, CHECKS.iter().filter(|check| applies(check)))));
+        return Some(Ok(summary(
+            server,
+            endpoint,
+            query,
+            CHECKS.iter().filter(|check| applies(check)),
+        )));
     }
     let found = CHECKS.iter().find(|candidate| candidate.name == check && applies(candidate));
     Some(match found {
         None => Err(Status::no_such_path()),
         Some(found) if (found.passes)(server) => Ok(text(StatusCode::OK, "ok".to_owned())),
-        Some(_) => Ok(text(StatusCode::INTERNAL_SERVER_ERROR, "internal server error: reason withheld".to_owned())),
+        Some(_) => Ok(text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal server error: reason withheld".to_owned(),
+        )),
     })
 }
 
-fn summary<'a>(server: &Server, endpoint: &str, query: &Query, checks: impl Iterator<Item = &'a Check>) -> Response {
+fn summary<'a>(
+    server: &Server,
+    endpoint: &str,
+    query: &Query,
+    checks: impl Iterator<Item = &'a Check>,
+) -> Response {
     let mut report = String::new();
     let mut failed = false;
     for check in checks {
@@ -71,7 +103,10 @@ fn summary<'a>(server: &Server, endpoint: &str, query: &Query, checks: impl Iter
         }
     }
     if failed {
-        return text(StatusCode::INTERNAL_SERVER_ERROR, format!("{report}{endpoint} check failed\n"));
+        return text(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{report}{endpoint} check failed\n"),
+        );
     }
     if query.get("verbose").is_some() {
         return text(StatusCode::OK, format!("{report}{endpoint} check passed\n"));
@@ -81,6 +116,8 @@ fn summary<'a>(server: &Server, endpoint: &str, query: &Query, checks: impl Iter
 
 fn text(code: StatusCode, body: String) -> Response {
     let mut response = answer::with_type(code, "text/plain; charset=utf-8", body);
-    response.headers_mut().insert("x-content-type-options", http::HeaderValue::from_static("nosniff"));
+    response
+        .headers_mut()
+        .insert("x-content-type-options", http::HeaderValue::from_static("nosniff"));
     response
 }

@@ -28,7 +28,11 @@ impl InFlight {
         let waiting = Waiting::join(&self.waiting).ok_or_else(|| {
             Status::too_many_requests("Too many requests, please try again later.", 1)
         })?;
-        let place = self.places.acquire().await.map_err(|_| Status::service_unavailable("the server is shutting down"));
+        let place = self
+            .places
+            .acquire()
+            .await
+            .map_err(|_| Status::service_unavailable("the server is shutting down"));
         drop(waiting);
         place
     }

@@ -66,12 +66,16 @@ impl KubeletClient {
         port: u16,
         mut request: Request<Body>,
     ) -> Result<Response, UpstreamError> {
-        let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let address =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         if let Ok(value) = HeaderValue::from_str(&address) {
             request.headers_mut().insert(header::HOST, value);
         }
         let stream = within("the connection", limits::CONNECT_TIMEOUT, async {
-            TcpStream::connect(&address).await.map_err(|error| UpstreamError::Connect { address: address.clone(), cause: plain_cause(&error) })
+            TcpStream::connect(&address).await.map_err(|error| UpstreamError::Connect {
+                address: address.clone(),
+                cause: plain_cause(&error),
+            })
         })
         .await?;
         // Log lines are small and wanted at once. A socket that refuses the option is merely slower.
@@ -79,9 +83,13 @@ impl KubeletClient {
         match scheme {
             Scheme::Http => exchange(TokioIo::new(stream), request).await,
             Scheme::KubeletHttps => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| UpstreamError::Tls(error.to_string()))?;
+                let name = ServerName::try_from(host.to_owned())
+                    .map_err(|error| UpstreamError::Tls(error.to_string()))?;
                 let stream = within("the TLS handshake", limits::CONNECT_TIMEOUT, async {
-                    self.tls.connect(name, stream).await.map_err(|error| UpstreamError::Tls(error.to_string()))
+                    self.tls
+                        .connect(name, stream)
+                        .await
+                        .map_err(|error| UpstreamError::Tls(error.to_string()))
                 })
                 .await?;
                 exchange(TokioIo::new(stream), request).await
@@ -113,12 +121,16 @@ where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let failed = |error: hyper::Error| UpstreamError::Exchange(error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
     let connection = ConnectionTask(tokio::spawn(async move {
         // What goes wrong here ends the body, where its reader sees it.
         connection.await.ok();
     }));
-    let response = within("the response", limits::KUBELET_TIMEOUT, async { sender.send_request(request).await.map_err(failed) }).await?;
+    let response = within("the response", limits::KUBELET_TIMEOUT, async {
+        sender.send_request(request).await.map_err(failed)
+    })
+    .await?;
     Ok(response.map(|body| Body::new(Streamed { body, _connection: connection })))
 }
 
@@ -141,7 +153,10 @@ impl http_body::Body for Streamed {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
     }
 

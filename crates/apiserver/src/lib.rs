@@ -51,6 +51,7 @@ mod storage;
 pub mod table;
 pub mod tokens;
 mod turns;
+mod upkeep;
 mod views;
 
 pub use server::{ApiServer, Config, StartError};

@@ -72,3 +72,6 @@ pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Objects that are brought in at once at start, so that they share transactions.
 pub(crate) const BOOTSTRAP_WRITES: usize = 256;
+
+/// How long to wait before accepting again when the system refused, so that we do not spin meanwhile.
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);

@@ -39,11 +39,20 @@ pub(crate) struct Representation {
 /// Media types we write, named in refusals.
 pub(crate) const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
 
+impl Default for Representation {
+    /// What the store holds.
+    fn default() -> Self {
+        json(Form::Whole)
+    }
+}
+
 impl Representation {
     /// The best of what `Accept` lists, or 406. Without the header: JSON.
     pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Answer<Self> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut chosen = if accept.trim().is_empty() { Some((1.0, json(Form::Whole))) } else { None };
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let mut chosen =
+            if accept.trim().is_empty() { Some((1.0, json(Form::Whole))) } else { None };
         for range in accept.split(',') {
             if let Some((quality, representation)) = read_range(range)
                 && quality > 0.0
@@ -97,7 +106,11 @@ fn read_range(range: &str) -> Option<(f32, Representation)> {
     let form = match (form, group, version) {
         ("", _, _) => Form::Whole,
         ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table(version),
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "meta.k8s.io", "v1" | "v1beta1") => Form::Metadata(version),
+        (
+            "PartialObjectMetadata" | "PartialObjectMetadataList",
+            "meta.k8s.io",
+            "v1" | "v1beta1",
+        ) => Form::Metadata(version),
         _ => return None,
     };
     Some((quality, Representation { encoding, form }))
@@ -106,7 +119,10 @@ fn read_range(range: &str) -> Option<(f32, Representation)> {
 /// `?pretty=true`, or a browser-like tool that did not say.
 fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
     query.optional_flag("pretty").unwrap_or_else(|| {
-        let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let agent = headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         agent.starts_with("curl") || agent.starts_with("Wget") || agent.starts_with("Mozilla")
     })
 }
@@ -118,17 +134,30 @@ mod tests {
     fn check(accept: &str, expected: Option<Representation>) {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        assert_eq!(Representation::negotiate(&headers, &Query::default()).ok(), expected, "{accept}");
+        assert_eq!(
+            Representation::negotiate(&headers, &Query::default()).ok(),
+            expected,
+            "{accept}"
+        );
     }
 
     #[test]
     fn the_first_best_range_that_we_serve_wins() {
         check("application/json", Some(json(Form::Whole)));
         check("*/*", Some(json(Form::Whole)));
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some(json(Form::Table("v1"))));
-        check("application/json;as=Other;v=v1;g=meta.k8s.io,application/json", Some(json(Form::Whole)));
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            Some(json(Form::Table("v1"))),
+        );
+        check(
+            "application/json;as=Other;v=v1;g=meta.k8s.io,application/json",
+            Some(json(Form::Whole)),
+        );
         check("application/vnd.kubernetes.protobuf,application/json", Some(json(Form::Whole)));
-        check("application/json;q=0.5,application/yaml", Some(Representation { encoding: Encoding::Yaml, form: Form::Whole }));
+        check(
+            "application/json;q=0.5,application/yaml",
+            Some(Representation { encoding: Encoding::Yaml, form: Form::Whole }),
+        );
         check("application/vnd.kubernetes.protobuf", None);
         check("image/png", None);
     }

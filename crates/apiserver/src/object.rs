@@ -20,7 +20,11 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 
 /// A string in `metadata`, or `""`.
 pub(crate) fn meta<'a>(object: &'a Value, field: &str) -> &'a str {
-    object.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str).unwrap_or_default()
+    object
+        .get("metadata")
+        .and_then(|metadata| metadata.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// `metadata`, made when it is missing.
@@ -62,7 +66,11 @@ pub(crate) fn strings(list: Option<&Value>) -> Vec<String> {
 
 /// Replaces `metadata.finalizers`; an empty list is left out.
 pub(crate) fn set_finalizers(object: &mut Value, finalizers: &[String]) {
-    set_meta(object, "finalizers", if finalizers.is_empty() { None } else { Some(json!(finalizers)) });
+    set_meta(
+        object,
+        "finalizers",
+        if finalizers.is_empty() { None } else { Some(json!(finalizers)) },
+    );
 }
 
 /// Whether the object is on its way out.

@@ -34,7 +34,8 @@ impl Document {
 
     fn answer(&self, headers: &HeaderMap) -> Response {
         let etag = format!("\"{}\"", self.hash);
-        let known = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == etag.as_bytes());
+        let known =
+            headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == etag.as_bytes());
         let mut response = if known {
             let mut response = Response::new(axum::body::Body::empty());
             *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -53,8 +54,12 @@ impl Document {
 impl OpenApi {
     /// Answers a path below `/openapi/`.
     pub(crate) async fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
-        let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let accepts_json = accept.is_empty() || ["application/json", "*/*", "application/*"].iter().any(|range| accept.contains(range));
+        let accept =
+            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let accepts_json = accept.is_empty()
+            || ["application/json", "*/*", "application/*"]
+                .iter()
+                .any(|range| accept.contains(range));
         if !accepts_json {
             return Err(Status::not_acceptable(&["application/json"]));
         }
@@ -72,7 +77,9 @@ impl OpenApi {
         let mut response = document.answer(headers);
         if path.starts_with("v3/") {
             // The index gives each document an address of its own for each content: it never changes.
-            response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+            response
+                .headers_mut()
+                .insert(header::CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
         }
         Ok(response)
     }
@@ -87,7 +94,10 @@ fn maker(path: &str) -> Option<Maker> {
         "v3" => Some(Box::new(index)),
         _ => {
             let path = path.strip_prefix("v3/")?;
-            let version = kinds::group_versions().iter().find(|version| path_of(version) == path)?.api_version;
+            let version = kinds::group_versions()
+                .iter()
+                .find(|version| path_of(version) == path)?
+                .api_version;
             Some(Box::new(move || text_of(version)))
         }
     }
@@ -113,7 +123,10 @@ fn index() -> String {
     for version in kinds::group_versions() {
         let path = path_of(version);
         let hash = Document::new(Bytes::from(text_of(version.api_version))).hash;
-        paths.insert(path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }));
+        paths.insert(
+            path.clone(),
+            json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }),
+        );
     }
     json!({ "paths": paths }).to_string()
 }

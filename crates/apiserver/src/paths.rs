@@ -8,10 +8,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
+use crate::health;
 use crate::negotiate::Representation;
 use crate::query::Query;
 use crate::server::Server;
-use crate::health;
 
 /// The Kubernetes version whose API this is.
 pub(crate) const GIT_VERSION: &str = "v1.37.0+coracle";
@@ -24,7 +24,11 @@ pub(crate) async fn answer(server: &Server, parts: &Parts, query: &Query) -> Ans
         return answer;
     }
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(if is_known(path) { Status::method_not_served() } else { Status::no_such_path() });
+        return Err(if is_known(path) {
+            Status::method_not_served()
+        } else {
+            Status::no_such_path()
+        });
     }
     match path {
         "/" => Ok(json_answer(&json!({ "paths": known_paths() }))),
@@ -34,15 +38,19 @@ pub(crate) async fn answer(server: &Server, parts: &Parts, query: &Query) -> Ans
         }
         "/metrics" => {
             let text = server.metrics.encode(server);
-            Ok(answer::with_type(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text))
+            Ok(answer::with_type(
+                StatusCode::OK,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                text,
+            ))
         }
         "/openid/v1/jwks" => {
             let body = Bytes::from(server.tokens.jwks().to_string());
             Ok(answer::with_type(StatusCode::OK, "application/jwk-set+json", body))
         }
-        "/.well-known/openid-configuration" => {
-            Ok(json_answer(&server.tokens.openid_configuration(&format!("https://{}", server.advertise))))
-        }
+        "/.well-known/openid-configuration" => Ok(json_answer(
+            &server.tokens.openid_configuration(&format!("https://{}", server.advertise)),
+        )),
         _ if path.starts_with("/openapi/") => server.openapi.answer(path, &parts.headers).await,
         _ => server.discovery.answer(path, &parts.headers),
     }
@@ -84,7 +92,8 @@ fn is_known(path: &str) -> bool {
 }
 
 fn known_paths() -> Vec<String> {
-    let mut paths: Vec<String> = ["/.well-known/openid-configuration", "/api", "/apis"].map(str::to_owned).into();
+    let mut paths: Vec<String> =
+        ["/.well-known/openid-configuration", "/api", "/apis"].map(str::to_owned).into();
     for version in coracle_api::kinds::group_versions() {
         if !version.group.is_empty() && !paths.contains(&format!("/apis/{}", version.group)) {
             paths.push(format!("/apis/{}", version.group));
@@ -92,8 +101,17 @@ fn known_paths() -> Vec<String> {
         paths.push(coracle_api::kinds::root_path(version.group, version.version));
     }
     paths.extend(
-        ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"]
-            .map(str::to_owned),
+        [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ]
+        .map(str::to_owned),
     );
     paths.sort();
     paths

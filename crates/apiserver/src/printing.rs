@@ -27,15 +27,24 @@ impl Include {
             None | Some("" | "Metadata") => Ok(Self::Metadata),
             Some("None") => Ok(Self::None),
             Some("Object") => Ok(Self::Object),
-            Some(other) => Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}"))),
+            Some(other) => {
+                Err(Status::bad_request(format!("unrecognized includeObject value: {other:?}")))
+            }
         }
     }
 }
 
 /// A whole table. `metadata` is the list's.
-pub(crate) fn table(kind: &Kind, objects: &[Value], include: Include, version: &str, metadata: Value) -> Value {
+pub(crate) fn table(
+    kind: &Kind,
+    objects: &[Value],
+    include: Include,
+    version: &str,
+    metadata: Value,
+) -> Value {
     let now = Timestamp::now();
-    let rows: Vec<Value> = objects.iter().map(|object| row(kind, object, include, version, now)).collect();
+    let rows: Vec<Value> =
+        objects.iter().map(|object| row(kind, object, include, version, now)).collect();
     table_of(kind, rows, version, metadata)
 }
 
@@ -64,7 +73,13 @@ pub(crate) fn table_of(kind: &Kind, rows: Vec<Value>, version: &str, metadata: V
 }
 
 /// The row of one object.
-pub(crate) fn row(kind: &Kind, object: &Value, include: Include, version: &str, now: Timestamp) -> Value {
+pub(crate) fn row(
+    kind: &Kind,
+    object: &Value,
+    include: Include,
+    version: &str,
+    now: Timestamp,
+) -> Value {
     let cells = (table::for_kind(kind).cells)(object, now);
     match include {
         Include::None => json!({ "cells": cells, "object": null }),

@@ -23,7 +23,9 @@ const DEPTH: usize = 64;
 
 /// A whole body as JSON text.
 pub(crate) fn to_json(body: &[u8]) -> Answer<Bytes> {
-    let envelope = body.strip_prefix(MAGIC).ok_or_else(|| malformed("provided data does not appear to be a protobuf message"))?;
+    let envelope = body
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| malformed("provided data does not appear to be a protobuf message"))?;
     let (mut type_meta, mut raw): (&[u8], &[u8]) = (&[], &[]);
     for entry in Entries(envelope) {
         match entry? {
@@ -42,9 +44,14 @@ pub(crate) fn to_json(body: &[u8]) -> Answer<Bytes> {
     }
     let (group, version) = coracle_api::kinds::split_api_version(&api_version);
     let schema = Schema::get();
-    let type_id = schema.kind_type(group, version, &kind).or_else(|| schema.kind_type("", "v1", &kind)).ok_or_else(|| {
-        Status::bad_request(format!("no kind {kind:?} is registered for version {api_version:?} in scheme"))
-    })?;
+    let type_id = schema
+        .kind_type(group, version, &kind)
+        .or_else(|| schema.kind_type("", "v1", &kind))
+        .ok_or_else(|| {
+            Status::bad_request(format!(
+                "no kind {kind:?} is registered for version {api_version:?} in scheme"
+            ))
+        })?;
     let mut object = message(schema, type_id, raw, 0)?;
     object["apiVersion"] = json!(api_version);
     object["kind"] = json!(kind);
@@ -147,10 +154,16 @@ fn fill(
     }
     for entry in Entries(bytes) {
         let (tag, wire) = entry?;
-        let here: Vec<&Field> = fields.iter().copied().filter(|field| field.proto_tags.get(level) == Some(&tag)).collect();
+        let here: Vec<&Field> = fields
+            .iter()
+            .copied()
+            .filter(|field| field.proto_tags.get(level) == Some(&tag))
+            .collect();
         match (here.iter().find(|field| field.proto_tags.len() == level + 1), wire) {
             (Some(field), wire) => set(schema, field, wire, depth, object)?,
-            (None, Wire::Bytes(inner)) if !here.is_empty() => fill(schema, &here, level + 1, inner, depth + 1, object)?,
+            (None, Wire::Bytes(inner)) if !here.is_empty() => {
+                fill(schema, &here, level + 1, inner, depth + 1, object)?
+            }
             // A field of a later version: as unknown to us as to an older upstream.
             (None, _) => (),
         }
@@ -159,7 +172,13 @@ fn fill(
 }
 
 /// Puts one field, or one more item of it.
-fn set(schema: &Schema, field: &Field, wire: Wire<'_>, depth: usize, object: &mut Map<String, Value>) -> Answer<()> {
+fn set(
+    schema: &Schema,
+    field: &Field,
+    wire: Wire<'_>,
+    depth: usize,
+    object: &mut Map<String, Value>,
+) -> Answer<()> {
     match (&schema.type_(field.type_id).shape, wire) {
         (Shape::List { item }, wire) => {
             let list = object.entry(field.name).or_insert_with(|| json!([]));
@@ -203,7 +222,12 @@ fn empty(shape: &Shape) -> Value {
 }
 
 /// A map's value; lists are wrapped in a message there.
-fn map_value(schema: &Schema, type_id: TypeId, wire: Wire<'_>, depth: usize) -> Answer<Option<Value>> {
+fn map_value(
+    schema: &Schema,
+    type_id: TypeId,
+    wire: Wire<'_>,
+    depth: usize,
+) -> Answer<Option<Value>> {
     let (Shape::List { item }, Wire::Bytes(bytes)) = (&schema.type_(type_id).shape, wire) else {
         return value(schema, type_id, wire, depth);
     };
@@ -221,7 +245,8 @@ fn items(schema: &Schema, item: TypeId, wire: Wire<'_>, depth: usize) -> Answer<
         (Shape::Int32 | Shape::Int64 | Shape::Bool, Wire::Bytes(mut packed)) => {
             let mut list = Vec::new();
             while !packed.is_empty() {
-                let number = varint(&mut packed).ok_or_else(|| malformed("a list of numbers is cut off"))?;
+                let number =
+                    varint(&mut packed).ok_or_else(|| malformed("a list of numbers is cut off"))?;
                 list.extend(value(schema, item, Wire::Varint(number), depth)?);
             }
             Ok(list)
@@ -245,16 +270,21 @@ fn value(schema: &Schema, type_id: TypeId, wire: Wire<'_>, depth: usize) -> Answ
             _ => return Ok(None),
         },
         (Shape::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes)?,
-        (Shape::Time, Wire::Bytes(bytes)) => return Ok(time(bytes)?.map(|at| json!(coracle_api::time::seconds(at)))),
-        (Shape::MicroTime, Wire::Bytes(bytes)) => return Ok(time(bytes)?.map(|at| json!(coracle_api::time::micros(at)))),
+        (Shape::Time, Wire::Bytes(bytes)) => {
+            return Ok(time(bytes)?.map(|at| json!(coracle_api::time::seconds(at))));
+        }
+        (Shape::MicroTime, Wire::Bytes(bytes)) => {
+            return Ok(time(bytes)?.map(|at| json!(coracle_api::time::micros(at))));
+        }
         (Shape::Any, Wire::Bytes(bytes)) => match first(bytes, 1)? {
-            Some(Wire::Bytes(raw)) if !raw.is_empty() => {
-                serde_json::from_slice(raw).map_err(|error| malformed(&format!("a raw extension is not JSON: {error}")))?
-            }
+            Some(Wire::Bytes(raw)) if !raw.is_empty() => serde_json::from_slice(raw)
+                .map_err(|error| malformed(&format!("a raw extension is not JSON: {error}")))?,
             _ => return Ok(None),
         },
         (Shape::Object(_), Wire::Bytes(bytes)) => message(schema, type_id, bytes, depth + 1)?,
-        (Shape::Either { object, other }, Wire::Bytes(bytes)) => return either(schema, *object, *other, bytes, depth + 1),
+        (Shape::Either { object, other }, Wire::Bytes(bytes)) => {
+            return either(schema, *object, *other, bytes, depth + 1);
+        }
         _ => return Err(malformed("a field has the wrong wire type")),
     };
     Ok(Some(value))
@@ -292,11 +322,19 @@ fn time(bytes: &[u8]) -> Answer<Option<jiff::Timestamp>> {
         })
     };
     let nanos = i32::try_from(number(2)?).map_err(|_| malformed("a time is out of range"))?;
-    jiff::Timestamp::new(number(1)?, nanos).map(Some).map_err(|_| malformed("a time is out of range"))
+    jiff::Timestamp::new(number(1)?, nanos)
+        .map(Some)
+        .map_err(|_| malformed("a time is out of range"))
 }
 
 /// `JSONSchemaPropsOrBool` and its siblings: which of the two it is, stands in the message's tags.
-fn either(schema: &Schema, object: TypeId, other: TypeId, bytes: &[u8], depth: usize) -> Answer<Option<Value>> {
+fn either(
+    schema: &Schema,
+    object: TypeId,
+    other: TypeId,
+    bytes: &[u8],
+    depth: usize,
+) -> Answer<Option<Value>> {
     let is_bool = matches!(schema.type_(other).shape, Shape::Bool);
     let (object_tag, other_tag) = if is_bool { (2, 1) } else { (1, 2) };
     if let Some(Wire::Bytes(inner)) = first(bytes, object_tag)? {
@@ -332,17 +370,65 @@ fn is_zero(value: &Value) -> bool {
 fn keeps_zero(field: &str) -> bool {
     matches!(
         field,
-        "replicas" | "parallelism" | "completions" | "backoffLimit" | "backoffLimitPerIndex" | "maxFailedIndexes"
-            | "ttlSecondsAfterFinished" | "activeDeadlineSeconds" | "startingDeadlineSeconds" | "successfulJobsHistoryLimit"
-            | "failedJobsHistoryLimit" | "revisionHistoryLimit" | "progressDeadlineSeconds" | "partition" | "minReplicas"
-            | "terminationGracePeriodSeconds" | "deletionGracePeriodSeconds" | "gracePeriodSeconds" | "tolerationSeconds"
-            | "priority" | "runAsUser" | "runAsGroup" | "fsGroup" | "defaultMode" | "mode" | "stabilizationWindowSeconds"
-            | "leaseTransitions" | "port" | "averageUtilization" | "succeededCount" | "terminating" | "stdoutAndStderr"
-            | "automountServiceAccountToken" | "enableServiceLinks" | "immutable" | "optional" | "suspend" | "manualSelector"
-            | "readOnlyRootFilesystem" | "privileged" | "runAsNonRoot" | "allowPrivilegeEscalation" | "shareProcessNamespace"
-            | "hostUsers" | "setHostnameAsFQDN" | "controller" | "blockOwnerDeletion" | "allocateLoadBalancerNodePorts"
-            | "ready" | "serving" | "started" | "attachRequired" | "podInfoOnMount" | "requiresRepublish" | "storageCapacity"
-            | "orphanDependents" | "allowVolumeExpansion" | "storageClassName" | "volumeAttributesClassName"
+        "replicas"
+            | "parallelism"
+            | "completions"
+            | "backoffLimit"
+            | "backoffLimitPerIndex"
+            | "maxFailedIndexes"
+            | "ttlSecondsAfterFinished"
+            | "activeDeadlineSeconds"
+            | "startingDeadlineSeconds"
+            | "successfulJobsHistoryLimit"
+            | "failedJobsHistoryLimit"
+            | "revisionHistoryLimit"
+            | "progressDeadlineSeconds"
+            | "partition"
+            | "minReplicas"
+            | "terminationGracePeriodSeconds"
+            | "deletionGracePeriodSeconds"
+            | "gracePeriodSeconds"
+            | "tolerationSeconds"
+            | "priority"
+            | "runAsUser"
+            | "runAsGroup"
+            | "fsGroup"
+            | "defaultMode"
+            | "mode"
+            | "stabilizationWindowSeconds"
+            | "leaseTransitions"
+            | "port"
+            | "averageUtilization"
+            | "succeededCount"
+            | "terminating"
+            | "stdoutAndStderr"
+            | "automountServiceAccountToken"
+            | "enableServiceLinks"
+            | "immutable"
+            | "optional"
+            | "suspend"
+            | "manualSelector"
+            | "readOnlyRootFilesystem"
+            | "privileged"
+            | "runAsNonRoot"
+            | "allowPrivilegeEscalation"
+            | "shareProcessNamespace"
+            | "hostUsers"
+            | "setHostnameAsFQDN"
+            | "controller"
+            | "blockOwnerDeletion"
+            | "allocateLoadBalancerNodePorts"
+            | "ready"
+            | "serving"
+            | "started"
+            | "attachRequired"
+            | "podInfoOnMount"
+            | "requiresRepublish"
+            | "storageCapacity"
+            | "orphanDependents"
+            | "allowVolumeExpansion"
+            | "storageClassName"
+            | "volumeAttributesClassName"
     )
 }
 
@@ -378,9 +464,14 @@ mod tests {
     fn objects_become_what_json_clients_write() {
         let metadata = fields(&[(1, b"a"), (2, b""), (3, b""), (8, b"")]);
         let data = fields(&[(1, b"key"), (2, b"value")]);
-        check("v1", "ConfigMap", &fields(&[(1, &metadata), (2, &data)]), json!({
-            "metadata": { "name": "a" }, "data": { "key": "value" },
-        }));
+        check(
+            "v1",
+            "ConfigMap",
+            &fields(&[(1, &metadata), (2, &data)]),
+            json!({
+                "metadata": { "name": "a" }, "data": { "key": "value" },
+            }),
+        );
         let secret = fields(&[(1, b"key"), (2, b"\xff\x00")]);
         check("v1", "Secret", &fields(&[(2, &secret)]), json!({ "data": { "key": "/wA=" } }));
     }
@@ -390,7 +481,12 @@ mod tests {
         // PodSpec.volumes[0] = { name, volumeSource: { emptyDir: {} } }
         let volume = fields(&[(1, b"v"), (2, &fields(&[(2, b"")]))]);
         let spec = fields(&[(1, &volume)]);
-        check("v1", "Pod", &fields(&[(2, &spec)]), json!({ "spec": { "volumes": [{ "name": "v", "emptyDir": {} }] } }));
+        check(
+            "v1",
+            "Pod",
+            &fields(&[(2, &spec)]),
+            json!({ "spec": { "volumes": [{ "name": "v", "emptyDir": {} }] } }),
+        );
     }
 
     #[test]

@@ -7,7 +7,6 @@ use coracle_store::Revision;
 use crate::answer::Answer;
 use crate::request_info::percent_decode;
 
-
 /// The decoded pairs, in their order.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Query(Vec<(String, String)>);
@@ -97,8 +96,10 @@ impl ListOptions {
     /// Reads and checks them; `watching` decides which combinations make sense.
     pub(crate) fn read(query: &Query, watching: bool) -> Answer<Self> {
         let text = |name| query.get(name).filter(|value| !value.is_empty());
-        let labels = LabelSelector::parse(text("labelSelector").unwrap_or_default())
-            .map_err(|error| Status::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels =
+            LabelSelector::parse(text("labelSelector").unwrap_or_default()).map_err(|error| {
+                Status::bad_request(format!("unable to parse requirement: {error}"))
+            })?;
         let fields = FieldSelector::parse(text("fieldSelector").unwrap_or_default())
             .map_err(|error| Status::bad_request(error.to_string()))?;
         let resource_version_match = match text("resourceVersionMatch") {
@@ -116,9 +117,15 @@ impl ListOptions {
             fields,
             resource_version: parse_revision(text("resourceVersion"))?,
             resource_version_match,
-            limit: query.number("limit")?.and_then(|limit| usize::try_from(limit).ok()).filter(|&limit| limit > 0),
+            limit: query
+                .number("limit")?
+                .and_then(|limit| usize::try_from(limit).ok())
+                .filter(|&limit| limit > 0),
             continue_token: text("continue").map(str::to_owned),
-            timeout_seconds: query.number("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok()).filter(|&seconds| seconds > 0),
+            timeout_seconds: query
+                .number("timeoutSeconds")?
+                .and_then(|seconds| u64::try_from(seconds).ok())
+                .filter(|&seconds| seconds > 0),
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.optional_flag("sendInitialEvents"),
         };
@@ -144,9 +151,10 @@ impl ListOptions {
                     errors.not_supported("resourceVersionMatch", "Exact", &["NotOlderThan"]);
                     Err(invalid_options(&errors))
                 }
-                (None, Some(_)) => {
-                    forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
-                }
+                (None, Some(_)) => forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                ),
                 _ => Ok(()),
             };
         }
@@ -155,14 +163,22 @@ impl ListOptions {
         }
         let Some(wanted) = self.resource_version_match else { return Ok(()) };
         if self.continue_token.is_some() {
-            return forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden with continue");
+            return forbidden(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden with continue",
+            );
         }
         match self.resource_version {
-            None => forbidden("resourceVersionMatch", "resourceVersionMatch is forbidden unless resourceVersion is provided"),
-            Some(version) if version == Revision::ZERO && wanted == VersionMatch::Exact => forbidden(
+            None => forbidden(
                 "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
             ),
+            Some(version) if version == Revision::ZERO && wanted == VersionMatch::Exact => {
+                forbidden(
+                    "resourceVersionMatch",
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                )
+            }
             Some(_) => Ok(()),
         }
     }
@@ -177,7 +193,9 @@ pub(crate) fn parse_revision(text: Option<&str>) -> Answer<Option<Revision>> {
     match text {
         None | Some("") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(|_| {
-            Status::bad_request(format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            Status::bad_request(format!(
+                "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
         }),
     }
 }

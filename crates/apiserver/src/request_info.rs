@@ -38,11 +38,17 @@ pub(crate) struct ResourcePath {
 impl RequestInfo {
     /// Reads a request line. `watching` and `name_selector` come from the query: `?watch=true` turns a list into a watch,
     /// and `metadata.name=x` as field selector narrows a collection request to one name, which RBAC honours.
-    pub(crate) fn read(method: &Method, path: &str, watching: bool, name_selector: Option<&str>) -> Self {
+    pub(crate) fn read(
+        method: &Method,
+        path: &str,
+        watching: bool,
+        name_selector: Option<&str>,
+    ) -> Self {
         let Some(mut parts) = resource_parts(path) else {
             return Self { verb: lower_case_method(method), resource: None };
         };
-        let mut resource = ResourcePath { group: parts.group, version: parts.version, ..ResourcePath::default() };
+        let mut resource =
+            ResourcePath { group: parts.group, version: parts.version, ..ResourcePath::default() };
         let mut segments = std::mem::take(&mut parts.segments);
         let mut verb = verb_of(method);
         if segments.len() > 1 && segments[0] == "watch" {
@@ -85,7 +91,10 @@ impl RequestInfo {
     pub(crate) fn is_long_running(&self) -> bool {
         matches!(self.verb, "watch" | "proxy")
             || self.resource.as_ref().is_some_and(|resource| {
-                matches!(resource.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+                matches!(
+                    resource.subresource.as_str(),
+                    "log" | "exec" | "attach" | "portforward" | "proxy"
+                )
             })
     }
 }
@@ -166,13 +175,24 @@ mod tests {
 
     fn check(method: &str, path: &str, expected: &str) {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let info =
-            RequestInfo::read(&method.parse().unwrap(), path, query.contains("watch=true"), query.strip_prefix("name="));
+        let info = RequestInfo::read(
+            &method.parse().unwrap(),
+            path,
+            query.contains("watch=true"),
+            query.strip_prefix("name="),
+        );
         let seen = match info.resource {
             None => info.verb.to_owned(),
             Some(r) => format!(
                 "{} {}/{} ns={} {} name={} sub={} rest={}",
-                info.verb, r.group, r.version, r.namespace, r.resource, r.name, r.subresource, r.rest
+                info.verb,
+                r.group,
+                r.version,
+                r.namespace,
+                r.resource,
+                r.name,
+                r.subresource,
+                r.rest
             ),
         };
         assert_eq!(seen, expected, "{method} {path}");
@@ -188,9 +208,21 @@ mod tests {
         check("GET", "/api/v1/watch/namespaces/a/pods", "watch /v1 ns=a pods name= sub= rest=");
         check("GET", "/api/v1/namespaces/a/pods/p/log", "get /v1 ns=a pods name=p sub=log rest=");
         check("GET", "/api/v1/namespaces/a", "get /v1 ns=a namespaces name=a sub= rest=");
-        check("PUT", "/api/v1/namespaces/a/finalize", "update /v1 ns=a namespaces name=a sub=finalize rest=");
-        check("POST", "/apis/apps/v1/namespaces/a/deployments", "create apps/v1 ns=a deployments name= sub= rest=");
-        check("DELETE", "/api/v1/namespaces/a/pods", "deletecollection /v1 ns=a pods name= sub= rest=");
+        check(
+            "PUT",
+            "/api/v1/namespaces/a/finalize",
+            "update /v1 ns=a namespaces name=a sub=finalize rest=",
+        );
+        check(
+            "POST",
+            "/apis/apps/v1/namespaces/a/deployments",
+            "create apps/v1 ns=a deployments name= sub= rest=",
+        );
+        check(
+            "DELETE",
+            "/api/v1/namespaces/a/pods",
+            "deletecollection /v1 ns=a pods name= sub= rest=",
+        );
         check("GET", "/api/v1/namespaces/a/pods?name=x", "list /v1 ns=a pods name=x sub= rest=");
         check("GET", "/api/v1/nodes/n/proxy/a/b", "get /v1 ns= nodes name=n sub=proxy rest=a/b");
         check(

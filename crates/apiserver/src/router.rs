@@ -14,8 +14,8 @@ use http::{HeaderValue, Method, Request};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
-use tower_http::compression::predicate::Predicate;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::Predicate;
 
 use crate::answer::{self, Answer};
 use crate::authn::{self, Peer};
@@ -39,8 +39,10 @@ pub(crate) struct Ends(pub(crate) CancellationToken);
 
 /// The whole API as one service.
 pub(crate) fn router(server: Arc<Server>) -> Router {
-    let compression =
-        CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest).compress_when(LargeAnswers);
+    let compression = CompressionLayer::new()
+        .gzip(true)
+        .quality(CompressionLevel::Fastest)
+        .compress_when(LargeAnswers);
     Router::new().fallback(handle).with_state(server).layer(compression)
 }
 
@@ -63,8 +65,14 @@ async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Re
         Ok(Ok(response)) => response,
         Ok(Err(status)) => answer::failure(&status),
         Err(_) => {
-            tracing::error!(resource = served.resource, verb = served.verb, "a request handler panicked");
-            answer::failure(&Status::internal("This request caused apiserver to panic. Look in the logs for details."))
+            tracing::error!(
+                resource = served.resource,
+                verb = served.verb,
+                "a request handler panicked"
+            );
+            answer::failure(&Status::internal(
+                "This request caused apiserver to panic. Look in the logs for details.",
+            ))
         }
     };
     response.headers_mut().insert("audit-id", audit_id());
@@ -76,19 +84,26 @@ async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Re
 fn audit_id() -> HeaderValue {
     let id = uuid::Uuid::new_v4();
     let mut text = uuid::Uuid::encode_buffer();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).unwrap_or(HeaderValue::from_static("unknown"))
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
+        .unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Served) -> Answer<Response> {
+async fn answer(
+    server: &Arc<Server>,
+    request: Request<Body>,
+    served: &mut Served,
+) -> Answer<Response> {
     let (mut parts, body) = request.into_parts();
     let raw_query = parts.uri.query().map(str::to_owned);
     if raw_query.as_ref().map_or(0, String::len) > limits::QUERY_BYTES {
         return Err(Status::new(414, Reason::Unknown, "the query is too long"));
     }
     let query = Query::parse(raw_query.as_deref().unwrap_or_default());
-    let name_selector = query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
+    let name_selector =
+        query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
     let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
-    let info = RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
+    let info =
+        RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
     served.verb = info.verb;
 
     let user = identify(server, &mut parts)?;
@@ -101,7 +116,15 @@ async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Serve
     };
     let kind = handlers::kind_at(&target)?;
     served.about(kind, &target);
-    let ends = parts.extensions.remove::<Ends>().map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
+    let representation = match target.subresource.as_str() {
+        // What others say in their own form: the client's wishes are for them.
+        "log" | "proxy" => Representation::default(),
+        _ => Representation::negotiate(&parts.headers, &query)?,
+    };
+    let ends = parts
+        .extensions
+        .remove::<Ends>()
+        .map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
     let mut call = Call {
         ends,
         raw_query,
@@ -110,7 +133,7 @@ async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Serve
         verb,
         target,
         kind,
-        representation: Representation::negotiate(&parts.headers, &query)?,
+        representation,
         query,
         method: parts.method,
         headers: parts.headers,
@@ -122,9 +145,14 @@ async fn answer(server: &Arc<Server>, request: Request<Body>, served: &mut Serve
         call.add_warnings(&mut response);
         return Ok(response);
     }
-    let place = if matches!(call.method, Method::GET | Method::HEAD) { &server.reads } else { &server.writes };
+    let place = if matches!(call.method, Method::GET | Method::HEAD) {
+        &server.reads
+    } else {
+        &server.writes
+    };
     let _place = place.enter().await?;
-    let answered = tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(&mut call).boxed()).await;
+    let answered =
+        tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(&mut call).boxed()).await;
     let mut response = answered.map_err(|_| {
         Status::timeout("request did not complete within the allotted timeout", 0)
     })??;

@@ -18,7 +18,11 @@ pub(crate) struct Selection {
 
 impl Selection {
     /// 400 when a field cannot be selected by.
-    pub(crate) fn new(kind: &'static Kind, labels: LabelSelector, fields: FieldSelector) -> Answer<Self> {
+    pub(crate) fn new(
+        kind: &'static Kind,
+        labels: LabelSelector,
+        fields: FieldSelector,
+    ) -> Answer<Self> {
         if !fields.is_everything() {
             let supported = (rules::for_kind(kind).fields)(&Value::Null);
             let known = |field: &str| {
@@ -28,7 +32,9 @@ impl Selection {
             };
             if let Some(field) = fields.unsupported_field(known) {
                 return Err(Status::bad_request(if supported.is_empty() {
-                    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+                    format!(
+                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                    )
                 } else {
                     format!("field label not supported: {field}")
                 }));

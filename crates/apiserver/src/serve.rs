@@ -20,7 +20,12 @@ use crate::router::Ends;
 use crate::server::ApiServer;
 
 /// Accepts connections until `shutdown`, and returns when they are over.
-pub(crate) async fn serve(api: &ApiServer, tls: Arc<rustls::ServerConfig>, listener: TcpListener, shutdown: CancellationToken) {
+pub(crate) async fn serve(
+    api: &ApiServer,
+    tls: Arc<rustls::ServerConfig>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS));
     let graceful = GracefulShutdown::new();
@@ -36,11 +41,17 @@ pub(crate) async fn serve(api: &ApiServer, tls: Arc<rustls::ServerConfig>, liste
             () = shutdown.cancelled() => break,
         };
         let (Ok(place), Ok((stream, _))) = (place, accepted) else {
-            // Out of file descriptors, mostly: those who hold them will close some; until then others get their turn.
-            tokio::task::yield_now().await;
+            // Out of file descriptors, mostly: those who hold them will close some, and nothing tells us when.
+            tokio::time::sleep(limits::ACCEPT_RETRY).await;
             continue;
         };
-        let connection = Connection { place, stream, acceptor: acceptor.clone(), watcher: graceful.watcher(), ends: ends.clone() };
+        let connection = Connection {
+            place,
+            stream,
+            acceptor: acceptor.clone(),
+            watcher: graceful.watcher(),
+            ends: ends.clone(),
+        };
         tasks.spawn(connection.run(api.router.clone(), api.server.authenticator.clone()));
     }
     drop(listener);
@@ -68,11 +79,12 @@ impl Connection {
         let Self { place, stream, acceptor, watcher, ends } = self;
         // Watch events are small and wanted at once. A socket that refuses the option is merely slower.
         stream.set_nodelay(true).ok();
-        let stream = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
-            Err(_) => return tracing::debug!("TLS handshake took too long"),
-        };
+        let stream =
+            match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => return tracing::debug!("TLS handshake took too long"),
+            };
         let peer = authenticator.peer(stream.get_ref().1.peer_certificates());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);

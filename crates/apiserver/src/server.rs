@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use coracle_api::status::Status;
 use coracle_store::Store;
+use parking_lot::Mutex;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
@@ -26,7 +28,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{bootstrap, limits, router, serve};
+use crate::{bootstrap, limits, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -84,6 +86,8 @@ pub struct ApiServer {
     pub(crate) server: Arc<Server>,
     pub(crate) router: Router,
     pki: Arc<Pki>,
+    /// Upkeep, which ends with its owner.
+    upkeep: Mutex<JoinSet<()>>,
 }
 
 impl ApiServer {
@@ -96,8 +100,12 @@ impl ApiServer {
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
         let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
         let authorizer = Authorizer::new(&store);
-        let addresses = ServiceAddresses::load(service_cidr, &store)
-            .map_err(|status| StartError::Bootstrap { what: "the Services' addresses".to_owned(), status: Box::new(status) })?;
+        let addresses = ServiceAddresses::load(service_cidr, &store).map_err(|status| {
+            StartError::Bootstrap {
+                what: "the Services' addresses".to_owned(),
+                status: Box::new(status),
+            }
+        })?;
         let server = Arc::new(Server {
             admission: Admission::new(store.clone(), authorizer.clone()),
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
@@ -117,10 +125,27 @@ impl ApiServer {
             addresses,
             advertise,
         });
-        let started = Arc::new(Self { router: router::router(server.clone()), server, pki });
-        bootstrap::install(&started).await?;
+        let router = router::router(server.clone());
+        let started = Arc::new(Self { router, server, pki, upkeep: Mutex::default() });
+        let client = started.client(User::new("system:apiserver", &["system:masters"]));
+        bootstrap::install(&started.server, &client).await?;
+        started.start_upkeep(&client);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)
+    }
+
+    fn start_upkeep(&self, client: &kube::Client) {
+        let (server, ends) = (&self.server, &self.server.shutdown);
+        let mut upkeep = self.upkeep.lock();
+        upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
+        for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {
+            upkeep.spawn(upkeep::keep_kubernetes_service(
+                server.clone(),
+                client.clone(),
+                resource,
+                ends.clone(),
+            ));
+        }
     }
 
     /// A client in this process: its requests go to the router without a socket, and are authorized as this user's.
@@ -142,14 +167,20 @@ impl ApiServer {
     ///
     /// # Errors
     /// When the serving certificate cannot be used.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) -> Result<(), PkiError> {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), PkiError> {
         let tls = self.pki.server_config()?;
         serve::serve(&self, tls, listener, shutdown).await;
         Ok(())
     }
 
-    /// Ends all watches and follows, of clients in memory too. What is in the store stays open.
-    pub fn shutdown(&self) {
+    /// Ends all watches and follows, of clients in memory too, and the server's own upkeep. The store stays open.
+    pub async fn shutdown(&self) {
         self.server.shutdown.cancel();
+        let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
+        while upkeep.join_next().await.is_some() {}
     }
 }

@@ -54,7 +54,8 @@ impl Cidr {
 
     /// Whether the address lies in the range.
     pub fn contains(self, address: Ipv4Addr) -> bool {
-        (u32::from(address) ^ self.base).checked_shr(32 - u32::from(self.prefix_bits)).unwrap_or(0) == 0
+        (u32::from(address) ^ self.base).checked_shr(32 - u32::from(self.prefix_bits)).unwrap_or(0)
+            == 0
     }
 
     fn size(self) -> u32 {
@@ -150,7 +151,12 @@ impl ServiceAddresses {
     }
 
     /// Fills in what a Service still needs, and reserves what it asks for by name. Other kinds need nothing.
-    pub(crate) fn allocate(&self, kind: &Kind, object: &mut Value, old: Option<&Value>) -> Answer<Reservation<'_>> {
+    pub(crate) fn allocate(
+        &self,
+        kind: &Kind,
+        object: &mut Value,
+        old: Option<&Value>,
+    ) -> Answer<Reservation<'_>> {
         let mut reservation = Reservation { owner: self, addresses: Vec::new(), ports: Vec::new() };
         if !is_service(kind) {
             return Ok(reservation);
@@ -161,11 +167,17 @@ impl ServiceAddresses {
         let mut taken = self.taken.lock();
         let outcome = self
             .allocate_address(&mut taken, object, &had_addresses, &mut reservation, &mut errors)
-            .and_then(|()| allocate_ports(&mut taken, object, &had_ports, &mut reservation, &mut errors));
+            .and_then(|()| {
+                allocate_ports(&mut taken, object, &had_ports, &mut reservation, &mut errors)
+            });
         // A refused reservation takes the lock again when it is dropped.
         drop(taken);
         outcome?;
-        if errors.is_empty() { Ok(reservation) } else { Err(Status::invalid(kind, meta(object, "name"), &errors)) }
+        if errors.is_empty() {
+            Ok(reservation)
+        } else {
+            Err(Status::invalid(kind, meta(object, "name"), &errors))
+        }
     }
 
     /// Gives back what the old state had and the new one, if there is one, has not.
@@ -176,7 +188,9 @@ impl ServiceAddresses {
         let kept_addresses: HashSet<Ipv4Addr> = new.into_iter().flat_map(addresses_of).collect();
         let kept_ports: HashSet<u16> = new.into_iter().flat_map(ports_of).collect();
         let mut taken = self.taken.lock();
-        for address in addresses_of(old).into_iter().filter(|address| !kept_addresses.contains(address)) {
+        for address in
+            addresses_of(old).into_iter().filter(|address| !kept_addresses.contains(address))
+        {
             taken.addresses.remove(&address);
         }
         for port in ports_of(old).into_iter().filter(|port| !kept_ports.contains(port)) {
@@ -202,7 +216,11 @@ impl ServiceAddresses {
         } else {
             let Ok(address) = asked.parse::<Ipv4Addr>() else {
                 // Validation has said already what is wrong with it, unless it is an IPv6 address, of which we give none.
-                errors.invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {}", self.not_in_range(&asked)));
+                errors.invalid(
+                    "spec.clusterIPs",
+                    json!([asked]),
+                    format!("failed to allocate IP {asked}: {}", self.not_in_range(&asked)),
+                );
                 return Ok(());
             };
             if had.contains(&address) {
@@ -216,7 +234,11 @@ impl ServiceAddresses {
                 None
             };
             if let Some(refusal) = refusal {
-                errors.invalid("spec.clusterIPs", json!([asked]), format!("failed to allocate IP {asked}: {refusal}"));
+                errors.invalid(
+                    "spec.clusterIPs",
+                    json!([asked]),
+                    format!("failed to allocate IP {asked}: {refusal}"),
+                );
                 return Ok(());
             }
             address
@@ -229,7 +251,10 @@ impl ServiceAddresses {
     }
 
     fn not_in_range(&self, asked: &str) -> String {
-        format!("the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}", self.range)
+        format!(
+            "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}",
+            self.range
+        )
     }
 
     /// A free address, from the upper part first: the lower one is for those that people choose.
@@ -256,12 +281,15 @@ fn allocate_ports(
     if !needs_node_ports(service) {
         return Ok(());
     }
-    let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else { return Ok(()) };
+    let Some(ports) = service.pointer_mut("/spec/ports").and_then(Value::as_array_mut) else {
+        return Ok(());
+    };
     // Ports that are asked for first, so that no given one gets in their way. A port may serve one protocol each.
     for (index, port) in ports.iter().enumerate() {
         let Some(asked) = port["nodePort"].as_i64().filter(|&asked| asked != 0) else { continue };
         let number = u16::try_from(asked).ok().filter(|number| NODE_PORTS.contains(number));
-        if number.is_some_and(|number| had.contains(&number) || reservation.ports.contains(&number)) {
+        if number.is_some_and(|number| had.contains(&number) || reservation.ports.contains(&number))
+        {
             continue;
         }
         let path = format!("spec.ports[{index}].nodePort");
@@ -285,7 +313,8 @@ fn allocate_ports(
         }
     }
     for port in ports.iter_mut().filter(|port| port["nodePort"].as_i64().unwrap_or(0) == 0) {
-        let number = free_port(taken).ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+        let number = free_port(taken)
+            .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
         taken.ports.insert(number);
         reservation.ports.push(number);
         port["nodePort"] = json!(number);
@@ -294,8 +323,9 @@ fn allocate_ports(
         && text(service, "/spec/externalTrafficPolicy") == "Local"
         && service.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0) == 0
     {
-        let number = free_port(taken)
-            .ok_or_else(|| Status::internal("failed to allocate a HealthCheck NodePort: range is full"))?;
+        let number = free_port(taken).ok_or_else(|| {
+            Status::internal("failed to allocate a HealthCheck NodePort: range is full")
+        })?;
         taken.ports.insert(number);
         reservation.ports.push(number);
         service["spec"]["healthCheckNodePort"] = json!(number);
@@ -306,7 +336,9 @@ fn allocate_ports(
 fn needs_node_ports(service: &Value) -> bool {
     match text(service, "/spec/type") {
         "NodePort" => true,
-        "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)),
+        "LoadBalancer" => {
+            service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false))
+        }
         _ => false,
     }
 }
@@ -314,7 +346,9 @@ fn needs_node_ports(service: &Value) -> bool {
 fn free_port(taken: &Taken) -> Option<u16> {
     let size = NODE_PORTS.end() - NODE_PORTS.start() + 1;
     let start = rand::rng().random_range(0..size);
-    (0..size).map(|step| NODE_PORTS.start() + (start + step) % size).find(|port| !taken.ports.contains(port))
+    (0..size)
+        .map(|step| NODE_PORTS.start() + (start + step) % size)
+        .find(|port| !taken.ports.contains(port))
 }
 
 fn is_service(kind: &Kind) -> bool {
@@ -322,7 +356,8 @@ fn is_service(kind: &Kind) -> bool {
 }
 
 fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
-    let listed = service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
+    let listed =
+        service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
     let all = listed.chain(service.pointer("/spec/clusterIP"));
     all.filter_map(|address| address.as_str()?.parse().ok()).collect()
 }
@@ -351,7 +386,10 @@ mod tests {
         let range: Cidr = "10.96.7.9/16".parse().unwrap();
         assert_eq!(range.to_string(), "10.96.0.0/16");
         assert_eq!(range.first_address(), Ipv4Addr::new(10, 96, 0, 1));
-        assert!(range.contains(Ipv4Addr::new(10, 96, 255, 1)) && !range.contains(Ipv4Addr::new(10, 97, 0, 1)));
+        assert!(
+            range.contains(Ipv4Addr::new(10, 96, 255, 1))
+                && !range.contains(Ipv4Addr::new(10, 97, 0, 1))
+        );
         assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "x".parse::<Cidr>().is_err());
     }
 
@@ -360,7 +398,8 @@ mod tests {
         let addresses = addresses("10.0.0.0/28");
         let mut seen = HashSet::new();
         for _ in 0..14 {
-            let mut service = json!({ "metadata": { "name": "a" }, "spec": { "type": "ClusterIP" } });
+            let mut service =
+                json!({ "metadata": { "name": "a" }, "spec": { "type": "ClusterIP" } });
             addresses.allocate(service_kind(), &mut service, None).unwrap().keep();
             assert!(seen.insert(service["spec"]["clusterIP"].as_str().unwrap().to_owned()));
         }
@@ -383,10 +422,17 @@ mod tests {
         drop(addresses.allocate(service_kind(), &mut wish(), None).unwrap());
         let mut stored = wish();
         addresses.allocate(service_kind(), &mut stored, None).unwrap().keep();
-        assert!(NODE_PORTS.contains(&u16::try_from(stored["spec"]["ports"][1]["nodePort"].as_u64().unwrap()).unwrap()));
+        assert!(NODE_PORTS.contains(
+            &u16::try_from(stored["spec"]["ports"][1]["nodePort"].as_u64().unwrap()).unwrap()
+        ));
         let refused = addresses.allocate(service_kind(), &mut wish(), None).err().unwrap();
         assert_eq!(refused.code, 422);
-        assert!(refused.message.contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"), "{refused}");
+        assert!(
+            refused
+                .message
+                .contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"),
+            "{refused}"
+        );
         assert!(refused.message.contains("provided port is already allocated"), "{refused}");
         // The Service itself may keep what it has.
         let mut same = stored.clone();

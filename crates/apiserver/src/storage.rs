@@ -31,7 +31,10 @@ fn resource_of(kind: &Kind) -> Arc<str> {
     use std::collections::HashMap;
     use std::sync::LazyLock;
     static NAMES: LazyLock<HashMap<(&str, &str), Arc<str>>> = LazyLock::new(|| {
-        kinds::all().iter().map(|kind| ((kind.group, kind.plural), Arc::from(kind.resource()))).collect()
+        kinds::all()
+            .iter()
+            .map(|kind| ((kind.group, kind.plural), Arc::from(kind.resource())))
+            .collect()
     });
     NAMES.get(&(kind.group, kind.plural)).cloned().unwrap_or_else(|| Arc::from(kind.resource()))
 }
@@ -93,12 +96,14 @@ fn separate(bytes: &mut Vec<u8>) {
 }
 
 fn write_name(bytes: &mut Vec<u8>, name: &str) {
-    serde_json::to_writer(&mut *bytes, name).expect("a string is always JSON, and a Vec takes every byte");
+    serde_json::to_writer(&mut *bytes, name)
+        .expect("a string is always JSON, and a Vec takes every byte");
     bytes.push(b':');
 }
 
 fn write_value(bytes: &mut Vec<u8>, value: &Value) {
-    serde_json::to_writer(&mut *bytes, value).expect("a Value is always JSON, and a Vec takes every byte");
+    serde_json::to_writer(&mut *bytes, value)
+        .expect("a Value is always JSON, and a Vec takes every byte");
 }
 
 /// What selectors match on, from a decoded object.
@@ -110,7 +115,8 @@ pub(crate) fn attributes_of(kind: &'static Kind, object: &Value) -> Attributes {
         .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
         .collect();
     let fields = (rules::for_kind(kind).fields)(object);
-    let fields = fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
+    let fields =
+        fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
     Attributes { labels, fields }
 }
 
@@ -129,8 +135,9 @@ pub fn store_options(path: impl Into<std::path::PathBuf>) -> coracle_store::Opti
 
 /// A stored object, decoded.
 pub(crate) fn decode(object: &Object) -> Result<Value, Status> {
-    serde_json::from_slice(&object.bytes)
-        .map_err(|error| Status::internal(format!("stored object {} cannot be decoded: {error}", object.key)))
+    serde_json::from_slice(&object.bytes).map_err(|error| {
+        Status::internal(format!("stored object {} cannot be decoded: {error}", object.key))
+    })
 }
 
 /// What a refused write means to the client.
@@ -142,6 +149,8 @@ pub(crate) fn write_failure(kind: &'static Kind, name: &str, error: &WriteError)
         WriteError::Unavailable(_) | WriteError::Closed | WriteError::Poisoned(_) => {
             Status::service_unavailable(format!("cannot write: {error}"))
         }
-        WriteError::Misplaced | WriteError::Unknown(_) => Status::internal(format!("cannot write: {error}")),
+        WriteError::Misplaced | WriteError::Unknown(_) => {
+            Status::internal(format!("cannot write: {error}"))
+        }
     }
 }

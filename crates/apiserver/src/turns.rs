@@ -17,7 +17,10 @@ pub(crate) struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| Semaphore::new(1)).collect(), hasher: RandomState::new() }
+        Self {
+            buckets: (0..BUCKETS).map(|_| Semaphore::new(1)).collect(),
+            hasher: RandomState::new(),
+        }
     }
 }
 

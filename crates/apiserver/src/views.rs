@@ -65,8 +65,13 @@ fn rename_event_fields(fields: &mut Map<String, Value>, direction: Direction) {
 /// `autoscaling/v1` knows one metric, the CPU's utilisation, as a plain number.
 fn convert_autoscaler(fields: &mut Map<String, Value>, direction: Direction) {
     let cpu = |field: &str, number: i64| {
-        let (name, key) = if field == "spec" { ("target", "averageUtilization") } else { ("current", "averageUtilization") };
-        let mut metric = json!({ "type": "Resource", "resource": { "name": "cpu", name: { key: number } } });
+        let (name, key) = if field == "spec" {
+            ("target", "averageUtilization")
+        } else {
+            ("current", "averageUtilization")
+        };
+        let mut metric =
+            json!({ "type": "Resource", "resource": { "name": "cpu", name: { key: number } } });
         if field == "spec" {
             metric["resource"][name]["type"] = json!("Utilization");
         }
@@ -76,12 +81,17 @@ fn convert_autoscaler(fields: &mut Map<String, Value>, direction: Direction) {
         ("spec", "metrics", "targetCPUUtilizationPercentage"),
         ("status", "currentMetrics", "currentCPUUtilizationPercentage"),
     ] {
-        let Some(part_fields) = fields.get_mut(part).and_then(Value::as_object_mut) else { continue };
+        let Some(part_fields) = fields.get_mut(part).and_then(Value::as_object_mut) else {
+            continue;
+        };
         let field = if part == "spec" { "target" } else { "current" };
         match direction {
             Direction::Read => {
                 let number = part_fields.remove(metrics).and_then(|list| {
-                    let cpu = list.as_array()?.iter().find(|metric| metric.pointer("/resource/name") == Some(&json!("cpu")))?;
+                    let cpu = list
+                        .as_array()?
+                        .iter()
+                        .find(|metric| metric.pointer("/resource/name") == Some(&json!("cpu")))?;
                     cpu.pointer(&format!("/resource/{field}/averageUtilization")).cloned()
                 });
                 if let Some(number) = number {

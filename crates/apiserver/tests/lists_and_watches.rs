@@ -13,7 +13,10 @@ async fn with_maps(count: usize) -> Harness {
     let server = Harness::start().await;
     for number in 0..count {
         let parity = if number % 2 == 0 { "even" } else { "odd" };
-        server.post(MAPS, config_map(&format!("m{number}"), json!({ "parity": parity }))).await.expect(201);
+        server
+            .post(MAPS, config_map(&format!("m{number}"), json!({ "parity": parity })))
+            .await
+            .expect(201);
     }
     server
 }
@@ -47,22 +50,46 @@ async fn a_page_whose_state_is_gone_says_how_to_go_on() {
     let gone = server.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(410);
     assert_eq!(gone["reason"], "Expired");
     let token = gone["metadata"]["continue"].as_str().unwrap();
-    assert_eq!(names(&server.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200)), ["m1"]);
+    assert_eq!(
+        names(&server.get(&format!("{MAPS}?limit=1&continue={token}")).await.expect(200)),
+        ["m1"]
+    );
 }
 
 #[tokio::test]
 async fn selectors_choose_and_unknown_ones_are_refused() {
     let server = with_maps(4).await;
-    assert_eq!(names(&server.get(&format!("{MAPS}?labelSelector=parity%3Dodd")).await.expect(200)), ["m1", "m3"]);
-    assert_eq!(names(&server.get(&format!("{MAPS}?labelSelector=parity%20in%20(even)&limit=1")).await.expect(200)), ["m0"]);
-    assert_eq!(names(&server.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm2")).await.expect(200)), ["m2"]);
+    assert_eq!(
+        names(&server.get(&format!("{MAPS}?labelSelector=parity%3Dodd")).await.expect(200)),
+        ["m1", "m3"]
+    );
+    assert_eq!(
+        names(
+            &server
+                .get(&format!("{MAPS}?labelSelector=parity%20in%20(even)&limit=1"))
+                .await
+                .expect(200)
+        ),
+        ["m0"]
+    );
+    assert_eq!(
+        names(&server.get(&format!("{MAPS}?fieldSelector=metadata.name%3Dm2")).await.expect(200)),
+        ["m2"]
+    );
     server.get(&format!("{MAPS}?labelSelector=a%3D%3D%3Db")).await.refused(400, "BadRequest");
-    let message = server.get(&format!("{MAPS}?fieldSelector=spec.x%3Dy")).await.refused(400, "BadRequest");
-    assert!(message.contains("is not a known field selector: only \"metadata.name\", \"metadata.namespace\""), "{message}");
+    let message =
+        server.get(&format!("{MAPS}?fieldSelector=spec.x%3Dy")).await.refused(400, "BadRequest");
+    assert!(
+        message.contains(
+            "is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ),
+        "{message}"
+    );
     server.get(&format!("{MAPS}?limit=x")).await.refused(400, "BadRequest");
     server.get(&format!("{MAPS}?resourceVersion=x")).await.refused(400, "BadRequest");
     server.get(&format!("{MAPS}?resourceVersionMatch=Exact")).await.refused(422, "Invalid");
-    let message = server.get(&format!("{MAPS}?resourceVersion=99999")).await.refused(504, "Timeout");
+    let message =
+        server.get(&format!("{MAPS}?resourceVersion=99999")).await.refused(504, "Timeout");
     assert!(message.contains("Too large resource version: 99999"), "{message}");
 }
 
@@ -73,15 +100,24 @@ async fn a_watch_sees_each_change_from_its_revision_on() {
     let revision = list["metadata"]["resourceVersion"].as_str().unwrap();
     let mut watch = server.watch(&format!("{MAPS}?watch=true&resourceVersion={revision}")).await;
     server.post(MAPS, config_map("x", json!({}))).await.expect(201);
-    server.patch(&format!("{MAPS}/x"), "merge-patch", json!({ "data": { "n": "1" } })).await.expect(200);
+    server
+        .patch(&format!("{MAPS}/x"), "merge-patch", json!({ "data": { "n": "1" } }))
+        .await
+        .expect(200);
     let gone = server.delete(&format!("{MAPS}/x"), json!({})).await.expect(200);
     assert_eq!(gone["status"], "Success");
     assert_eq!(summary(&next(&mut watch).await), "ADDED x");
     let modified = next(&mut watch).await;
-    assert_eq!((summary(&modified).as_str(), &modified["object"]["data"]["n"]), ("MODIFIED x", &json!("1")));
+    assert_eq!(
+        (summary(&modified).as_str(), &modified["object"]["data"]["n"]),
+        ("MODIFIED x", &json!("1"))
+    );
     let deleted = next(&mut watch).await;
     assert_eq!(summary(&deleted), "DELETED x");
-    assert_eq!(deleted["object"]["metadata"]["resourceVersion"], server.store.revision().to_string());
+    assert_eq!(
+        deleted["object"]["metadata"]["resourceVersion"],
+        server.store.revision().to_string()
+    );
 }
 
 #[tokio::test]
@@ -95,7 +131,10 @@ async fn what_leaves_the_selector_is_deleted_and_what_enters_is_added() {
     let left = server.patch(&format!("{MAPS}/m0"), "merge-patch", relabel("odd")).await.expect(200);
     let event = next(&mut watch).await;
     assert_eq!(summary(&event), "DELETED m0");
-    assert_eq!(event["object"]["metadata"]["labels"]["parity"], "even", "the last state that was seen");
+    assert_eq!(
+        event["object"]["metadata"]["labels"]["parity"], "even",
+        "the last state that was seen"
+    );
     assert_eq!(event["object"]["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
 }
 
@@ -116,7 +155,10 @@ async fn initial_events_end_with_a_bookmark() {
     let query = "watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true&timeoutSeconds=1";
     let watch = server.watch(&format!("{MAPS}?{query}")).await;
     let events: Vec<Value> = watch.collect().await;
-    assert_eq!(events.iter().map(summary).collect::<Vec<_>>(), ["ADDED m0", "ADDED m1", "BOOKMARK -"]);
+    assert_eq!(
+        events.iter().map(summary).collect::<Vec<_>>(),
+        ["ADDED m0", "ADDED m1", "BOOKMARK -"]
+    );
     assert_eq!(events[2]["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
     server.get(&format!("{MAPS}?watch=true&sendInitialEvents=true")).await.refused(422, "Invalid");
 }
@@ -128,12 +170,22 @@ async fn tables_and_metadata_are_answered_by_accept() {
         let request = Request::get(path).header("accept", accept).body(Vec::new()).unwrap();
         harness::send(&server.client, request).await
     };
-    let table = ask(MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io,application/json").await.expect(200);
-    assert_eq!((&table["kind"], &table["columnDefinitions"][0]["name"]), (&json!("Table"), &json!("Name")));
+    let table = ask(MAPS, "application/json;as=Table;v=v1;g=meta.k8s.io,application/json")
+        .await
+        .expect(200);
+    assert_eq!(
+        (&table["kind"], &table["columnDefinitions"][0]["name"]),
+        (&json!("Table"), &json!("Name"))
+    );
     assert_eq!(table["rows"][1]["cells"][0], "m1");
     assert_eq!(table["rows"][1]["object"]["kind"], "PartialObjectMetadata");
-    let partial = ask(MAPS, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io").await.expect(200);
-    assert_eq!((&partial["kind"], partial["items"][0].get("data")), (&json!("PartialObjectMetadataList"), None));
+    let partial = ask(MAPS, "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")
+        .await
+        .expect(200);
+    assert_eq!(
+        (&partial["kind"], partial["items"][0].get("data")),
+        (&json!("PartialObjectMetadataList"), None)
+    );
     let yaml = ask(&format!("{MAPS}/m0"), "application/yaml").await;
     assert_eq!(yaml.headers["content-type"], "application/yaml");
     assert!(String::from_utf8(yaml.bytes).unwrap().contains("kind: ConfigMap"));
@@ -164,6 +216,9 @@ async fn a_kind_and_its_other_spelling_are_the_same_objects() {
     });
     server.post("/api/v1/namespaces/default/events", event).await.expect(201);
     let seen = server.get("/apis/events.k8s.io/v1/namespaces/default/events/e").await.expect(200);
-    assert_eq!((&seen["apiVersion"], &seen["note"]), (&json!("events.k8s.io/v1"), &json!("it runs")));
+    assert_eq!(
+        (&seen["apiVersion"], &seen["note"]),
+        (&json!("events.k8s.io/v1"), &json!("it runs"))
+    );
     assert_eq!(seen["regarding"]["name"], "web");
 }

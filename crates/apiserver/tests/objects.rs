@@ -13,7 +13,10 @@ async fn an_object_is_created_read_changed_and_deleted() {
     let created = server.post(MAPS, config_map("a", json!({}))).await.expect(201);
     let metadata = &created["metadata"];
     for field in ["uid", "resourceVersion", "creationTimestamp"] {
-        assert!(metadata[field].as_str().is_some_and(|value| !value.is_empty()), "{field} of {metadata}");
+        assert!(
+            metadata[field].as_str().is_some_and(|value| !value.is_empty()),
+            "{field} of {metadata}"
+        );
     }
     assert_eq!(metadata["namespace"], "default");
     assert_eq!(server.get(&format!("{MAPS}/a")).await.expect(200), created);
@@ -36,7 +39,10 @@ async fn an_object_is_created_read_changed_and_deleted() {
     let gone = server.delete(&format!("{MAPS}/a"), json!({})).await.expect(200);
     assert_eq!(gone["status"], "Success");
     assert_eq!(gone["details"]["uid"], created["metadata"]["uid"]);
-    assert_eq!(server.get(&format!("{MAPS}/a")).await.refused(404, "NotFound"), "configmaps \"a\" not found");
+    assert_eq!(
+        server.get(&format!("{MAPS}/a")).await.refused(404, "NotFound"),
+        "configmaps \"a\" not found"
+    );
 }
 
 #[tokio::test]
@@ -45,12 +51,17 @@ async fn names_are_unique_or_generated() {
     server.post(MAPS, config_map("a", json!({}))).await.expect(201);
     let message = server.post(MAPS, config_map("a", json!({}))).await.refused(409, "AlreadyExists");
     assert_eq!(message, "configmaps \"a\" already exists");
-    let generated = server.post(MAPS, json!({ "metadata": { "generateName": "web-" } })).await.expect(201);
+    let generated =
+        server.post(MAPS, json!({ "metadata": { "generateName": "web-" } })).await.expect(201);
     let name = generated["metadata"]["name"].as_str().unwrap();
     assert!(name.starts_with("web-") && name.len() == 9, "{name}");
     let message = server.post(MAPS, json!({ "metadata": {} })).await.refused(422, "Invalid");
-    assert!(message.contains("metadata.name: Required value: name or generateName is required"), "{message}");
-    let message = server.post(MAPS, config_map("Not_A_Name", json!({}))).await.refused(422, "Invalid");
+    assert!(
+        message.contains("metadata.name: Required value: name or generateName is required"),
+        "{message}"
+    );
+    let message =
+        server.post(MAPS, config_map("Not_A_Name", json!({}))).await.refused(422, "Invalid");
     assert!(message.contains("a lowercase RFC 1123 subdomain must consist of"), "{message}");
 }
 
@@ -60,11 +71,18 @@ async fn body_and_path_must_agree() {
     let mut elsewhere = config_map("a", json!({}));
     elsewhere["metadata"]["namespace"] = json!("other");
     let message = server.post(MAPS, elsewhere).await.refused(400, "BadRequest");
-    assert_eq!(message, "the namespace of the provided object does not match the namespace sent on the request");
+    assert_eq!(
+        message,
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
     server.post(MAPS, config_map("a", json!({}))).await.expect(201);
-    let message = server.put(&format!("{MAPS}/a"), config_map("b", json!({}))).await.refused(400, "BadRequest");
+    let message = server
+        .put(&format!("{MAPS}/a"), config_map("b", json!({})))
+        .await
+        .refused(400, "BadRequest");
     assert_eq!(message, "the name of the object (b) does not match the name on the URL (a)");
-    let message = server.post("/api/v1/namespaces/nowhere/configmaps", config_map("a", json!({}))).await;
+    let message =
+        server.post("/api/v1/namespaces/nowhere/configmaps", config_map("a", json!({}))).await;
     assert_eq!(message.refused(404, "NotFound"), "namespaces \"nowhere\" not found");
 }
 
@@ -72,17 +90,22 @@ async fn body_and_path_must_agree() {
 async fn a_dry_run_leaves_no_trace() {
     let server = Harness::start().await;
     let before = server.store.revision();
-    let imagined = server.post(&format!("{MAPS}?dryRun=All"), config_map("a", json!({}))).await.expect(201);
+    let imagined =
+        server.post(&format!("{MAPS}?dryRun=All"), config_map("a", json!({}))).await.expect(201);
     assert_eq!(imagined["metadata"]["name"], "a");
     assert_eq!(server.store.revision(), before);
     server.post(MAPS, config_map("a", json!({}))).await.expect(201);
     let before = server.store.revision();
     let patch = json!({ "data": { "a": "z" } });
-    let patched = server.patch(&format!("{MAPS}/a?dryRun=All"), "merge-patch", patch).await.expect(200);
+    let patched =
+        server.patch(&format!("{MAPS}/a?dryRun=All"), "merge-patch", patch).await.expect(200);
     assert_eq!(patched["data"]["a"], "z");
     server.delete(&format!("{MAPS}/a?dryRun=All"), json!({})).await.expect(200);
     assert_eq!(server.store.revision(), before);
-    server.post(&format!("{MAPS}?dryRun=Some"), config_map("b", json!({}))).await.refused(422, "Invalid");
+    server
+        .post(&format!("{MAPS}?dryRun=Some"), config_map("b", json!({})))
+        .await
+        .refused(422, "Invalid");
 }
 
 #[tokio::test]
@@ -113,7 +136,10 @@ async fn finalizers_hold_an_object_until_the_last_is_gone() {
     let going = server.delete(&path, json!({})).await.expect(200);
     assert!(going["metadata"]["deletionTimestamp"].is_string(), "{going}");
     server.get(&path).await.expect(200);
-    let last = server.patch(&path, "merge-patch", json!({ "metadata": { "finalizers": null } })).await.expect(200);
+    let last = server
+        .patch(&path, "merge-patch", json!({ "metadata": { "finalizers": null } }))
+        .await
+        .expect(200);
     assert!(last["metadata"]["deletionTimestamp"].is_string());
     server.get(&path).await.expect(404);
 }
@@ -123,8 +149,14 @@ async fn deletions_keep_their_preconditions() {
     let server = Harness::start().await;
     server.post(MAPS, config_map("a", json!({}))).await.expect(201);
     let path = format!("{MAPS}/a");
-    let message = server.delete(&path, json!({ "preconditions": { "uid": "other" } })).await.refused(409, "Conflict");
-    assert!(message.contains("Precondition failed: UID in precondition: other, UID in object meta: "), "{message}");
+    let message = server
+        .delete(&path, json!({ "preconditions": { "uid": "other" } }))
+        .await
+        .refused(409, "Conflict");
+    assert!(
+        message.contains("Precondition failed: UID in precondition: other, UID in object meta: "),
+        "{message}"
+    );
     let wrong = json!({ "preconditions": { "resourceVersion": "1" } });
     server.delete(&path, wrong).await.refused(409, "Conflict");
     let both = json!({ "propagationPolicy": "Orphan", "orphanDependents": true });
@@ -140,15 +172,18 @@ async fn a_pod_is_bound_once_and_ends_with_grace() {
     server.namespace("work").await;
     let pods = "/api/v1/namespaces/work/pods";
     server.post(pods, pod("web")).await.expect(201);
-    let binding = json!({ "metadata": { "name": "web" }, "target": { "kind": "Node", "name": "n0" } });
+    let binding =
+        json!({ "metadata": { "name": "web" }, "target": { "kind": "Node", "name": "n0" } });
     server.post(&format!("{pods}/web/binding"), binding.clone()).await.expect(201);
     let bound = server.get(&format!("{pods}/web")).await.expect(200);
     assert_eq!(bound["spec"]["nodeName"], "n0");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
-    let message = server.post(&format!("{pods}/web/binding"), binding).await.refused(409, "Conflict");
+    let message =
+        server.post(&format!("{pods}/web/binding"), binding).await.refused(409, "Conflict");
     assert!(message.contains("pod web is already assigned to node \"n0\""), "{message}");
 
-    let going = server.delete(&format!("{pods}/web"), json!({ "gracePeriodSeconds": 7 })).await.expect(200);
+    let going =
+        server.delete(&format!("{pods}/web"), json!({ "gracePeriodSeconds": 7 })).await.expect(200);
     assert_eq!(going["metadata"]["deletionGracePeriodSeconds"], 7);
     server.delete(&format!("{pods}/web"), json!({ "gracePeriodSeconds": 0 })).await.expect(200);
     server.get(&format!("{pods}/web")).await.expect(404);
@@ -169,10 +204,19 @@ async fn status_and_the_rest_are_written_apart() {
     });
     let created = server.post(deployments, deployment).await.expect(201);
     assert_eq!(created["metadata"]["generation"], 1);
-    assert!(created["status"]["replicas"].as_i64().is_none_or(|replicas| replicas == 0), "{created}");
+    assert!(
+        created["status"]["replicas"].as_i64().is_none_or(|replicas| replicas == 0),
+        "{created}"
+    );
     let patch = json!({ "spec": { "replicas": 5 }, "status": { "replicas": 3 } });
-    let status = server.patch(&format!("{deployments}/web/status"), "merge-patch", patch.clone()).await.expect(200);
-    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(1), &json!(3)));
+    let status = server
+        .patch(&format!("{deployments}/web/status"), "merge-patch", patch.clone())
+        .await
+        .expect(200);
+    assert_eq!(
+        (&status["spec"]["replicas"], &status["status"]["replicas"]),
+        (&json!(1), &json!(3))
+    );
     assert_eq!(status["metadata"]["generation"], 1);
     let whole = server.patch(&format!("{deployments}/web"), "merge-patch", patch).await.expect(200);
     assert_eq!((&whole["spec"]["replicas"], &whole["status"]["replicas"]), (&json!(5), &json!(3)));
@@ -184,7 +228,10 @@ async fn status_and_the_rest_are_written_apart() {
     let scaled = json!({ "metadata": { "name": "web" }, "spec": { "replicas": 2 } });
     server.put(&format!("{deployments}/web/scale"), scaled).await.expect(200);
     let patch = json!({ "spec": { "replicas": -1 } });
-    server.patch(&format!("{deployments}/web/scale"), "merge-patch", patch).await.refused(422, "Invalid");
+    server
+        .patch(&format!("{deployments}/web/scale"), "merge-patch", patch)
+        .await
+        .refused(422, "Invalid");
     assert_eq!(server.get(&format!("{deployments}/web")).await.expect(200)["spec"]["replicas"], 2);
 }
 
@@ -195,7 +242,10 @@ async fn a_namespace_waits_for_its_finalizer() {
     let path = "/api/v1/namespaces/work";
     let going = server.delete(path, json!({})).await.expect(200);
     assert_eq!(going["status"]["phase"], "Terminating");
-    let message = server.post(&format!("{path}/configmaps"), config_map("a", json!({}))).await.refused(403, "Forbidden");
+    let message = server
+        .post(&format!("{path}/configmaps"), config_map("a", json!({})))
+        .await
+        .refused(403, "Forbidden");
     assert!(message.contains("because it is being terminated"), "{message}");
     let mut finalized: Value = server.get(path).await.expect(200);
     finalized["spec"]["finalizers"] = json!([]);
@@ -216,7 +266,10 @@ async fn services_get_addresses_of_their_own_and_keep_them() {
     let taken = service("b", json!({ "clusterIP": address, "ports": ports }));
     let message = server.post(services, taken.clone()).await.refused(422, "Invalid");
     assert!(message.contains("provided IP is already allocated"), "{message}");
-    let open = server.post(services, service("n", json!({ "type": "NodePort", "ports": ports }))).await.expect(201);
+    let open = server
+        .post(services, service("n", json!({ "type": "NodePort", "ports": ports })))
+        .await
+        .expect(201);
     let port = open["spec"]["ports"][0]["nodePort"].as_u64().unwrap();
     assert!((30000..=32767).contains(&port), "{port}");
 
@@ -224,10 +277,16 @@ async fn services_get_addresses_of_their_own_and_keep_them() {
     server.post(services, taken.clone()).await.refused(422, "Invalid");
     // An update without the address keeps it.
     let update = service("a", json!({ "ports": [{ "port": 81 }] }));
-    assert_eq!(server.put(&format!("{services}/a"), update).await.expect(200)["spec"]["clusterIP"], address);
+    assert_eq!(
+        server.put(&format!("{services}/a"), update).await.expect(200)["spec"]["clusterIP"],
+        address
+    );
     server.delete(&format!("{services}/a"), json!({})).await.expect(200);
     server.post(services, taken).await.expect(201);
-    let headless = server.post(services, service("h", json!({ "clusterIP": "None", "ports": ports }))).await.expect(201);
+    let headless = server
+        .post(services, service("h", json!({ "clusterIP": "None", "ports": ports })))
+        .await
+        .expect(201);
     assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
 }
 
@@ -238,7 +297,12 @@ async fn writers_that_race_lose_no_change() {
     let path = format!("{MAPS}/a");
     let patches = (0..50).map(|number| {
         let (server, path) = (&server, &path);
-        async move { server.patch(path, "merge-patch", json!({ "data": { format!("k{number}"): "v" } })).await.expect(200) }
+        async move {
+            server
+                .patch(path, "merge-patch", json!({ "data": { format!("k{number}"): "v" } }))
+                .await
+                .expect(200)
+        }
     });
     futures::future::join_all(patches).await;
     let map = server.get(&path).await.expect(200);
@@ -252,7 +316,22 @@ async fn collections_are_deleted_by_selector() {
         let app = if name == "c" { "other" } else { "web" };
         server.post(MAPS, config_map(name, json!({ "app": app }))).await.expect(201);
     }
-    let gone = server.delete(&format!("{MAPS}?labelSelector=app%3Dweb"), json!({})).await.expect(200);
+    let gone =
+        server.delete(&format!("{MAPS}?labelSelector=app%3Dweb"), json!({})).await.expect(200);
     assert_eq!(gone["items"].as_array().unwrap().len(), 2);
     assert_eq!(harness::names(&server.get(MAPS).await.expect(200)), ["c"]);
+}
+
+#[tokio::test]
+async fn the_kubernetes_service_comes_back() {
+    let server = Harness::start().await;
+    let path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let revision = server.store.revision();
+    let mut watch = server.watch(&format!("{path}?watch=true&resourceVersion={revision}")).await;
+    server.delete(&format!("{path}/kubernetes"), json!({})).await.expect(200);
+    assert_eq!(harness::summary(&harness::next(&mut watch).await), "DELETED kubernetes");
+    let back = harness::next(&mut watch).await;
+    assert_eq!(harness::summary(&back), "ADDED kubernetes");
+    assert_eq!(back["object"]["endpoints"][0]["addresses"], json!(["127.0.0.1"]));
+    assert_eq!(back["object"]["ports"][0]["port"], 6443);
 }

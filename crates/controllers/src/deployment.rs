@@ -25,7 +25,9 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::json;
 
-use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message};
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
+};
 use crate::context::Context;
 use crate::ownership::{claim, controller_key, controller_of, selects, settle};
 use crate::pods::is_over;
@@ -67,7 +69,8 @@ fn follow_sets(ctx: &Arc<Context>, queue: &Queue) {
             Change::Deleted(last) => (None, last),
         };
         let controller = controller_key::<Deployment>(&set.metadata);
-        if let Some(before) = before.and_then(|before| controller_key::<Deployment>(&before.metadata))
+        if let Some(before) =
+            before.and_then(|before| controller_key::<Deployment>(&before.metadata))
             && Some(&before) != controller.as_ref()
         {
             queue.add(before);
@@ -75,7 +78,9 @@ fn follow_sets(ctx: &Arc<Context>, queue: &Queue) {
         if let Some(key) = controller {
             queue.add(key);
         } else if controller_of(&set.metadata).is_none() {
-            for deployment in deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default()) {
+            for deployment in
+                deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
+            {
                 if selects(&deployment.spec.selector, set.metadata.labels.as_ref()) {
                     queue.add(ObjectKey::of(deployment.as_ref()));
                 }
@@ -91,12 +96,16 @@ fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
     ctx.mirrors.pods.on_change(move |change| {
         let ended = match change {
             Change::Deleted(_) => true,
-            Change::Applied { old, new } => is_over(new) && old.as_ref().is_some_and(|old| !is_over(old)),
+            Change::Applied { old, new } => {
+                is_over(new) && old.as_ref().is_some_and(|old| !is_over(old))
+            }
         };
         if !ended {
             return;
         }
-        let Some(set) = controller_key::<ReplicaSet>(&change.object().metadata).and_then(|key| sets.get(&key)) else {
+        let Some(set) =
+            controller_key::<ReplicaSet>(&change.object().metadata).and_then(|key| sets.get(&key))
+        else {
             return;
         };
         let Some(key) = controller_key::<Deployment>(&set.metadata) else { return };
@@ -123,7 +132,11 @@ impl Controller {
             return Ok(Next::AwaitChange);
         }
         let sets = self.claim_sets(&deployment).await?;
-        let running_pods = if rollout::is_recreate(&deployment) { self.running_pods(&sets) } else { HashMap::new() };
+        let running_pods = if rollout::is_recreate(&deployment) {
+            self.running_pods(&sets)
+        } else {
+            HashMap::new()
+        };
         let observed = Observed { deployment: &deployment, sets, running_pods };
         let mut plan = plan(&observed, self.ctx.now());
 
@@ -133,12 +146,22 @@ impl Controller {
         Ok(plan.recheck.map_or(Next::AwaitChange, Next::After))
     }
 
-    async fn claim_sets(&self, deployment: &Deployment) -> Result<Vec<Arc<ReplicaSet>>, Unfinished> {
+    async fn claim_sets(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<Vec<Arc<ReplicaSet>>, Unfinished> {
         let mirror = &self.ctx.mirrors.replica_sets;
-        let mut candidates = mirror.owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
+        let mut candidates =
+            mirror.owned_by(deployment.metadata.uid.as_deref().unwrap_or_default());
         let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
         candidates.extend(self.ctx.orphans.replica_sets.in_namespace(namespace));
-        settle(&self.ctx, deployment, mirror, claim(deployment, &deployment.spec.selector, candidates)).await
+        settle(
+            &self.ctx,
+            deployment,
+            mirror,
+            claim(deployment, &deployment.spec.selector, candidates),
+        )
+        .await
     }
 
     /// How many pods of each set may still run a container.
@@ -148,27 +171,46 @@ impl Controller {
             pods.iter().filter(|pod| !is_over(pod)).count()
         };
         let uids = sets.iter().filter_map(|set| set.metadata.uid.clone());
-        uids.map(|uid| { let running = count(&uid); (uid, running) }).collect()
+        uids.map(|uid| {
+            let running = count(&uid);
+            (uid, running)
+        })
+        .collect()
     }
 
     async fn act(&self, deployment: &Deployment, plan: &mut Plan) -> Result<(), Unfinished> {
-        let api = self.ctx.api::<ReplicaSet>(deployment.metadata.namespace.as_deref().unwrap_or_default());
+        let api = self
+            .ctx
+            .api::<ReplicaSet>(deployment.metadata.namespace.as_deref().unwrap_or_default());
         if let Some(set) = plan.create.take() {
             self.create(deployment, set, plan).await?;
         }
         for (before, after) in &plan.updates {
             let updated = api.replace(&after.name_any(), &PostParams::default(), after).await;
-            let updated = updated.attempting(|| format!("update replicaset {}", ObjectKey::of(after.as_ref())))?;
+            let updated = updated
+                .attempting(|| format!("update replicaset {}", ObjectKey::of(after.as_ref())))?;
             self.ctx.mirrors.replica_sets.observe(updated);
-            self.tell_scaling(deployment, &after.name_any(), rollout::replicas(before), rollout::replicas(after));
+            self.tell_scaling(
+                deployment,
+                &after.name_any(),
+                rollout::replicas(before),
+                rollout::replicas(after),
+            );
         }
         for set in &plan.deletions {
-            let this_state =
-                Preconditions { uid: set.metadata.uid.clone(), resource_version: set.metadata.resource_version.clone() };
-            match api.delete(&set.name_any(), &DeleteParams::default().preconditions(this_state)).await {
+            let this_state = Preconditions {
+                uid: set.metadata.uid.clone(),
+                resource_version: set.metadata.resource_version.clone(),
+            };
+            match api
+                .delete(&set.name_any(), &DeleteParams::default().preconditions(this_state))
+                .await
+            {
                 Err(error) if is_not_found(&error) => (),
                 deleted => {
-                    deleted.attempting(|| format!("delete replicaset {}", ObjectKey::of(set.as_ref())))?;
+                    deleted.attempting(|| {
+                        format!("delete replicaset {}", ObjectKey::of(set.as_ref()))
+                    })?;
                 }
             }
         }
@@ -176,7 +218,12 @@ impl Controller {
     }
 
     /// Creates the new set. When another one has its name the next pass takes another hash.
-    async fn create(&self, deployment: &Deployment, set: ReplicaSet, plan: &mut Plan) -> Result<(), Unfinished> {
+    async fn create(
+        &self,
+        deployment: &Deployment,
+        set: ReplicaSet,
+        plan: &mut Plan,
+    ) -> Result<(), Unfinished> {
         let key = ObjectKey::of(&set);
         let api = self.ctx.api::<ReplicaSet>(&key.namespace);
         let error = match api.create(&PostParams::default(), &set).await {
@@ -189,7 +236,8 @@ impl Controller {
         };
         if is_already_exists(&error) {
             let there = api.get(&key.name).await.attempting(|| format!("read replicaset {key}"))?;
-            let ours = controller_of(&there.metadata).is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
+            let ours = controller_of(&there.metadata)
+                .is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
             if ours && revision::runs_template_of(deployment, &there) {
                 self.ctx.mirrors.replica_sets.observe(there);
             } else {
@@ -199,7 +247,8 @@ impl Controller {
             return Ok(());
         }
         if !is_namespace_terminating(&error) {
-            let why = format!("Failed to create new replica set {:?}: {}", key.name, message(&error));
+            let why =
+                format!("Failed to create new replica set {:?}: {}", key.name, message(&error));
             *plan = Plan::only_status(status::creation_failed(deployment, &why, self.ctx.now()));
             self.recorder.warning(deployment, "ReplicaSetCreateError", why);
         } else {
@@ -225,7 +274,9 @@ impl Controller {
         status: DeploymentStatus,
         revision: Option<String>,
     ) -> Result<(), Unfinished> {
-        let revision = revision.filter(|revision| revision::annotation(&deployment.metadata) != Some(revision.as_str()));
+        let revision = revision.filter(|revision| {
+            revision::annotation(&deployment.metadata) != Some(revision.as_str())
+        });
         if revision.is_none() && deployment.status.as_ref() == Some(&status) {
             return Ok(());
         }
@@ -244,9 +295,11 @@ impl Controller {
         self.ctx.mirrors.deployments.observe(written);
         // Upstream's API takes annotations with a status; not every server does.
         if let Some(revision) = revision.filter(|_| !kept) {
-            let patch = json!({ "metadata": { "annotations": { (revision::REVISION): revision } } });
+            let patch =
+                json!({ "metadata": { "annotations": { (revision::REVISION): revision } } });
             let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-            let patched = patched.attempting(|| format!("write the revision of deployment {key}"))?;
+            let patched =
+                patched.attempting(|| format!("write the revision of deployment {key}"))?;
             self.ctx.mirrors.deployments.observe(patched);
         }
         Ok(())

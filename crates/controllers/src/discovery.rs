@@ -45,8 +45,10 @@ pub(crate) struct Served {
 /// # Errors
 /// When discovery itself does not answer.
 pub(crate) async fn discover(client: &Client) -> kube::Result<Served> {
-    let (core, groups) =
-        futures::try_join!(client.list_core_api_versions_aggregated(), client.list_api_groups_aggregated())?;
+    let (core, groups) = futures::try_join!(
+        client.list_core_api_versions_aggregated(),
+        client.list_api_groups_aggregated()
+    )?;
     Ok(served(core.items.iter().chain(&groups.items)))
 }
 
@@ -54,11 +56,14 @@ fn served<'a>(groups: impl IntoIterator<Item = &'a APIGroupDiscovery>) -> Served
     let mut served = Served::default();
     let mut seen = HashSet::new();
     for group in groups {
-        let group_name = group.metadata.as_ref().and_then(|meta| meta.name.as_deref()).unwrap_or_default();
+        let group_name =
+            group.metadata.as_ref().and_then(|meta| meta.name.as_deref()).unwrap_or_default();
         for version in &group.versions {
             let version_name = version.version.as_deref().unwrap_or_default();
             if is_stale(version) {
-                served.stale.push(GroupVersionKind::gvk(group_name, version_name, "").api_version());
+                served
+                    .stale
+                    .push(GroupVersionKind::gvk(group_name, version_name, "").api_version());
             }
             for resource in &version.resources {
                 let Some(kind) = served_kind(group_name, version_name, resource) else { continue };
@@ -99,9 +104,7 @@ mod tests {
 
     #[test]
     fn each_resource_is_found_once_in_its_preferred_version() {
-        let resource = |name: &str, kind: &str, verbs: &[&str]| {
-            json!({ "resource": name, "responseKind": { "kind": kind }, "scope": "Namespaced", "verbs": verbs })
-        };
+        let resource = |name: &str, kind: &str, verbs: &[&str]| json!({ "resource": name, "responseKind": { "kind": kind }, "scope": "Namespaced", "verbs": verbs });
         let list: APIGroupDiscoveryList = serde_json::from_value(json!({ "items": [
             { "metadata": { "name": "autoscaling" }, "versions": [
                 { "version": "v2", "resources": [resource("horizontalpodautoscalers", "HorizontalPodAutoscaler", &["delete", "list"])] },
@@ -113,8 +116,11 @@ mod tests {
         ]}))
         .unwrap();
         let served = served(&list.items);
-        let names: Vec<String> =
-            served.kinds.iter().map(|kind| format!("{}/{}", kind.resource.api_version, kind.resource.plural)).collect();
+        let names: Vec<String> = served
+            .kinds
+            .iter()
+            .map(|kind| format!("{}/{}", kind.resource.api_version, kind.resource.plural))
+            .collect();
         assert_eq!(names, ["autoscaling/v2/horizontalpodautoscalers", "v1/pods"]);
         assert_eq!(served.stale, ["metrics.k8s.io/v1beta1"]);
         assert!(served.kinds[1].allows("deletecollection"));

@@ -90,7 +90,8 @@ impl Collector {
                     if elsewhere {
                         self.report_invalid_namespace(&view.node, reference);
                     }
-                    looked_up.insert(reference.uid.clone(), self.look_up(&view.node, reference).await?);
+                    looked_up
+                        .insert(reference.uid.clone(), self.look_up(&view.node, reference).await?);
                 }
             }
         }
@@ -101,7 +102,9 @@ impl Collector {
         match step {
             Step::LookUp | Step::Nothing => Ok(()),
             Step::ReportOutOfReach => {
-                for (reference, _) in node.owners.iter().zip(owners).filter(|(_, owner)| **owner == Owner::OutOfReach) {
+                for (reference, _) in
+                    node.owners.iter().zip(owners).filter(|(_, owner)| **owner == Owner::OutOfReach)
+                {
                     self.report_invalid_namespace(&node, reference);
                 }
                 Ok(())
@@ -133,14 +136,20 @@ impl Collector {
         let Some(kind) = self.monitors.kind(&reference.api_version, &reference.kind) else {
             // The kind may come back, and its objects with it.
             let what = format!("{} {} is not served", reference.api_version, reference.kind);
-            return Err(Unfinished::Remaining(format!("cannot look up an owner of {}: {what}", node.describe())));
+            return Err(Unfinished::Remaining(format!(
+                "cannot look up an owner of {}: {what}",
+                node.describe()
+            )));
         };
         if kind.namespaced && node.key.namespace.is_empty() {
             return Ok(Owner::OutOfReach);
         }
         let namespace = kind.namespaced.then_some(node.key.namespace.as_str());
         let api = api_of(&self.ctx.client, &kind.resource, namespace);
-        let found = api.get_opt(&reference.name).await.attempting(|| format!("look up {} {}", reference.kind, reference.name))?;
+        let found = api
+            .get_opt(&reference.name)
+            .await
+            .attempting(|| format!("look up {} {}", reference.kind, reference.name))?;
         match found.filter(|found| found.metadata.uid.as_ref() == Some(&reference.uid)) {
             None => {
                 self.ctx.graph.remember_absent(node, reference);
@@ -152,8 +161,10 @@ impl Collector {
     }
 
     async fn delete(&self, node: &Node, policy: PropagationPolicy) -> Result<(), Unfinished> {
-        let preconditions =
-            Preconditions { uid: Some(node.uid.to_string()), resource_version: Some(node.version.to_string()) };
+        let preconditions = Preconditions {
+            uid: Some(node.uid.to_string()),
+            resource_version: Some(node.version.to_string()),
+        };
         let params = DeleteParams {
             propagation_policy: Some(policy),
             preconditions: Some(preconditions),
@@ -213,7 +224,9 @@ impl Collector {
                     Some(newer) => node = newer,
                     None => return Ok(()),
                 },
-                refused => return refused.map(|_| ()).attempting(|| format!("{verb} {}", node.describe())),
+                refused => {
+                    return refused.map(|_| ()).attempting(|| format!("{verb} {}", node.describe()));
+                }
             }
         }
         Err(Unfinished::Remaining(format!("cannot {verb} {}: it keeps changing", node.describe())))
@@ -221,7 +234,11 @@ impl Collector {
 
     /// Takes the object's state from the API. `None` if it is gone.
     async fn refresh(&self, node: &Node) -> Result<Option<Node>, Unfinished> {
-        let live = self.api(node).get_opt(&node.key.name).await.attempting(|| format!("read {}", node.describe()))?;
+        let live = self
+            .api(node)
+            .get_opt(&node.key.name)
+            .await
+            .attempting(|| format!("read {}", node.describe()))?;
         match live.filter(|live| live.metadata.uid.as_deref() == Some(&*node.uid)) {
             Some(live) => {
                 self.ctx.graph.applied(&node.kind, &live.metadata);
@@ -250,7 +267,8 @@ impl Collector {
             ..ObjectReference::default()
         };
         let OwnerReference { api_version, kind, name, uid, .. } = owner;
-        let reference = format!("[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]");
+        let reference =
+            format!("[{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}]");
         let message = format!("ownerRef {reference} does not exist in namespace {namespace:?}");
         self.recorder.warning_ref(about, "OwnerRefInvalidNamespace", message);
     }
@@ -258,9 +276,11 @@ impl Collector {
 
 /// The metadata without some owners, if it has any of them.
 fn without_owners(node: &Node, uids: &[String]) -> Option<Value> {
-    let kept: Vec<&OwnerReference> = node.owners.iter().filter(|owner| !uids.contains(&owner.uid)).collect();
-    (kept.len() < node.owners.len())
-        .then(|| json!({ "ownerReferences": if kept.is_empty() { Value::Null } else { json!(kept) } }))
+    let kept: Vec<&OwnerReference> =
+        node.owners.iter().filter(|owner| !uids.contains(&owner.uid)).collect();
+    (kept.len() < node.owners.len()).then(
+        || json!({ "ownerReferences": if kept.is_empty() { Value::Null } else { json!(kept) } }),
+    )
 }
 
 /// The metadata with owners that it does not block, if it blocks any.

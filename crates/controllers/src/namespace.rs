@@ -46,7 +46,8 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     let mirror = ctx.mirrors.namespaces.clone();
     ctx.graph.on_gone(move |namespace, gone| {
         let key = ObjectKey::new("", namespace);
-        if mirror.get(&key).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some()) {
+        if mirror.get(&key).is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        {
             match gone {
                 Gone::Last => emptied.add(key),
                 Gone::One => emptied.add_after(key, RECOUNT),
@@ -77,8 +78,11 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
     let Some(namespace) = ctx.mirrors.namespaces.get(key) else {
         return Ok(Next::AwaitChange);
     };
-    let finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref()).unwrap_or_default();
-    if namespace.metadata.deletion_timestamp.is_none() || !finalizers.iter().any(|name| name == FINALIZER) {
+    let finalizers =
+        namespace.spec.as_ref().and_then(|spec| spec.finalizers.as_deref()).unwrap_or_default();
+    if namespace.metadata.deletion_timestamp.is_none()
+        || !finalizers.iter().any(|name| name == FINALIZER)
+    {
         return Ok(Next::AwaitChange);
     }
     let served = discover(&ctx.client).await;
@@ -112,8 +116,14 @@ async fn empty(ctx: &Context, namespace: &str, served: &Served) -> Findings {
     findings
 }
 
-async fn empty_kinds(ctx: &Context, namespace: &str, kinds: &[&ServedKind], findings: &mut Findings) {
-    let emptied = futures::future::join_all(kinds.iter().map(|kind| empty_kind(ctx, namespace, kind))).await;
+async fn empty_kinds(
+    ctx: &Context,
+    namespace: &str,
+    kinds: &[&ServedKind],
+    findings: &mut Findings,
+) {
+    let emptied =
+        futures::future::join_all(kinds.iter().map(|kind| empty_kind(ctx, namespace, kind))).await;
     for (kind, left) in kinds.iter().zip(emptied) {
         match left {
             Ok(left) => findings.add(kind, &left),
@@ -123,10 +133,15 @@ async fn empty_kinds(ctx: &Context, namespace: &str, kinds: &[&ServedKind], find
 }
 
 /// Deletes the objects of one kind and answers which are left. A kind without objects costs one list.
-async fn empty_kind(ctx: &Context, namespace: &str, kind: &ServedKind) -> kube::Result<Vec<Metadata>> {
+async fn empty_kind(
+    ctx: &Context,
+    namespace: &str,
+    kind: &ServedKind,
+) -> kube::Result<Vec<Metadata>> {
     let api = api_of(&ctx.client, &kind.resource, Some(namespace));
     let there = list(&api).await?;
-    let to_delete: Vec<&Metadata> = there.iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect();
+    let to_delete: Vec<&Metadata> =
+        there.iter().filter(|object| object.metadata.deletion_timestamp.is_none()).collect();
     if to_delete.is_empty() {
         return Ok(there);
     }
@@ -194,7 +209,8 @@ async fn write_conditions(
 
 async fn finalize(ctx: &Context, namespace: &Namespace) -> Result<(), Unfinished> {
     let name = namespace.name_any();
-    let mut finalizers = namespace.spec.as_ref().and_then(|spec| spec.finalizers.clone()).unwrap_or_default();
+    let mut finalizers =
+        namespace.spec.as_ref().and_then(|spec| spec.finalizers.clone()).unwrap_or_default();
     finalizers.retain(|finalizer| finalizer != FINALIZER);
     let desired = json!({
         "apiVersion": "v1", "kind": "Namespace", "metadata": namespace.metadata, "spec": { "finalizers": finalizers },

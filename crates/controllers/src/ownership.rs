@@ -9,8 +9,8 @@ use std::sync::Arc;
 use coracle_reconcile::{Change, Mirror, ObjectKey};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use kube::api::{Patch, PatchParams};
 use kube::Resource;
+use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -20,11 +20,17 @@ use crate::context::Context;
 
 /// The reference to the object's controller.
 pub(crate) fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references.as_deref().unwrap_or_default().iter().find(|owner| owner.controller == Some(true))
+    meta.owner_references
+        .as_deref()
+        .unwrap_or_default()
+        .iter()
+        .find(|owner| owner.controller == Some(true))
 }
 
 /// The key of the object's controller, if it is of kind `K`.
-pub(crate) fn controller_key<K: Resource<DynamicType = ()>>(meta: &ObjectMeta) -> Option<ObjectKey> {
+pub(crate) fn controller_key<K: Resource<DynamicType = ()>>(
+    meta: &ObjectMeta,
+) -> Option<ObjectKey> {
     let owner = controller_of(meta)?;
     let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
     (owner.kind == K::kind(&()) && group == K::group(&()))
@@ -51,7 +57,9 @@ pub(crate) fn selects(selector: &LabelSelector, labels: Option<&BTreeMap<String,
     wanted.into_iter().all(|(key, wanted)| value(key) == Some(wanted))
         && expressions.all(|expression| {
             let found = value(&expression.key);
-            let listed = found.is_some_and(|found| expression.values.iter().flatten().any(|value| value == found));
+            let listed = found.is_some_and(|found| {
+                expression.values.iter().flatten().any(|value| value == found)
+            });
             match expression.operator.as_str() {
                 "In" => listed,
                 "NotIn" => !listed,
@@ -74,7 +82,11 @@ pub(crate) struct Claim<K> {
 }
 
 /// Decides which of `candidates` belong to `owner`.
-pub(crate) fn claim<O, K>(owner: &O, selector: &LabelSelector, candidates: impl IntoIterator<Item = Arc<K>>) -> Claim<K>
+pub(crate) fn claim<O, K>(
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: impl IntoIterator<Item = Arc<K>>,
+) -> Claim<K>
 where
     O: Resource,
     K: Resource,
@@ -90,7 +102,9 @@ where
             // An owner that is going leaves its references to the garbage collector.
             Some(_) if owner_is_going => (),
             Some(_) => claim.release.push(object),
-            None if selected && !owner_is_going && meta.deletion_timestamp.is_none() => claim.adopt.push(object),
+            None if selected && !owner_is_going && meta.deletion_timestamp.is_none() => {
+                claim.adopt.push(object)
+            }
             None => (),
         }
     }
@@ -105,7 +119,10 @@ pub(crate) async fn settle<O, K>(
     claim: Claim<K>,
 ) -> Result<Vec<Arc<K>>, Unfinished>
 where
-    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
         + Clone
         + DeserializeOwned
@@ -134,12 +151,17 @@ where
 /// Asks the API itself, because a mirror may not yet know that the owner is going or was replaced.
 async fn is_alive<O>(ctx: &Context, owner: &O) -> Result<bool, Unfinished>
 where
-    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
 {
     let key = ObjectKey::of(owner);
     let live = ctx.api::<O>(&key.namespace).get_opt(&key.name).await;
     let live = live.attempting(|| format!("read {} {key} before it adopts", O::kind(&())))?;
-    Ok(live.is_some_and(|live| live.meta().uid == owner.meta().uid && live.meta().deletion_timestamp.is_none()))
+    Ok(live.is_some_and(|live| {
+        live.meta().uid == owner.meta().uid && live.meta().deletion_timestamp.is_none()
+    }))
 }
 
 /// Writes the owners, unless the object changed meanwhile. `None` if it is gone.
@@ -167,7 +189,10 @@ where
         "resourceVersion": meta.resource_version,
         "ownerReferences": owners,
     }});
-    let patched = ctx.api::<K>(&key.namespace).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+    let patched = ctx
+        .api::<K>(&key.namespace)
+        .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))
+        .await;
     match patched {
         Ok(new) => {
             mirror.observe(new.clone());
@@ -259,14 +284,22 @@ mod tests {
         let mine = || json!({ "app": "web" });
         let going = "2026-01-01T00:00:00Z";
         check(false, json!({ "labels": mine(), "ownerReferences": owned_by("me") }), "keep");
-        check(false, json!({ "labels": { "app": "x" }, "ownerReferences": owned_by("me") }), "release");
+        check(
+            false,
+            json!({ "labels": { "app": "x" }, "ownerReferences": owned_by("me") }),
+            "release",
+        );
         check(false, json!({ "labels": mine(), "ownerReferences": owned_by("another") }), "ignore");
         check(false, json!({ "labels": mine() }), "adopt");
         check(false, json!({ "labels": { "app": "x" } }), "ignore");
         check(false, json!({ "labels": mine(), "deletionTimestamp": going }), "ignore");
         check(true, json!({ "labels": mine() }), "ignore");
         check(true, json!({ "labels": mine(), "ownerReferences": owned_by("me") }), "keep");
-        check(true, json!({ "labels": { "app": "x" }, "ownerReferences": owned_by("me") }), "ignore");
+        check(
+            true,
+            json!({ "labels": { "app": "x" }, "ownerReferences": owned_by("me") }),
+            "ignore",
+        );
     }
 
     #[test]

@@ -83,7 +83,10 @@ pub(crate) fn availability(pod: &Pod, min_ready: Duration, now: Timestamp) -> Av
 }
 
 /// The pod that `owner` makes from its template; the API completes its name.
-pub(crate) fn from_template<O: Resource<DynamicType = ()>>(template: &PodTemplateSpec, owner: &O) -> Pod {
+pub(crate) fn from_template<O: Resource<DynamicType = ()>>(
+    template: &PodTemplateSpec,
+    owner: &O,
+) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
     Pod {
         metadata: ObjectMeta {
@@ -114,7 +117,10 @@ impl PodControl {
     where
         O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), pod.metadata.namespace.as_deref().unwrap_or_default());
+        let api: Api<Pod> = Api::namespaced(
+            self.client.clone(),
+            pod.metadata.namespace.as_deref().unwrap_or_default(),
+        );
         match api.create(&PostParams::default(), pod).await {
             Ok(created) => {
                 let name = created.metadata.name.clone().unwrap_or_default();
@@ -125,7 +131,11 @@ impl PodControl {
             // Nothing can be done about it, and it ends when the owner goes too.
             Err(error) if is_namespace_terminating(&error) => Ok(()),
             Err(error) => {
-                self.recorder.warning(owner, "FailedCreate", format!("Error creating: {}", message(&error)));
+                self.recorder.warning(
+                    owner,
+                    "FailedCreate",
+                    format!("Error creating: {}", message(&error)),
+                );
                 Err(error)
             }
         }
@@ -149,7 +159,11 @@ impl PodControl {
                 return Ok(());
             }
             Err(error) => {
-                self.recorder.warning(owner, "FailedDelete", format!("Error deleting: {}", message(&error)));
+                self.recorder.warning(
+                    owner,
+                    "FailedDelete",
+                    format!("Error deleting: {}", message(&error)),
+                );
                 return Err(error);
             }
         }

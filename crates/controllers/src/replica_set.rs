@@ -62,7 +62,8 @@ fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
             Change::Deleted(last) => (None, last),
         };
         let controller = controller_key::<ReplicaSet>(&pod.metadata);
-        if let Some(before) = before.and_then(|before| controller_key::<ReplicaSet>(&before.metadata))
+        if let Some(before) =
+            before.and_then(|before| controller_key::<ReplicaSet>(&before.metadata))
             && Some(&before) != controller.as_ref()
         {
             queue.add(before);
@@ -70,7 +71,8 @@ fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
         if let Some(key) = controller {
             queue.add(key);
         } else if controller_of(&pod.metadata).is_none() {
-            let selecting = sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
+            let selecting =
+                sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
             for set in selecting {
                 if selects(&set.spec.selector, pod.metadata.labels.as_ref()) {
                     queue.add(ObjectKey::of(set.as_ref()));
@@ -100,17 +102,25 @@ impl Controller {
         let status = plan::status(&set, &pods, acted.as_ref().err(), now);
         self.write_status(&set, status).await?;
         match acted {
-            Ok(()) => Ok(plan::next_availability(&set, &pods, now).map_or(Next::AwaitChange, Next::After)),
+            Ok(()) => {
+                Ok(plan::next_availability(&set, &pods, now).map_or(Next::AwaitChange, Next::After))
+            }
             Err(failure) => Err(failure.into_unfinished(key)),
         }
     }
 
     async fn claim_pods(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Unfinished> {
-        let mut candidates = self.ctx.mirrors.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
-        let orphans = self.ctx.orphans.pods.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default());
+        let mut candidates =
+            self.ctx.mirrors.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
+        let orphans = self
+            .ctx
+            .orphans
+            .pods
+            .in_namespace(set.metadata.namespace.as_deref().unwrap_or_default());
         // What is over or going is of no use to a set that looks for pods.
         candidates.extend(orphans.into_iter().filter(|pod| is_active(pod)));
-        settle(&self.ctx, set, &self.ctx.mirrors.pods, claim(set, &set.spec.selector, candidates)).await
+        settle(&self.ctx, set, &self.ctx.mirrors.pods, claim(set, &set.spec.selector, candidates))
+            .await
     }
 
     async fn act(&self, set: &ReplicaSet, step: Step) -> Result<(), Failure> {
@@ -125,7 +135,8 @@ impl Controller {
                 grown.map_err(|error| Failure::Create(message(&error)))
             }
             Step::Shrink(surplus) => {
-                let shrunk = at_once(surplus, |pod| async move { self.pods.delete(set, &pod).await }).await;
+                let shrunk =
+                    at_once(surplus, |pod| async move { self.pods.delete(set, &pod).await }).await;
                 shrunk.map_err(|error| Failure::Delete(message(&error)))
             }
         }
@@ -139,7 +150,9 @@ impl Controller {
             None => vec![Arc::new(set.clone())],
         };
         for sibling in siblings {
-            for pod in self.ctx.mirrors.pods.owned_by(sibling.metadata.uid.as_deref().unwrap_or_default()) {
+            for pod in
+                self.ctx.mirrors.pods.owned_by(sibling.metadata.uid.as_deref().unwrap_or_default())
+            {
                 if is_active(&pod)
                     && let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone())
                 {
@@ -150,7 +163,11 @@ impl Controller {
         by_node
     }
 
-    async fn write_status(&self, set: &ReplicaSet, status: ReplicaSetStatus) -> Result<(), Unfinished> {
+    async fn write_status(
+        &self,
+        set: &ReplicaSet,
+        status: ReplicaSetStatus,
+    ) -> Result<(), Unfinished> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
@@ -161,7 +178,9 @@ impl Controller {
             Ok(written) => self.ctx.mirrors.replica_sets.observe(written),
             Err(error) if is_not_found(&error) => (),
             refused => {
-                refused.attempting(|| format!("write the status of replicaset {}", ObjectKey::of(set)))?;
+                refused.attempting(|| {
+                    format!("write the status of replicaset {}", ObjectKey::of(set))
+                })?;
             }
         }
         Ok(())

@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 
-use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found};
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found,
+};
 use crate::context::Context;
 use crate::service_account::is_active;
 
@@ -59,7 +61,11 @@ enum Step {
 /// Makes the namespace's ConfigMap as it should be.
 async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
     let known = ctx.mirrors.root_cas.get(&ObjectKey::new(key.name.clone(), NAME));
-    let step = plan(ctx.mirrors.namespaces.get(key).as_deref(), known.as_deref(), &ctx.options.cluster_ca_pem);
+    let step = plan(
+        ctx.mirrors.namespaces.get(key).as_deref(),
+        known.as_deref(),
+        &ctx.options.cluster_ca_pem,
+    );
     let api = ctx.api::<ConfigMap>(&key.name);
     let written = match step {
         Step::Settled => return Ok(Next::AwaitChange),
@@ -68,7 +74,13 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
     };
     match written {
         Ok(written) => ctx.mirrors.root_cas.observe(written),
-        Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) || is_not_found(&error) => (),
+        Err(error)
+            if is_already_exists(&error)
+                || is_namespace_terminating(&error)
+                || is_not_found(&error) =>
+        {
+            ()
+        }
         refused => {
             refused.attempting(|| format!("publish configmap {}/{NAME}", key.name))?;
         }
@@ -94,7 +106,8 @@ fn plan(namespace: Option<&Namespace>, known: Option<&ConfigMap>, ca_pem: &str) 
             ..ConfigMap::default()
         });
     };
-    let described = known.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DESCRIPTION));
+    let described =
+        known.metadata.annotations.as_ref().and_then(|annotations| annotations.get(DESCRIPTION));
     if known.data.as_ref() == Some(&data) && described.is_some_and(|text| !text.is_empty()) {
         return Step::Settled;
     }
@@ -114,7 +127,8 @@ mod tests {
     fn the_ca_is_published_and_restored() {
         let check = |namespace: Value, known: Option<Value>, expected: &str| {
             let namespace: Namespace = serde_json::from_value(namespace).unwrap();
-            let known: Option<ConfigMap> = known.map(|value| serde_json::from_value(value).unwrap());
+            let known: Option<ConfigMap> =
+                known.map(|value| serde_json::from_value(value).unwrap());
             let (found, map) = match plan(Some(&namespace), known.as_ref(), "PEM") {
                 Step::Create(map) => ("create", Some(map)),
                 Step::Restore(map) => ("restore", Some(map)),
@@ -129,9 +143,31 @@ mod tests {
         let active = || json!({ "metadata": { "name": "a" } });
         check(active(), None, "create");
         check(active(), Some(json!({ "metadata": {}, "data": { "ca.crt": "PEM" } })), "restore");
-        check(active(), Some(json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "other" } })), "restore");
-        check(active(), Some(json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "PEM", "more": "x" } })), "restore");
-        check(active(), Some(json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "PEM" } })), "settled");
-        check(json!({ "metadata": { "name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z" } }), None, "settled");
+        check(
+            active(),
+            Some(
+                json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "other" } }),
+            ),
+            "restore",
+        );
+        check(
+            active(),
+            Some(
+                json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "PEM", "more": "x" } }),
+            ),
+            "restore",
+        );
+        check(
+            active(),
+            Some(
+                json!({ "metadata": { "annotations": { DESCRIPTION: "x" } }, "data": { "ca.crt": "PEM" } }),
+            ),
+            "settled",
+        );
+        check(
+            json!({ "metadata": { "name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z" } }),
+            None,
+            "settled",
+        );
     }
 }

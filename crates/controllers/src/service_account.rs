@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::PostParams;
 
-use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found};
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found,
+};
 use crate::context::Context;
 
 /// The account that every namespace has.
@@ -49,7 +51,13 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
     };
     match ctx.api::<ServiceAccount>(&key.name).create(&PostParams::default(), &missing).await {
         Ok(created) => ctx.mirrors.default_service_accounts.observe(created),
-        Err(error) if is_already_exists(&error) || is_namespace_terminating(&error) || is_not_found(&error) => (),
+        Err(error)
+            if is_already_exists(&error)
+                || is_namespace_terminating(&error)
+                || is_not_found(&error) =>
+        {
+            ()
+        }
         refused => {
             refused.attempting(|| format!("create serviceaccount {}/{NAME}", key.name))?;
         }
@@ -84,7 +92,8 @@ mod tests {
     #[test]
     fn an_active_namespace_without_account_gets_one() {
         let check = |namespace: Option<Value>, account: bool, expected: bool| {
-            let namespace: Option<Namespace> = namespace.map(|value| serde_json::from_value(value).unwrap());
+            let namespace: Option<Namespace> =
+                namespace.map(|value| serde_json::from_value(value).unwrap());
             let account = account.then(ServiceAccount::default);
             assert_eq!(plan(namespace.as_ref(), account.as_ref()).is_some(), expected);
         };
@@ -92,8 +101,18 @@ mod tests {
         check(Some(active.clone()), false, true);
         check(Some(active), true, false);
         check(Some(json!({ "metadata": { "name": "new" } })), false, true);
-        check(Some(json!({ "metadata": { "name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z" } })), false, false);
-        check(Some(json!({ "metadata": { "name": "a" }, "status": { "phase": "Terminating" } })), false, false);
+        check(
+            Some(
+                json!({ "metadata": { "name": "a", "deletionTimestamp": "2026-01-01T00:00:00Z" } }),
+            ),
+            false,
+            false,
+        );
+        check(
+            Some(json!({ "metadata": { "name": "a" }, "status": { "phase": "Terminating" } })),
+            false,
+            false,
+        );
         check(None, false, false);
     }
 }

@@ -69,7 +69,9 @@ fn refusal(wanted: Amounts, used: Amounts, capacity: Amounts) -> Option<Verdict>
         ("memory", wanted.memory_bytes, used.memory_bytes, capacity.memory_bytes),
     ];
     // What was not asked for is never lacking.
-    let lacking = checks.iter().find(|(_, wanted, used, capacity)| *wanted > 0 && used.saturating_add(*wanted) > *capacity);
+    let lacking = checks.iter().find(|(_, wanted, used, capacity)| {
+        *wanted > 0 && used.saturating_add(*wanted) > *capacity
+    });
     lacking.map(|(name, wanted, used, capacity)| Verdict {
         reason: format!("OutOf{name}"),
         message: format!(
@@ -108,7 +110,8 @@ mod tests {
             "Pod was rejected: Node didn't have enough resource: cpu, requested: 500, used: 600, capacity: 1000"
         );
 
-        let (begun, refusal) = admit(&ledger, &pod("500m", json!({ "startTime": "2026-01-01T00:00:00Z" })));
+        let (begun, refusal) =
+            admit(&ledger, &pod("500m", json!({ "startTime": "2026-01-01T00:00:00Z" })));
         assert!(begun.is_some() && refusal.is_none(), "what runs is never refused");
 
         let (_, refusal) = admit(&ledger, &pod("0", json!({})));

@@ -18,12 +18,16 @@ pub struct Amounts {
 
 /// A quantity in thousandths of its unit, rounded up.
 pub(crate) fn millis(quantity: &Quantity) -> Result<u64, String> {
-    parse(&quantity.0).ok_or_else(|| format!("quantity \"{}\" cannot be read", quantity.0))
+    let parsed: coracle_api::quantity::Quantity =
+        quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
+    Ok(u64::try_from(parsed.milli_value()).unwrap_or(0))
 }
 
 /// A quantity in whole units, rounded up.
 pub(crate) fn units(quantity: &Quantity) -> Result<u64, String> {
-    Ok(millis(quantity)?.div_ceil(1000))
+    let parsed: coracle_api::quantity::Quantity =
+        quantity.0.parse().map_err(|error| format!("quantity \"{}\": {error}", quantity.0))?;
+    Ok(u64::try_from(parsed.value()).unwrap_or(0))
 }
 
 /// What the scheduler and the kubelet count for a pod: upstream's `PodRequests` (pkg/api/v1/resource).
@@ -88,45 +92,6 @@ impl Amounts {
     }
 }
 
-/// Reads a quantity in thousandths: a decimal number and a suffix, both as upstream writes them.
-fn parse(text: &str) -> Option<u64> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    // Nine digits of fraction are more than a thousandth of any unit needs.
-    let fraction = &fraction[..fraction.len().min(9)];
-    let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
-    let scale = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
-    // The factor is in billionths, so that `n` is 1.
-    let billionths: u128 = match suffix {
-        "n" => 1,
-        "u" => 1_000,
-        "m" => 1_000_000,
-        "" => 1_000_000_000,
-        "k" => 10_u128.pow(12),
-        "M" => 10_u128.pow(15),
-        "G" => 10_u128.pow(18),
-        "T" => 10_u128.pow(21),
-        "P" => 10_u128.pow(24),
-        "E" => 10_u128.pow(27),
-        "Ki" => 1_000_000_000 << 10,
-        "Mi" => 1_000_000_000 << 20,
-        "Gi" => 1_000_000_000 << 30,
-        "Ti" => 1_000_000_000 << 40,
-        "Pi" => 1_000_000_000 << 50,
-        "Ei" => 1_000_000_000 << 60,
-        exponent => {
-            let exponent = exponent.strip_prefix(['e', 'E'])?.parse::<i32>().ok()?;
-            10_u128.checked_pow(u32::try_from(exponent.checked_add(9)?).ok()?)?
-        }
-    };
-    let product = digits.checked_mul(billionths)?;
-    Some(u64::try_from(product.div_ceil(scale * 1_000_000)).unwrap_or(u64::MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +128,9 @@ mod tests {
             ],
         }))
         .unwrap();
-        assert_eq!(pod_requests(&spec), Amounts { cpu_millis: 600, memory_bytes: 20 << 20, pods: 1 });
+        assert_eq!(
+            pod_requests(&spec),
+            Amounts { cpu_millis: 600, memory_bytes: 20 << 20, pods: 1 }
+        );
     }
 }

@@ -161,7 +161,10 @@ mod tests {
         assert_eq!(fs::read_link(volume.path().join(DATA)).unwrap(), first, "nothing changed");
 
         write(volume.path(), &files(&[("a", "3"), ("c", "4")]), at(2)).unwrap();
-        assert_eq!((read("a"), read("c"), read("dir/b")), (Some("3".into()), Some("4".into()), None));
+        assert_eq!(
+            (read("a"), read("c"), read("dir/b")),
+            (Some("3".into()), Some("4".into()), None)
+        );
         assert!(!volume.path().join(&first).exists(), "the old files are gone");
         assert!(fs::symlink_metadata(volume.path().join("dir")).is_err(), "the old name is gone");
 

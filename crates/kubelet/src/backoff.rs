@@ -38,7 +38,8 @@ impl Backoff {
 }
 
 fn forgiven(changed: Timestamp, since: Timestamp) -> bool {
-    since.duration_since(changed) > SignedDuration::try_from(FORGIVEN_AFTER).unwrap_or(SignedDuration::MAX)
+    since.duration_since(changed)
+        > SignedDuration::try_from(FORGIVEN_AFTER).unwrap_or(SignedDuration::MAX)
 }
 
 /// `10s`, `2m40s`, `5m0s`: a pause as upstream's messages print it.
@@ -85,7 +86,9 @@ mod tests {
 
     #[test]
     fn is_spelled_as_upstream_spells_it() {
-        for (seconds, spelling) in [(10, "10s"), (40, "40s"), (80, "1m20s"), (160, "2m40s"), (300, "5m0s")] {
+        for (seconds, spelling) in
+            [(10, "10s"), (40, "40s"), (80, "1m20s"), (160, "2m40s"), (300, "5m0s")]
+        {
             assert_eq!(spelled(Duration::from_secs(seconds)), spelling);
         }
     }

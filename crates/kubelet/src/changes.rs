@@ -26,7 +26,11 @@ mod linux {
         /// Changes in this directory from now on.
         pub(crate) fn of(directory: &Path) -> io::Result<Self> {
             let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            add_watch(&inotify, directory, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO)?;
+            add_watch(
+                &inotify,
+                directory,
+                WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO,
+            )?;
             // SAFETY: the descriptor is ours alone, and stays open and the same until the `AsyncFd` drops it.
             let inotify = unsafe { AsyncFd::register(inotify) }.map_err(io::Error::from)?;
             Ok(Self { inotify })

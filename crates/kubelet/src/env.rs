@@ -56,7 +56,9 @@ pub(crate) fn service_links(pod: &Pod, services: &[&Service]) -> Vec<(String, St
         (master && namespace != "default") || (home == namespace && (links || master))
     };
     let mut wanted: Vec<&&Service> = services.iter().filter(of).collect();
-    wanted.sort_by_key(|service| (service.metadata.namespace.as_deref() != Some("default"), service.metadata.name.clone()));
+    wanted.sort_by_key(|service| {
+        (service.metadata.namespace.as_deref() != Some("default"), service.metadata.name.clone())
+    });
     let mut env = Environment::default();
     for service in wanted {
         for (name, value) in one_service(service) {
@@ -66,7 +68,11 @@ pub(crate) fn service_links(pod: &Pod, services: &[&Service]) -> Vec<(String, St
     env.variables
 }
 
-fn from_sources(env: &mut Environment, container: &Container, objects: &Objects) -> Result<(), String> {
+fn from_sources(
+    env: &mut Environment,
+    container: &Container,
+    objects: &Objects,
+) -> Result<(), String> {
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
         let pairs: Vec<(String, String)> = if let Some(reference) = &source.config_map_ref {
@@ -107,9 +113,10 @@ fn referenced(
         let map = objects.config_map(&reference.name, optional)?;
         let value = map.and_then(|map| map.data.as_ref()?.get(&reference.key).cloned());
         return match value {
-            None if !optional => {
-                Err(format!("couldn't find key {} in ConfigMap {namespace}/{}", reference.key, reference.name))
-            }
+            None if !optional => Err(format!(
+                "couldn't find key {} in ConfigMap {namespace}/{}",
+                reference.key, reference.name
+            )),
             value => Ok(value),
         };
     }
@@ -118,9 +125,10 @@ fn referenced(
         let secret = objects.secret(&reference.name, optional)?;
         let value = secret.and_then(|secret| secret.data.as_ref()?.get(&reference.key).cloned());
         return match value {
-            None if !optional => {
-                Err(format!("couldn't find key {} in Secret {namespace}/{}", reference.key, reference.name))
-            }
+            None if !optional => Err(format!(
+                "couldn't find key {} in Secret {namespace}/{}",
+                reference.key, reference.name
+            )),
             value => Ok(value.map(|bytes| String::from_utf8_lossy(&bytes.0).into_owned())),
         };
     }
@@ -131,7 +139,9 @@ fn one_service(service: &Service) -> Vec<(String, String)> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let ip = spec.cluster_ip.as_deref().unwrap_or_default();
     let ports = spec.ports.as_deref().unwrap_or_default();
-    let Some(first) = ports.first().filter(|_| !matches!(ip, "" | "None")) else { return Vec::new() };
+    let Some(first) = ports.first().filter(|_| !matches!(ip, "" | "None")) else {
+        return Vec::new();
+    };
     let upper = |text: &str| text.to_uppercase().replace('-', "_");
     let prefix = upper(service.metadata.name.as_deref().unwrap_or_default());
     let mut env = vec![
@@ -186,7 +196,8 @@ impl Environment {
     fn put(&mut self, name: String, value: String) {
         if self.names.insert(name.clone()) {
             self.variables.push((name, value));
-        } else if let Some((_, known)) = self.variables.iter_mut().find(|(known, _)| *known == name) {
+        } else if let Some((_, known)) = self.variables.iter_mut().find(|(known, _)| *known == name)
+        {
             *known = value;
         }
     }
@@ -195,5 +206,160 @@ impl Environment {
         if !self.names.contains(name) {
             self.put(name.to_owned(), value.to_owned());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::amounts::Amounts;
+
+    fn check(container: Value, services: &[(&str, &str)], expected: Result<&[(&str, &str)], &str>) {
+        let mut container = container;
+        container["name"] = json!("main");
+        let container: Container = serde_json::from_value(container).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "p", "namespace": "ns" } }))
+                .unwrap();
+        let map = serde_json::from_value(json!({ "data": { "one": "1", "two": "2" } })).unwrap();
+        let secret = serde_json::from_value(json!({ "data": { "key": "c2VjcmV0" } })).unwrap();
+        let objects = Objects {
+            config_maps: [("map".to_owned(), Arc::new(map))].into(),
+            secrets: [("sec".to_owned(), Arc::new(secret))].into(),
+        };
+        let around = Surroundings {
+            node_ip: "10.0.0.1".parse().unwrap(),
+            pod_ip: None,
+            allocatable: Amounts::default(),
+        };
+        let owned = |pairs: &[(&str, &str)]| {
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let env = environment(&pod, &container, &around, &objects, &owned(services));
+        assert_eq!(env, expected.map(owned).map_err(str::to_owned), "{container:?}");
+    }
+
+    #[test]
+    fn values_refer_to_what_came_before() {
+        check(
+            json!({ "env": [
+                { "name": "A", "value": "a" },
+                { "name": "B", "value": "$(A)$(LATER)$(SVC_SERVICE_HOST)" },
+                { "name": "LATER", "value": "$$(A)" },
+                { "name": "A", "value": "again $(A)" },
+            ] }),
+            &[("SVC_SERVICE_HOST", "10.1.1.1")],
+            Ok(&[
+                ("A", "again a"),
+                ("B", "a$(LATER)10.1.1.1"),
+                ("LATER", "$(A)"),
+                ("SVC_SERVICE_HOST", "10.1.1.1"),
+            ]),
+        );
+    }
+
+    #[test]
+    fn what_the_pod_says_wins_over_services() {
+        check(
+            json!({ "env": [{ "name": "SVC_SERVICE_HOST", "value": "mine" }] }),
+            &[("SVC_SERVICE_HOST", "10.1.1.1")],
+            Ok(&[("SVC_SERVICE_HOST", "mine")]),
+        );
+    }
+
+    #[test]
+    fn whole_objects_come_in_with_a_prefix_and_single_keys_win() {
+        check(
+            json!({
+                "envFrom": [
+                    { "prefix": "P_", "configMapRef": { "name": "map" } },
+                    { "secretRef": { "name": "sec" } },
+                    { "configMapRef": { "name": "none", "optional": true } },
+                ],
+                "env": [
+                    { "name": "P_two", "value": "own" },
+                    { "name": "KEY", "valueFrom": { "secretKeyRef": { "name": "sec", "key": "key" } } },
+                    { "name": "NAME", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+                    { "name": "GONE", "valueFrom": { "configMapKeyRef": { "name": "map", "key": "no", "optional": true } } },
+                ],
+            }),
+            &[],
+            Ok(&[
+                ("P_one", "1"),
+                ("P_two", "own"),
+                ("key", "secret"),
+                ("KEY", "secret"),
+                ("NAME", "p"),
+            ]),
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_named_as_upstream_names_it() {
+        let env = |source: Value| json!({ "env": [{ "name": "X", "valueFrom": source }] });
+        check(
+            env(json!({ "configMapKeyRef": { "name": "none", "key": "k" } })),
+            &[],
+            Err("configmap \"none\" not found"),
+        );
+        check(
+            env(json!({ "secretKeyRef": { "name": "none", "key": "k" } })),
+            &[],
+            Err("secret \"none\" not found"),
+        );
+        check(
+            env(json!({ "configMapKeyRef": { "name": "map", "key": "k" } })),
+            &[],
+            Err("couldn't find key k in ConfigMap ns/map"),
+        );
+        check(
+            env(json!({ "secretKeyRef": { "name": "sec", "key": "k" } })),
+            &[],
+            Err("couldn't find key k in Secret ns/sec"),
+        );
+        check(
+            json!({ "envFrom": [{ "secretRef": { "name": "none" } }] }),
+            &[],
+            Err("secret \"none\" not found"),
+        );
+    }
+
+    #[test]
+    fn services_are_named_as_docker_links_named_them() {
+        let service = |namespace: &str, name: &str, ip: &str| -> Service {
+            serde_json::from_value(json!({
+                "metadata": { "name": name, "namespace": namespace },
+                "spec": { "clusterIP": ip, "ports": [{ "name": "web", "port": 80, "protocol": "TCP" }] },
+            }))
+            .unwrap()
+        };
+        let services = [
+            service("ns", "my-svc", "10.0.0.5"),
+            service("default", "kubernetes", "10.0.0.1"),
+            service("ns", "head", "None"),
+        ];
+        let services: Vec<&Service> = services.iter().collect();
+        let pod = |links: bool| -> Pod {
+            let spec = json!({ "containers": [], "enableServiceLinks": links });
+            serde_json::from_value(json!({ "metadata": { "namespace": "ns" }, "spec": spec }))
+                .unwrap()
+        };
+        let env = service_links(&pod(true), &services);
+        let value = |name: &str| lookup(&env, name);
+        assert_eq!(value("KUBERNETES_SERVICE_HOST"), Some("10.0.0.1"));
+        assert_eq!(value("MY_SVC_SERVICE_PORT"), Some("80"));
+        assert_eq!(value("MY_SVC_SERVICE_PORT_WEB"), Some("80"));
+        assert_eq!(value("MY_SVC_PORT"), Some("tcp://10.0.0.5:80"));
+        assert_eq!(value("MY_SVC_PORT_80_TCP_ADDR"), Some("10.0.0.5"));
+        assert_eq!(value("HEAD_SERVICE_HOST"), None, "a headless Service has no address");
+        let bare = service_links(&pod(false), &services);
+        assert!(bare.iter().all(|(name, _)| name.starts_with("KUBERNETES_")), "{bare:?}");
     }
 }

@@ -74,22 +74,30 @@ impl Images {
             Ok(present) => present,
             Err(error) => return Err(failed_to_inspect(reference, &error, tell)),
         };
-        let policy = container.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(reference));
+        let policy =
+            container.image_pull_policy.as_deref().unwrap_or_else(|| default_policy(reference));
         if policy == "Never" && present.is_none() {
-            let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+            let message =
+                format!("Container image \"{reference}\" is not present with pull policy of Never");
             tell(Note { warning: true, reason: "ErrImageNeverPull", message: message.clone() });
             return Err(no_image("ErrImageNeverPull", message, Duration::from_secs(10)));
         }
         // A local image that names no registry has none to be pulled from: what `image import` put there is meant.
         let keep = policy != "Always" || registry(reference).is_none();
         if let Some(image) = present.filter(|_| keep) {
-            let message = format!("Container image \"{reference}\" already present on machine and can be accessed by the pod");
+            let message = format!(
+                "Container image \"{reference}\" already present on machine and can be accessed by the pod"
+            );
             tell(Note { warning: false, reason: "Pulled", message });
             return Ok(image);
         }
         let key = (pod.metadata.uid.clone().unwrap_or_default(), reference.to_owned());
         if let Some(held) = self.held_back(&key, Timestamp::now()) {
-            tell(Note { warning: false, reason: "BackOff", message: format!("Back-off pulling image \"{reference}\"") });
+            tell(Note {
+                warning: false,
+                reason: "BackOff",
+                message: format!("Back-off pulling image \"{reference}\""),
+            });
             return Err(held);
         }
         self.pull(key, reference, &credentials(objects, reference), tell).await
@@ -102,7 +110,11 @@ impl Images {
         credentials: &[PullCredentials],
         tell: &(dyn Fn(Note) + Send + Sync),
     ) -> Result<Image, NoImage> {
-        tell(Note { warning: false, reason: "Pulling", message: format!("Pulling image \"{reference}\"") });
+        tell(Note {
+            warning: false,
+            reason: "Pulling",
+            message: format!("Pulling image \"{reference}\""),
+        });
         let asked = Instant::now();
         // Closed never: the semaphore lives as long as we do.
         let _turn = self.pulls.acquire().await;
@@ -119,14 +131,20 @@ impl Images {
                 self.failures.lock().remove(&key);
                 let message = format!(
                     "Successfully pulled image \"{reference}\" in {} ({} including waiting). Image size: {} bytes.",
-                    took(begun), took(asked), image.size_bytes
+                    took(begun),
+                    took(asked),
+                    image.size_bytes
                 );
                 tell(Note { warning: false, reason: "Pulled", message });
                 Ok(image)
             }
             Err(error) => {
                 let cause = described(&error);
-                tell(Note { warning: true, reason: "Failed", message: format!("Failed to pull image \"{reference}\": {cause}") });
+                tell(Note {
+                    warning: true,
+                    reason: "Failed",
+                    message: format!("Failed to pull image \"{reference}\": {cause}"),
+                });
                 let word = match error {
                     ImageError::InvalidName { .. } => "InvalidImageName",
                     ImageError::Pull { .. } | ImageError::Store { .. } => "ErrImagePull",
@@ -155,9 +173,11 @@ impl Images {
         if failures.len() >= REMEMBERED {
             failures.retain(|_, failure| failure.at + failure.backoff.pause(now) > now);
         }
-        let failure = failures
-            .entry(key)
-            .or_insert_with(|| Failure { backoff: Backoff::default(), at: now, message: String::new() });
+        let failure = failures.entry(key).or_insert_with(|| Failure {
+            backoff: Backoff::default(),
+            at: now,
+            message: String::new(),
+        });
         failure.backoff.lengthen(now);
         failure.at = now;
         message.clone_into(&mut failure.message);
@@ -169,14 +189,20 @@ impl Images {
     }
 }
 
-fn failed_to_inspect(reference: &str, error: &ImageError, tell: &(dyn Fn(Note) + Send + Sync)) -> NoImage {
+fn failed_to_inspect(
+    reference: &str,
+    error: &ImageError,
+    tell: &(dyn Fn(Note) + Send + Sync),
+) -> NoImage {
     let (word, message) = match error {
-        ImageError::InvalidName { .. } => {
-            ("InvalidImageName", format!("Failed to apply default image tag \"{reference}\": {}", described(error)))
-        }
-        ImageError::Pull { .. } | ImageError::Store { .. } => {
-            ("ImageInspectError", format!("Failed to inspect image \"{reference}\": {}", described(error)))
-        }
+        ImageError::InvalidName { .. } => (
+            "InvalidImageName",
+            format!("Failed to apply default image tag \"{reference}\": {}", described(error)),
+        ),
+        ImageError::Pull { .. } | ImageError::Store { .. } => (
+            "ImageInspectError",
+            format!("Failed to inspect image \"{reference}\": {}", described(error)),
+        ),
     };
     let reason = if word == "InvalidImageName" { "InspectFailed" } else { "FailedToInspectImage" };
     tell(Note { warning: true, reason, message: message.clone() });
@@ -185,7 +211,10 @@ fn failed_to_inspect(reference: &str, error: &ImageError, tell: &(dyn Fn(Note) +
 }
 
 fn no_image(word: &str, message: String, wait: Duration) -> NoImage {
-    NoImage { waiting: Waiting { reason: word.to_owned(), message }, retry_at: Timestamp::now() + wait }
+    NoImage {
+        waiting: Waiting { reason: word.to_owned(), message },
+        retry_at: Timestamp::now() + wait,
+    }
 }
 
 fn described(error: &ImageError) -> String {
@@ -207,7 +236,8 @@ fn took(since: Instant) -> String {
 /// Upstream's default: what may move is pulled each time.
 fn default_policy(reference: &str) -> &'static str {
     let last = reference.rsplit('/').next().unwrap_or_default();
-    let moves = !reference.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
+    let moves =
+        !reference.contains('@') && last.split_once(':').is_none_or(|(_, tag)| tag == "latest");
     if moves { "Always" } else { "IfNotPresent" }
 }
 
@@ -225,9 +255,14 @@ fn credentials(objects: &Objects, reference: &str) -> Vec<PullCredentials> {
 
 fn of_secret(secret: &Secret, wanted: &str, reference: &str) -> Vec<PullCredentials> {
     let data = secret.data.as_ref();
-    let read = |key: &str| data.and_then(|data| data.get(key)).and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok());
+    let read = |key: &str| {
+        data.and_then(|data| data.get(key))
+            .and_then(|bytes| serde_json::from_slice::<Value>(&bytes.0).ok())
+    };
     let hosts = match secret.type_.as_deref() {
-        Some("kubernetes.io/dockerconfigjson") => read(".dockerconfigjson").map(|config| config["auths"].clone()),
+        Some("kubernetes.io/dockerconfigjson") => {
+            read(".dockerconfigjson").map(|config| config["auths"].clone())
+        }
         Some("kubernetes.io/dockercfg") => read(".dockercfg"),
         _ => None,
     };
@@ -235,9 +270,14 @@ fn of_secret(secret: &Secret, wanted: &str, reference: &str) -> Vec<PullCredenti
     hosts
         .iter()
         .filter(|(host, _)| {
-            let host = host.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-            let host = host.strip_suffix("/v1").or_else(|| host.strip_suffix("/v2")).unwrap_or(host);
-            let docker = matches!(host, "docker.io" | "registry-1.docker.io") && wanted == "index.docker.io";
+            let host = host
+                .trim_start_matches("https://")
+                .trim_start_matches("http://")
+                .trim_end_matches('/');
+            let host =
+                host.strip_suffix("/v1").or_else(|| host.strip_suffix("/v2")).unwrap_or(host);
+            let docker =
+                matches!(host, "docker.io" | "registry-1.docker.io") && wanted == "index.docker.io";
             host == wanted || docker || reference.starts_with(&format!("{host}/"))
         })
         .filter_map(|(_, entry)| one_login(entry))
@@ -246,11 +286,17 @@ fn of_secret(secret: &Secret, wanted: &str, reference: &str) -> Vec<PullCredenti
 
 fn one_login(entry: &Value) -> Option<PullCredentials> {
     use base64::Engine as _;
-    if let (Some(username), Some(password)) = (entry["username"].as_str(), entry["password"].as_str()) {
-        return Some(PullCredentials { username: username.to_owned(), password: password.to_owned() });
+    if let (Some(username), Some(password)) =
+        (entry["username"].as_str(), entry["password"].as_str())
+    {
+        return Some(PullCredentials {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        });
     }
     let auth = base64::engine::general_purpose::STANDARD.decode(entry["auth"].as_str()?).ok()?;
-    let (username, password) = String::from_utf8(auth).ok()?.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned()))?;
+    let (username, password) =
+        String::from_utf8(auth).ok()?.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned()))?;
     Some(PullCredentials { username, password })
 }
 
@@ -272,7 +318,11 @@ mod tests {
             ("localhost/hello@sha256:00", "IfNotPresent", Some("localhost")),
         ];
         for (reference, policy, host) in cases {
-            assert_eq!((default_policy(reference), registry(reference)), (policy, host), "{reference}");
+            assert_eq!(
+                (default_policy(reference), registry(reference)),
+                (policy, host),
+                "{reference}"
+            );
         }
     }
 
@@ -287,10 +337,15 @@ mod tests {
         }))
         .unwrap();
         let bytes = k8s_openapi::ByteString(serde_json::to_vec(&config).unwrap());
-        let secret = Secret { data: Some([(".dockerconfigjson".to_owned(), bytes)].into()), ..secret };
-        let objects = Objects { secrets: [("s".to_owned(), Arc::new(secret))].into(), ..Objects::default() };
+        let secret =
+            Secret { data: Some([(".dockerconfigjson".to_owned(), bytes)].into()), ..secret };
+        let objects =
+            Objects { secrets: [("s".to_owned(), Arc::new(secret))].into(), ..Objects::default() };
         let users = |reference| {
-            credentials(&objects, reference).into_iter().map(|login| login.username).collect::<Vec<_>>()
+            credentials(&objects, reference)
+                .into_iter()
+                .map(|login| login.username)
+                .collect::<Vec<_>>()
         };
         assert_eq!(users("ghcr.io/team/hello:1"), ["me"]);
         assert_eq!(users("team/hello:1"), ["you"]);

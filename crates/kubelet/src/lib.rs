@@ -20,6 +20,7 @@ mod context;
 mod env;
 mod expansion;
 mod fields;
+mod grpc;
 mod images;
 mod logs;
 mod machine;
@@ -114,11 +115,26 @@ pub enum Error {
 ///
 /// # Errors
 /// When the node cannot begin. Afterwards trouble with the API or the engine is retried, never fatal.
-pub async fn run(client: Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
-    let Options { node_name, node_ip, data_dir, runtime, listener, tls, capacity, labels, pod_cidr, shutdown_grace } =
-        options;
+pub async fn run(
+    client: Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let Options {
+        node_name,
+        node_ip,
+        data_dir,
+        runtime,
+        listener,
+        tls,
+        capacity,
+        labels,
+        pod_cidr,
+        shutdown_grace,
+    } = options;
     for directory in [data_dir.join("pods"), data_dir.join("pods-logs")] {
-        std::fs::create_dir_all(&directory).map_err(|source| Error::DataDir { path: directory, source })?;
+        std::fs::create_dir_all(&directory)
+            .map_err(|source| Error::DataDir { path: directory, source })?;
     }
     let port = listener.local_addr().map_err(Error::Listener)?.port();
     let tasks = Tasks::new(shutdown.child_token());
@@ -138,8 +154,13 @@ pub async fn run(client: Client, options: Options, shutdown: CancellationToken) 
         data_dir,
         runtime,
     });
-    let reporter =
-        node::NodeReporter { ctx: Arc::clone(&ctx), machine: machine::Machine::look(), labels, pod_cidr, port };
+    let reporter = node::NodeReporter {
+        ctx: Arc::clone(&ctx),
+        machine: machine::Machine::look(),
+        labels,
+        pod_cidr,
+        port,
+    };
     let begun = begin(&ctx, &tasks, reporter, listener, tls).await;
     if begun.is_ok() {
         tasks.finished().await;
@@ -158,7 +179,8 @@ async fn begin(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
 ) -> Result<(), Error> {
-    let selection = Selection { fields: Some(format!("spec.nodeName={}", ctx.node_name)), labels: None };
+    let selection =
+        Selection { fields: Some(format!("spec.nodeName={}", ctx.node_name)), labels: None };
     let mirror: Mirror<Pod> = Mirror::start(tasks, Api::all(ctx.client.clone()), selection);
     let pods = pods::Pods::new(Arc::clone(ctx), tasks.clone());
     let api = server::Api {

@@ -56,8 +56,20 @@ impl Attempt {
 }
 
 /// Sends the log at `path` to `out` until it ends or nobody listens any more.
-pub(crate) async fn send(path: PathBuf, query: Query, mut attempt: Attempt, out: mpsc::Sender<io::Result<Bytes>>) {
-    let mut sender = Sender { out, query, left: None, at_line_start: true, pending: Vec::new(), piece: Vec::new() };
+pub(crate) async fn send(
+    path: PathBuf,
+    query: Query,
+    mut attempt: Attempt,
+    out: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut sender = Sender {
+        out,
+        query,
+        left: None,
+        at_line_start: true,
+        pending: Vec::new(),
+        piece: Vec::new(),
+    };
     sender.left = sender.query.limit_bytes;
     let outcome = copy(&path, &mut sender, &mut attempt).await;
     if let Err(error) = outcome
@@ -159,8 +171,10 @@ async fn next_file(path: &Path, inode: u64) -> io::Result<Option<(u64, Open)>> {
     let found = tokio::task::spawn_blocking(move || {
         let mut files = rotated_files(&path);
         files.push(path);
-        let inodes: Vec<Option<u64>> =
-            files.iter().map(|file| std::fs::metadata(file).ok().map(|metadata| metadata.ino())).collect();
+        let inodes: Vec<Option<u64>> = files
+            .iter()
+            .map(|file| std::fs::metadata(file).ok().map(|metadata| metadata.ino()))
+            .collect();
         // One that was deleted meanwhile is followed by the oldest that is left.
         let next = inodes.iter().position(|known| *known == Some(inode)).map_or(0, |at| at + 1);
         let Some(next) = files.get(next) else { return Ok(None) };
@@ -270,7 +284,8 @@ pub(crate) fn last_words(path: &Path) -> String {
         let (start, _) = tail_start(&mut file, LAST_WORDS_LINES)?;
         let end = file.seek(SeekFrom::End(0))?;
         // Each line has a head of some forty bytes that is not shown: twice the bound is enough of the file.
-        let start = start.max(end.saturating_sub(2 * LAST_WORDS_BYTES as u64 + LAST_WORDS_LINES * 64));
+        let start =
+            start.max(end.saturating_sub(2 * LAST_WORDS_BYTES as u64 + LAST_WORDS_LINES * 64));
         file.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -308,5 +323,113 @@ pub(crate) async fn remove_all(directory: &Path) -> io::Result<()> {
     match tokio::fs::remove_dir_all(directory).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::snapshot::ContainerView;
+
+    const LINES: &str = "2026-01-01T00:00:01.000000000Z stdout F one\n\
+        2026-01-01T00:00:02.000000000Z stdout P tw\n\
+        2026-01-01T00:00:02.100000000Z stdout F o\n\
+        2026-01-01T00:00:03.000000000Z stderr F three\n";
+
+    fn shown(running: bool) -> Snapshot {
+        let view = ContainerView { attempt: Some(0), running, id: None, waiting: None };
+        Snapshot { containers: [("c".to_owned(), view)].into(), ended: false, version: None }
+    }
+
+    fn attempt(running: bool) -> (watch::Sender<Snapshot>, Attempt) {
+        let (show, pod) = watch::channel(shown(running));
+        (show, Attempt { container: "c".to_owned(), number: 0, pod })
+    }
+
+    async fn check(query: Query, expected: &str) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        std::fs::write(&path, LINES).unwrap();
+        let (_show, attempt) = attempt(false);
+        let (out, mut pieces) = mpsc::channel(4);
+        let reader = tokio::spawn(send(path, query.clone(), attempt, out));
+        let mut text = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            text.extend_from_slice(&piece.unwrap());
+        }
+        reader.await.unwrap();
+        assert_eq!(String::from_utf8(text).unwrap(), expected, "{query:?}");
+    }
+
+    #[tokio::test]
+    async fn a_log_is_read_as_it_is_asked_for() {
+        check(Query::default(), "one\ntwo\nthree\n").await;
+        check(Query { tail_lines: Some(1), ..Query::default() }, "three\n").await;
+        check(Query { tail_lines: Some(0), ..Query::default() }, "").await;
+        check(Query { tail_lines: Some(100), ..Query::default() }, "one\ntwo\nthree\n").await;
+        check(Query { limit_bytes: Some(6), ..Query::default() }, "one\ntw").await;
+        let since = Some("2026-01-01T00:00:02.5Z".parse().unwrap());
+        check(Query { since, ..Query::default() }, "three\n").await;
+        check(Query { follow: true, ..Query::default() }, "one\ntwo\nthree\n").await;
+        let stamped = "2026-01-01T00:00:01.000000000Z one\n2026-01-01T00:00:02.000000000Z two\n\
+                       2026-01-01T00:00:03.000000000Z three\n";
+        check(Query { timestamps: true, ..Query::default() }, stamped).await;
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_new_lines_through_a_rotation_until_the_container_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        std::fs::write(&path, LINES).unwrap();
+        let (show, attempt) = attempt(true);
+        let (out, mut pieces) = mpsc::channel(4);
+        let query = Query { follow: true, tail_lines: Some(1), ..Query::default() };
+        let reader = tokio::spawn(send(path.clone(), query, attempt, out));
+        let mut seen = String::new();
+        let mut until = async |end: &str| {
+            let wait = async {
+                while !seen.ends_with(end) {
+                    seen.push_str(
+                        std::str::from_utf8(&pieces.recv().await.unwrap().unwrap()).unwrap(),
+                    );
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(5), wait).await.expect("nothing came");
+        };
+        until("three\n").await;
+        let append = |path: &Path, text: &str| {
+            let mut file =
+                std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            write!(file, "2026-01-01T00:00:04.000000000Z stdout F {text}\n").unwrap();
+        };
+        append(&path, "four");
+        until("four\n").await;
+        append(&path, "five");
+        std::fs::rename(&path, directory.path().join("0.log.1")).unwrap();
+        append(&path, "six");
+        until("five\nsix\n").await;
+        append(&path, "last");
+        show.send_replace(shown(false));
+        until("last\n").await;
+        tokio::time::timeout(Duration::from_secs(5), reader)
+            .await
+            .expect("the follower did not end")
+            .unwrap();
+        assert_eq!(seen, "three\nfour\nfive\nsix\nlast\n");
+    }
+
+    #[test]
+    fn the_last_words_are_the_end_of_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("0.log");
+        std::fs::write(&path, LINES).unwrap();
+        assert_eq!(last_words(&path), "one\ntwo\nthree\n");
+        std::fs::write(&path, LINES.repeat(100)).unwrap();
+        let words = last_words(&path);
+        assert!(words.len() <= LAST_WORDS_BYTES && words.ends_with("three\n"));
+        assert_eq!(last_words(&directory.path().join("absent")), "");
     }
 }

@@ -24,7 +24,9 @@ pub(crate) struct Machine {
 impl Machine {
     /// Looks at the machine.
     pub(crate) fn look() -> Self {
-        let read = |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let read = |path: &str| {
+            std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+        };
         let uname = rustix::system::uname();
         Self {
             machine_id: read("/etc/machine-id"),
@@ -75,7 +77,9 @@ impl Pressure {
         let disk = disk(data_dir);
         Self {
             memory: available > 0 && available < 100 << 20,
-            disk: disk.is_some_and(|disk| disk.free_bytes * 10 < disk.total_bytes || disk.free_inodes * 20 < disk.inodes),
+            disk: disk.is_some_and(|disk| {
+                disk.free_bytes * 10 < disk.total_bytes || disk.free_inodes * 20 < disk.inodes
+            }),
         }
     }
 }
@@ -112,7 +116,9 @@ pub(crate) fn memory_used_bytes() -> u64 {
 fn memory_bytes(line: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
-    let kilobytes = value.and_then(|value| value.trim().strip_suffix("kB")).and_then(|value| value.trim().parse::<u64>().ok());
+    let kilobytes = value
+        .and_then(|value| value.trim().strip_suffix("kB"))
+        .and_then(|value| value.trim().parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
 }
 

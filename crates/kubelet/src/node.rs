@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+    NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
@@ -80,7 +80,8 @@ impl NodeReporter {
             }
             let now = Timestamp::now();
             let status = self.status(&node, now).await;
-            let due = Duration::try_from(now.duration_since(reported_at)).unwrap_or_default() >= REPORT_EVERY;
+            let due = Duration::try_from(now.duration_since(reported_at)).unwrap_or_default()
+                >= REPORT_EVERY;
             if !due && !differs(node.status.as_ref(), &status) {
                 continue;
             }
@@ -135,7 +136,9 @@ impl NodeReporter {
     async fn write_status(&self, status: &NodeStatus) -> kube::Result<Node> {
         let nodes: Api<Node> = Api::all(self.ctx.client.clone());
         let patch = json!({ "status": status });
-        nodes.patch_status(&self.ctx.node_name, &PatchParams::default(), &Patch::Strategic(patch)).await
+        nodes
+            .patch_status(&self.ctx.node_name, &PatchParams::default(), &Patch::Strategic(patch))
+            .await
     }
 
     async fn renew_lease(&self, node: &Node) -> kube::Result<()> {
@@ -144,7 +147,8 @@ impl NodeReporter {
         let patch = json!({ "spec": {
             "holderIdentity": self.ctx.node_name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now,
         } });
-        let renewed = leases.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let renewed =
+            leases.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await;
         match renewed {
             Err(kube::Error::Api(answer)) if answer.code == 404 => (),
             renewed => return renewed.map(drop),
@@ -188,7 +192,11 @@ impl NodeReporter {
     }
 
     async fn status(&self, node: &Node, now: Timestamp) -> NodeStatus {
-        let known = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let known = node
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.as_deref())
+            .unwrap_or_default();
         let pressure = Pressure::look(&self.ctx.data_dir);
         let images = self.ctx.runtime.images().await.unwrap_or_default();
         let mut images: Vec<ContainerImage> = images
@@ -203,7 +211,10 @@ impl NodeReporter {
         let amounts = self.amounts();
         NodeStatus {
             addresses: Some(vec![
-                NodeAddress { type_: "InternalIP".to_owned(), address: self.ctx.node_ip.to_string() },
+                NodeAddress {
+                    type_: "InternalIP".to_owned(),
+                    address: self.ctx.node_ip.to_string(),
+                },
                 NodeAddress { type_: "Hostname".to_owned(), address: self.ctx.node_name.clone() },
             ]),
             capacity: Some(amounts.clone()),
@@ -259,7 +270,11 @@ fn conditions(pressure: Pressure, known: &[NodeCondition], now: Timestamp) -> Ve
             "MemoryPressure",
             pressure.memory,
             has(pressure.memory, "KubeletHasSufficientMemory", "KubeletHasInsufficientMemory"),
-            has(pressure.memory, "kubelet has sufficient memory available", "kubelet has insufficient memory available"),
+            has(
+                pressure.memory,
+                "kubelet has sufficient memory available",
+                "kubelet has insufficient memory available",
+            ),
         ),
         (
             "DiskPressure",
@@ -297,7 +312,9 @@ fn differs(known: Option<&NodeStatus>, wanted: &NodeStatus) -> bool {
             .iter()
             .flatten()
             .filter(|condition| own.contains(&condition.type_.as_str()))
-            .map(|condition| (condition.type_.clone(), condition.status.clone(), condition.reason.clone()))
+            .map(|condition| {
+                (condition.type_.clone(), condition.status.clone(), condition.reason.clone())
+            })
             .collect();
         words.sort();
         words
@@ -323,16 +340,31 @@ mod tests {
         let calm = Pressure { memory: false, disk: false };
         let first = conditions(calm, &[], at(0));
         let again = conditions(calm, &first, at(60));
-        assert!(again.iter().all(|condition| condition.last_transition_time == Some(whole_seconds(at(0)))));
-        assert!(again.iter().all(|condition| condition.last_heartbeat_time == Some(whole_seconds(at(60)))));
+        assert!(
+            again
+                .iter()
+                .all(|condition| condition.last_transition_time == Some(whole_seconds(at(0))))
+        );
+        assert!(
+            again
+                .iter()
+                .all(|condition| condition.last_heartbeat_time == Some(whole_seconds(at(60))))
+        );
 
         let full = conditions(Pressure { memory: false, disk: true }, &again, at(90));
         let disk = full.iter().find(|condition| condition.type_ == "DiskPressure").unwrap();
-        assert_eq!((disk.status.as_str(), disk.reason.as_deref()), ("True", Some("KubeletHasDiskPressure")));
+        assert_eq!(
+            (disk.status.as_str(), disk.reason.as_deref()),
+            ("True", Some("KubeletHasDiskPressure"))
+        );
         assert_eq!(disk.last_transition_time, Some(whole_seconds(at(90))));
 
-        let status = |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
-        assert!(!differs(Some(&status(first)), &status(again.clone())), "a heartbeat alone is no change");
+        let status =
+            |conditions| NodeStatus { conditions: Some(conditions), ..NodeStatus::default() };
+        assert!(
+            !differs(Some(&status(first)), &status(again.clone())),
+            "a heartbeat alone is no change"
+        );
         assert!(differs(Some(&status(again)), &status(full)));
     }
 }

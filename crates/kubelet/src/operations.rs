@@ -39,7 +39,13 @@ pub(crate) enum Done {
     /// A stop ended.
     Stopped { name: String, result: Result<(), String> },
     /// A probe answered.
-    Probed { name: String, id: ContainerId, kind: Kind, asked_at: Timestamp, result: Result<(), String> },
+    Probed {
+        name: String,
+        id: ContainerId,
+        kind: Kind,
+        asked_at: Timestamp,
+        result: Result<(), String>,
+    },
     /// The status was written, or not.
     Written(Box<Result<Pod, kube::Error>>),
     /// The sandbox and the volumes are gone, or not.
@@ -59,13 +65,18 @@ pub(crate) struct Prepared {
     pub(crate) tokens: tokens::Held,
 }
 
-/// Why a pod's ground was not prepared: an Event.
+/// Why a pod's ground was not prepared.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Problem {
-    /// The Event's reason.
-    pub(crate) reason: &'static str,
-    /// The Event's message.
-    pub(crate) message: String,
+pub(crate) enum Problem {
+    /// The pod ended meanwhile.
+    Abandoned,
+    /// Something is missing or broken: an Event says what.
+    Failed {
+        /// The Event's reason.
+        reason: &'static str,
+        /// The Event's message.
+        message: String,
+    },
 }
 
 /// A container that runs.
@@ -94,26 +105,36 @@ pub(crate) async fn prepare(
 ) -> Result<Prepared, Problem> {
     let address = match known_address {
         Some(address) => address,
-        None => ctx.runtime.run_sandbox(&sandbox_spec(&ctx, &pod)).await.map_err(|error| Problem {
-            reason: "FailedCreatePodSandBox",
-            message: format!("Failed to create pod sandbox: {}", spelled(&error)),
+        None => ctx.runtime.run_sandbox(&sandbox_spec(&ctx, &pod)).await.map_err(|error| {
+            Problem::Failed {
+                reason: "FailedCreatePodSandBox",
+                message: format!("Failed to create pod sandbox: {}", spelled(&error)),
+            }
         })?,
     };
-    let mount = |volume: &str, cause: String| Problem {
+    let mount = |volume: &str, cause: String| Problem::Failed {
         reason: "FailedMount",
         message: format!("MountVolume.SetUp failed for volume \"{volume}\" : {cause}"),
     };
     let objects = held.objects().await.map_err(|error| mount("", error.to_string()))?;
     if let Err(error) = tokens.renew(&ctx.client, &pod, Timestamp::now()).await {
         let projected = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let projected = projected.filter(|volume| volume.projected.is_some()).map(|volume| volume.name.as_str());
+        let projected = projected
+            .filter(|volume| volume.projected.is_some())
+            .map(|volume| volume.name.as_str());
         let cause = format!("failed to fetch token: {}", api_message(&error));
         return Err(mount(projected.into_iter().next().unwrap_or_default(), cause));
     }
     let claims = claims(&ctx, &pod).await.map_err(|(volume, cause)| mount(&volume, cause))?;
     let around = ctx.surroundings(Some(address));
     let made = tokens.tokens();
-    let from = Ingredients { pod: &pod, around: &around, objects: &objects, tokens: &made, claims: &claims };
+    let from = Ingredients {
+        pod: &pod,
+        around: &around,
+        objects: &objects,
+        tokens: &made,
+        claims: &claims,
+    };
     let mut wanted = Vec::new();
     for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
         let what = volumes::wanted(volume, &from).map_err(|cause| mount(&volume.name, cause))?;
@@ -127,7 +148,9 @@ pub(crate) async fn prepare(
     let written = tokio::task::spawn_blocking(move || {
         let mut paths = BTreeMap::new();
         for (name, what) in wanted {
-            let path = directory.make(&name, &what, Timestamp::now()).map_err(|error| (name.clone(), error.to_string()))?;
+            let path = directory
+                .make(&name, &what, Timestamp::now())
+                .map_err(|error| (name.clone(), error.to_string()))?;
             paths.insert(name, path);
         }
         Ok(paths)
@@ -150,7 +173,8 @@ fn hostname(ctx: &Context, pod: &Pod) -> String {
     if spec.and_then(|spec| spec.host_network).unwrap_or(false) {
         return ctx.node_name.clone();
     }
-    let set = spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
+    let set =
+        spec.and_then(|spec| spec.hostname_override.clone().or_else(|| spec.hostname.clone()));
     let name = set.filter(|name| !name.is_empty()).unwrap_or_else(|| pod.name_any());
     // A host's name has at most 63 letters; upstream cuts there too.
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
@@ -183,7 +207,8 @@ async fn claims(ctx: &Context, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, (
         let found = api.get(&bound).await.map_err(|error| failed(api_message(&error)))?;
         let spec = found.spec.unwrap_or_default();
         let path = spec.host_path.map(|host| host.path).or(spec.local.map(|local| local.path));
-        let path = path.ok_or_else(|| failed(format!("PersistentVolume {bound} is not on this node")))?;
+        let path =
+            path.ok_or_else(|| failed(format!("PersistentVolume {bound} is not on this node")))?;
         paths.insert(volume.name.clone(), PathBuf::from(path));
     }
     Ok(paths)
@@ -217,7 +242,8 @@ impl Start {
         self.normal("Created", "Container created".to_owned());
         self.normal("Started", "Container started".to_owned());
         self.tidy().await;
-        let hook = self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+        let hook =
+            self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         if let Some(hook) = hook
             && let Err(cause) = prober::hook(hook, &self.container, self.ground.address).await
         {
@@ -233,12 +259,16 @@ impl Start {
     }
 
     async fn ready_spec(&self) -> Result<(ContainerSpec, String), NotStarted> {
-        let objects = self.held.objects().await.map_err(|error| self.config_error(error.to_string()))?;
+        let objects =
+            self.held.objects().await.map_err(|error| self.config_error(error.to_string()))?;
         let image = self.image(&objects).await?;
         let spec = self.spec(&objects).map_err(|cause| self.config_error(cause))?;
         if let Some(directory) = spec.log_path.parent() {
             tokio::fs::create_dir_all(directory).await.map_err(|error| {
-                self.failed("CreateContainerError", format!("cannot make {}: {error}", directory.display()))
+                self.failed(
+                    "CreateContainerError",
+                    format!("cannot make {}: {error}", directory.display()),
+                )
             })?;
         }
         Ok((spec, image.digest))
@@ -269,8 +299,10 @@ impl Start {
         let limits = container.resources.as_ref().and_then(|resources| resources.limits.as_ref());
         let limit = |name: &str| limits.and_then(|limits| limits.get(name));
         let ports = container.ports.iter().flatten();
-        let tcp = ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
-        let log = self.ctx.log_directory(pod).join(&container.name).join(format!("{}.log", self.attempt));
+        let tcp =
+            ports.filter(|port| port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP"));
+        let log =
+            self.ctx.log_directory(pod).join(&container.name).join(format!("{}.log", self.attempt));
         Ok(ContainerSpec {
             id: self.id.clone(),
             pod: identity(pod),
@@ -283,8 +315,14 @@ impl Start {
             env,
             working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
             tcp_ports: tcp.filter_map(|port| u16::try_from(port.container_port).ok()).collect(),
-            memory_limit_bytes: limit("memory").map(amounts::units).transpose()?.filter(|bytes| *bytes > 0),
-            cpu_limit_millis: limit("cpu").map(amounts::millis).transpose()?.filter(|millis| *millis > 0),
+            memory_limit_bytes: limit("memory")
+                .map(amounts::units)
+                .transpose()?
+                .filter(|bytes| *bytes > 0),
+            cpu_limit_millis: limit("cpu")
+                .map(amounts::millis)
+                .transpose()?
+                .filter(|millis| *millis > 0),
             log_path: log,
             annotations: pod.metadata.annotations.clone().unwrap_or_default(),
         })
@@ -325,11 +363,19 @@ impl Start {
     }
 
     fn normal(&self, reason: &str, message: String) {
-        self.ctx.recorder.normal_ref(container_reference(&self.pod, self.role, &self.container.name), reason, message);
+        self.ctx.recorder.normal_ref(
+            container_reference(&self.pod, self.role, &self.container.name),
+            reason,
+            message,
+        );
     }
 
     fn warn(&self, reason: &str, message: String) {
-        self.ctx.recorder.warning_ref(container_reference(&self.pod, self.role, &self.container.name), reason, message);
+        self.ctx.recorder.warning_ref(
+            container_reference(&self.pod, self.role, &self.container.name),
+            reason,
+            message,
+        );
     }
 }
 
@@ -351,7 +397,11 @@ pub(crate) async fn stop(
         let outcome = tokio::time::timeout(grace, prober::hook(hook, &container, address)).await;
         if let Ok(Err(cause)) = outcome {
             let about = container_reference(&pod, role, &container.name);
-            ctx.recorder.warning_ref(about, "FailedPreStopHook", format!("PreStopHook failed: {cause}"));
+            ctx.recorder.warning_ref(
+                about,
+                "FailedPreStopHook",
+                format!("PreStopHook failed: {cause}"),
+            );
         }
     }
     // Upstream leaves at least two seconds after the hook.
@@ -360,7 +410,11 @@ pub(crate) async fn stop(
 }
 
 /// Writes the pod's status.
-pub(crate) async fn write_status(ctx: Arc<Context>, pod: Arc<Pod>, patch: Value) -> Result<Pod, kube::Error> {
+pub(crate) async fn write_status(
+    ctx: Arc<Context>,
+    pod: Arc<Pod>,
+    patch: Value,
+) -> Result<Pod, kube::Error> {
     // Closed never: the semaphore lives as long as the context.
     let _turn = ctx.status_turns.acquire().await;
     let api: Api<Pod> = Api::namespaced(ctx.client.clone(), &pod.namespace().unwrap_or_default());

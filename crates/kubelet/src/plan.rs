@@ -99,7 +99,12 @@ pub(crate) fn restarts(spec: &PodSpec, role: Role, container: &Container, exit_c
 }
 
 /// Decides the next step of a pod.
-pub(crate) fn plan(spec: &PodSpec, goal: Goal, seen: &BTreeMap<String, Seen>, now: Timestamp) -> Plan {
+pub(crate) fn plan(
+    spec: &PodSpec,
+    goal: Goal,
+    seen: &BTreeMap<String, Seen>,
+    now: Timestamp,
+) -> Plan {
     let mut pass = Pass { spec, seen, now, plan: Plan::default() };
     match goal {
         Goal::Run => pass.run(),
@@ -151,7 +156,8 @@ impl Pass<'_> {
     }
 
     fn mains_begun(&self) -> bool {
-        let begun = |container: &Container| !matches!(self.state(container), Seen::Idle { retry_at: None });
+        let begun =
+            |container: &Container| !matches!(self.state(container), Seen::Idle { retry_at: None });
         self.spec.containers.iter().any(begun)
     }
 
@@ -168,7 +174,9 @@ impl Pass<'_> {
                 }
                 Role::Init => match self.state(container) {
                     Seen::Exited { exit_code: 0, .. } => (),
-                    Seen::Exited { exit_code, .. } if !restarts(spec, role, container, exit_code) => {
+                    Seen::Exited { exit_code, .. }
+                        if !restarts(spec, role, container, exit_code) =>
+                    {
                         return Init::Failed;
                     }
                     Seen::Idle { .. }
@@ -253,5 +261,171 @@ impl Pass<'_> {
 
     fn state(&self, container: &Container) -> Seen {
         self.seen.get(&container.name).cloned().unwrap_or(Seen::Idle { retry_at: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    const IDLE: Seen = Seen::Idle { retry_at: None };
+    const RUNS: Seen = Seen::Running { started: true, unhealthy: false };
+    const BEGINS: Seen = Seen::Running { started: false, unhealthy: false };
+    const SICK: Seen = Seen::Running { started: true, unhealthy: true };
+
+    fn exited(exit_code: i32, restart_at: i64) -> Seen {
+        Seen::Exited { exit_code, restart_at: at(restart_at) }
+    }
+
+    /// A pod of an init container `i`, a sidecar `s`, and the containers `a` and `b`; what is not `seen` is idle.
+    fn check(
+        policy: &str,
+        goal: Goal,
+        seen: &[(&str, Seen)],
+        start: &[&str],
+        stop: &[&str],
+        ended: bool,
+    ) -> Plan {
+        let spec = json!({
+            "restartPolicy": policy,
+            "initContainers": [{ "name": "i" }, { "name": "s", "restartPolicy": "Always" }],
+            "containers": [{ "name": "a" }, { "name": "b" }],
+        });
+        check_spec(spec, goal, seen, start, stop, ended)
+    }
+
+    fn check_spec(
+        spec: Value,
+        goal: Goal,
+        seen: &[(&str, Seen)],
+        start: &[&str],
+        stop: &[&str],
+        ended: bool,
+    ) -> Plan {
+        let spec: PodSpec = serde_json::from_value(spec).unwrap();
+        let seen = seen.iter().map(|(name, seen)| ((*name).to_owned(), seen.clone())).collect();
+        let plan = plan(&spec, goal, &seen, at(0));
+        assert_eq!(plan.start, start, "start, with {seen:?}");
+        assert_eq!(plan.stop, stop, "stop, with {seen:?}");
+        assert_eq!(plan.ended, ended, "ended, with {seen:?}");
+        plan
+    }
+
+    #[test]
+    fn init_containers_come_first_and_in_order() {
+        let run = |seen: &[(&str, Seen)], start: &[&str]| {
+            check("Always", Goal::Run, seen, start, &[], false)
+        };
+        assert!(!run(&[], &["i"]).initialized);
+        run(&[("i", Seen::Starting)], &[]);
+        run(&[("i", RUNS)], &[]);
+        run(&[("i", exited(0, 0))], &["s"]);
+        assert!(
+            !run(&[("i", exited(0, 0)), ("s", BEGINS)], &[]).initialized,
+            "its startup probe has not passed"
+        );
+        assert!(run(&[("i", exited(0, 0)), ("s", RUNS)], &["a", "b"]).initialized);
+        run(&[("i", exited(0, 0)), ("s", RUNS), ("a", RUNS)], &["b"]);
+        run(&[("i", exited(0, 0)), ("s", exited(1, 0)), ("a", RUNS), ("b", RUNS)], &["s"]);
+    }
+
+    #[test]
+    fn a_failed_init_container_is_tried_again_or_fails_the_pod() {
+        let failed = [("i", exited(1, 0))];
+        check("Always", Goal::Run, &failed, &["i"], &[], false);
+        check("OnFailure", Goal::Run, &failed, &["i"], &[], false);
+        check("Never", Goal::Run, &failed, &[], &[], true);
+        let held_back = check("Always", Goal::Run, &[("i", exited(1, 10))], &[], &[], false);
+        assert_eq!(held_back.wake_at, Some(at(10)));
+    }
+
+    #[test]
+    fn an_ended_container_is_restarted_by_its_policy() {
+        let begun = |a: Seen, b: Seen| [("i", exited(0, 0)), ("s", RUNS), ("a", a), ("b", b)];
+        check("Always", Goal::Run, &begun(exited(0, 0), RUNS), &["a"], &[], false);
+        check("OnFailure", Goal::Run, &begun(exited(0, 0), RUNS), &[], &[], false);
+        check("OnFailure", Goal::Run, &begun(exited(1, 0), RUNS), &["a"], &[], false);
+        check("Never", Goal::Run, &begun(exited(1, 0), RUNS), &[], &[], false);
+        let held_back =
+            check("Always", Goal::Run, &begun(exited(1, 20), exited(1, 10)), &[], &[], false);
+        assert_eq!(held_back.wake_at, Some(at(10)), "the earlier of two");
+    }
+
+    #[test]
+    fn sidecars_end_after_the_pod_s_containers() {
+        let done =
+            |s: Seen| [("i", exited(0, 0)), ("s", s), ("a", exited(0, 0)), ("b", exited(0, 0))];
+        check("Never", Goal::Run, &done(RUNS), &[], &["s"], false);
+        check("Never", Goal::Run, &done(Seen::Stopping), &[], &[], false);
+        check("Never", Goal::Run, &done(exited(143, 0)), &[], &[], true);
+        check("Never", Goal::Run, &done(Seen::Idle { retry_at: Some(at(5)) }), &[], &[], true);
+    }
+
+    #[test]
+    fn a_sick_container_is_stopped_and_comes_again() {
+        let begun = |a: Seen| [("i", exited(0, 0)), ("s", RUNS), ("a", a), ("b", RUNS)];
+        check("Always", Goal::Run, &begun(SICK), &[], &["a"], false);
+        check("Always", Goal::Run, &begun(Seen::Stopping), &[], &[], false);
+        check("Always", Goal::Run, &begun(exited(137, 0)), &["a"], &[], false);
+        check("Never", Goal::Run, &begun(exited(137, 0)), &[], &[], false);
+    }
+
+    #[test]
+    fn a_pod_that_must_end_stops_everything_and_starts_nothing() {
+        let end = |seen: &[(&str, Seen)], stop: &[&str], ended| {
+            check("Always", Goal::End, seen, &[], stop, ended)
+        };
+        end(&[], &[], true);
+        end(&[("i", RUNS)], &["i"], false);
+        end(&[("i", exited(0, 0)), ("s", RUNS), ("a", RUNS), ("b", Seen::Starting)], &["a"], false);
+        end(&[("i", exited(0, 0)), ("s", RUNS), ("a", exited(143, 0)), ("b", IDLE)], &["s"], false);
+        end(&[("i", exited(0, 0)), ("s", exited(143, 0)), ("a", exited(143, 0))], &[], true);
+    }
+
+    #[test]
+    fn sidecars_end_one_by_one_the_last_first() {
+        let spec = json!({
+            "initContainers": [{ "name": "s1", "restartPolicy": "Always" }, { "name": "s2", "restartPolicy": "Always" }],
+            "containers": [{ "name": "a" }],
+        });
+        let seen = [("s1", RUNS), ("s2", RUNS), ("a", RUNS)];
+        check_spec(spec.clone(), Goal::End, &seen, &[], &["a"], false);
+        let seen = [("s1", RUNS), ("s2", RUNS), ("a", exited(0, 0))];
+        check_spec(spec.clone(), Goal::End, &seen, &[], &["s2"], false);
+        let seen = [("s1", RUNS), ("s2", exited(0, 0)), ("a", exited(0, 0))];
+        check_spec(spec, Goal::End, &seen, &[], &["s1"], false);
+    }
+
+    #[test]
+    fn a_container_may_have_a_policy_of_its_own() {
+        let spec = json!({
+            "restartPolicy": "Never",
+            "containers": [
+                { "name": "a", "restartPolicy": "OnFailure" },
+                { "name": "b", "restartPolicyRules": [{ "action": "Restart", "exitCodes": { "operator": "In", "values": [42] } }] },
+            ],
+        });
+        check_spec(
+            spec.clone(),
+            Goal::Run,
+            &[("a", exited(1, 0)), ("b", exited(1, 0))],
+            &["a"],
+            &[],
+            false,
+        );
+        check_spec(
+            spec,
+            Goal::Run,
+            &[("a", exited(0, 0)), ("b", exited(42, 0))],
+            &["b"],
+            &[],
+            false,
+        );
     }
 }

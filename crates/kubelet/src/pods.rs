@@ -52,10 +52,12 @@ impl Pods {
         }
         let mut pods = mirror.list();
         pods.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
-        let wanted: BTreeSet<String> = pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
+        let wanted: BTreeSet<String> =
+            pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         self.clear_orphans(&wanted, found.keys()).await;
         for pod in pods {
-            let found = pod.metadata.uid.as_ref().and_then(|uid| found.remove(uid)).unwrap_or_default();
+            let found =
+                pod.metadata.uid.as_ref().and_then(|uid| found.remove(uid)).unwrap_or_default();
             self.take(&pod, found);
         }
         let this = Arc::clone(self);
@@ -109,7 +111,9 @@ impl Pods {
                 Err(broadcast::error::RecvError::Lagged(missed)) => {
                     info!(missed, "container changes came too fast, looking at all of them");
                     match self.ctx.runtime.containers().await {
-                        Ok(containers) => containers.into_iter().for_each(|status| self.tell(status)),
+                        Ok(containers) => {
+                            containers.into_iter().for_each(|status| self.tell(status))
+                        }
                         Err(error) => warn!(%error, "cannot tell what the engine runs"),
                     }
                 }
@@ -119,7 +123,8 @@ impl Pods {
     }
 
     fn tell(&self, status: ContainerStatus) {
-        let mailbox = self.workers.lock().get(&status.pod_uid).map(|entry| Arc::clone(&entry.mailbox));
+        let mailbox =
+            self.workers.lock().get(&status.pod_uid).map(|entry| Arc::clone(&entry.mailbox));
         if let Some(mailbox) = mailbox {
             mailbox.container(status);
         }
@@ -152,7 +157,9 @@ fn hear(pods: &Weak<Pods>, change: &Change<Pod>) {
     match change {
         Change::Applied { old, new } => {
             // A name that was given to another pod: the watch told both at once.
-            if let Some(old) = old.as_ref().and_then(|old| uid(old)).filter(|old| Some(old) != uid(new).as_ref()) {
+            if let Some(old) =
+                old.as_ref().and_then(|old| uid(old)).filter(|old| Some(old) != uid(new).as_ref())
+            {
                 pods.gone(&old);
             }
             pods.take(new, Vec::new());

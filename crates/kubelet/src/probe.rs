@@ -130,21 +130,37 @@ mod tests {
         check(
             Kind::Readiness,
             ready,
-            &[(Pass, Some(Fail)), (Pass, Some(Pass)), (Fail, Some(Pass)), (Pass, Some(Pass)), (Fail, Some(Pass)), (Fail, Some(Fail))],
+            &[
+                (Pass, Some(Fail)),
+                (Pass, Some(Pass)),
+                (Fail, Some(Pass)),
+                (Pass, Some(Pass)),
+                (Fail, Some(Pass)),
+                (Fail, Some(Fail)),
+            ],
         );
         let live = serde_json::json!({});
         check(
             Kind::Liveness,
             live.clone(),
-            &[(Fail, Some(Pass)), (Fail, Some(Pass)), (Pass, Some(Pass)), (Fail, Some(Pass)), (Fail, Some(Pass)), (Fail, Some(Fail))],
+            &[
+                (Fail, Some(Pass)),
+                (Fail, Some(Pass)),
+                (Pass, Some(Pass)),
+                (Fail, Some(Pass)),
+                (Fail, Some(Pass)),
+                (Fail, Some(Fail)),
+            ],
         );
         check(Kind::Startup, live, &[(Fail, None), (Fail, None), (Pass, Some(Pass))]);
     }
 
     #[test]
     fn it_waits_its_delay_and_then_its_period() {
-        let probe: Probe =
-            serde_json::from_value(serde_json::json!({ "initialDelaySeconds": 5, "periodSeconds": 3 })).unwrap();
+        let probe: Probe = serde_json::from_value(
+            serde_json::json!({ "initialDelaySeconds": 5, "periodSeconds": 3 }),
+        )
+        .unwrap();
         let mut state = State::new(Kind::Readiness, &probe, at(0));
         assert_eq!(state.next_at(), at(5));
         assert!(state.record(&probe, Pass, at(6)));

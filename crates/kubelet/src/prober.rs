@@ -30,21 +30,32 @@ pub(crate) async fn probe(probe: &Probe, container: &Container, ip: IpAddr) -> R
         return get(http, container, ip, timeout).await;
     }
     if let Some(tcp) = &probe.tcp_socket {
-        let host = tcp.host.as_deref().filter(|host| !host.is_empty()).map_or_else(|| ip.to_string(), str::to_owned);
+        let host = tcp
+            .host
+            .as_deref()
+            .filter(|host| !host.is_empty())
+            .map_or_else(|| ip.to_string(), str::to_owned);
         let port = port(&tcp.port, container)?;
         return connect(&host, port, timeout).await.map(drop);
     }
     if probe.exec.is_some() {
-        return Err("this container's engine cannot run a command in it: use an httpGet or tcpSocket probe".to_owned());
+        return Err("this container's engine cannot run a command in it: use an httpGet, tcpSocket or grpc probe".to_owned());
     }
-    if probe.grpc.is_some() {
-        return Err("this node does not offer gRPC probes yet: use an httpGet or tcpSocket probe".to_owned());
+    if let Some(grpc) = &probe.grpc {
+        let port =
+            u16::try_from(grpc.port).map_err(|_| format!("invalid port number: {}", grpc.port))?;
+        return crate::grpc::check(ip, port, grpc.service.as_deref().unwrap_or_default(), timeout)
+            .await;
     }
     Err("missing probe handler".to_owned())
 }
 
 /// Runs a lifecycle hook.
-pub(crate) async fn hook(handler: &LifecycleHandler, container: &Container, ip: IpAddr) -> Result<(), String> {
+pub(crate) async fn hook(
+    handler: &LifecycleHandler,
+    container: &Container,
+    ip: IpAddr,
+) -> Result<(), String> {
     if let Some(http) = &handler.http_get {
         return get(http, container, ip, HOOK_TIMEOUT).await;
     }
@@ -53,14 +64,26 @@ pub(crate) async fn hook(handler: &LifecycleHandler, container: &Container, ip: 
         return Ok(());
     }
     if handler.exec.is_some() {
-        return Err("this container's engine cannot run a command in it: use an httpGet or sleep hook".to_owned());
+        return Err(
+            "this container's engine cannot run a command in it: use an httpGet or sleep hook"
+                .to_owned(),
+        );
     }
     Err("invalid handler: must specify one of exec, httpGet, sleep".to_owned())
 }
 
-async fn get(action: &HTTPGetAction, container: &Container, ip: IpAddr, timeout: Duration) -> Result<(), String> {
+async fn get(
+    action: &HTTPGetAction,
+    container: &Container,
+    ip: IpAddr,
+    timeout: Duration,
+) -> Result<(), String> {
     let scheme = action.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-    let host = action.host.as_deref().filter(|host| !host.is_empty()).map_or_else(|| ip.to_string(), str::to_owned);
+    let host = action
+        .host
+        .as_deref()
+        .filter(|host| !host.is_empty())
+        .map_or_else(|| ip.to_string(), str::to_owned);
     let port = port(&action.port, container)?;
     let mut target = Target { secure: scheme == "https", host, port, path: path(action) };
     let url = target.url();
@@ -68,7 +91,9 @@ async fn get(action: &HTTPGetAction, container: &Container, ip: IpAddr, timeout:
         for _ in 0..=REDIRECTS {
             match ask(&target, action, timeout).await? {
                 Answer::Fine => return Ok(()),
-                Answer::Bad(status) => return Err(format!("HTTP probe failed with statuscode: {status}")),
+                Answer::Bad(status) => {
+                    return Err(format!("HTTP probe failed with statuscode: {status}"));
+                }
                 Answer::Moved(to) => match target.redirected(&to) {
                     Some(next) => target = next,
                     // It leads elsewhere: what runs there says nothing about this container.
@@ -109,7 +134,11 @@ impl Target {
     }
 
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// Where a `Location` of this host leads.
@@ -129,13 +158,19 @@ impl Target {
 }
 
 async fn ask(target: &Target, action: &HTTPGetAction, timeout: Duration) -> Result<Answer, String> {
-    let stream = connect(&target.host, target.port, timeout).await.map_err(|cause| format!("Get \"{}\": {cause}", target.url()))?;
+    let stream = connect(&target.host, target.port, timeout)
+        .await
+        .map_err(|cause| format!("Get \"{}\": {cause}", target.url()))?;
     if !target.secure {
         return exchange(stream, target, action).await;
     }
-    let name = ServerName::try_from(target.host.clone()).map_err(|error| format!("Get \"{}\": {error}", target.url()))?;
+    let name = ServerName::try_from(target.host.clone())
+        .map_err(|error| format!("Get \"{}\": {error}", target.url()))?;
     let connector = tokio_rustls::TlsConnector::from(trusting()?);
-    let stream = connector.connect(name, stream).await.map_err(|error| format!("Get \"{}\": {error}", target.url()))?;
+    let stream = connector
+        .connect(name, stream)
+        .await
+        .map_err(|error| format!("Get \"{}\": {error}", target.url()))?;
     exchange(stream, target, action).await
 }
 
@@ -144,8 +179,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let failed = |error: &dyn std::fmt::Display| format!("Get \"{}\": {error}", target.url());
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| failed(&error))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| failed(&error))?;
     let headers = action.http_headers.as_deref().unwrap_or_default();
     let given = |name: &str| headers.iter().any(|header| header.name.eq_ignore_ascii_case(name));
     let mut request = http::Request::get(&target.path).header("connection", "close");
@@ -165,7 +201,8 @@ where
     let talk = async {
         let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
         let status = answer.status();
-        let location = answer.headers().get("location").and_then(|to| to.to_str().ok()).map(str::to_owned);
+        let location =
+            answer.headers().get("location").and_then(|to| to.to_str().ok()).map(str::to_owned);
         // Read what there is, so that a server is not cut off while it writes; too much is no failure.
         let _ = Limited::new(answer.into_body(), BODY_BYTES).collect().await;
         Ok(match (status.as_u16(), location) {
@@ -184,7 +221,8 @@ where
 }
 
 async fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, String> {
-    let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let shown =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     match tokio::time::timeout(timeout, TcpStream::connect((host, port))).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(format!("dial tcp {shown}: connect: {}", spelled(&error))),
@@ -205,7 +243,8 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
     let number = match port {
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
-            let named = container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
+            let named =
+                container.ports.iter().flatten().find(|port| port.name.as_ref() == Some(name));
             named.map(|port| port.container_port).or_else(|| name.parse().ok())
         }
     };
@@ -213,7 +252,10 @@ pub(crate) fn port(port: &IntOrString, container: &Container) -> Result<u16, Str
         let IntOrString::String(name) = port else { return String::new() };
         format!("couldn't find port: {name} in the ports of container {}", container.name)
     })?;
-    u16::try_from(number).ok().filter(|port| *port > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number)
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
 }
 
 /// Probes see the container's own certificate, which no authority knows: upstream does not verify it either.
@@ -249,7 +291,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -258,7 +305,12 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

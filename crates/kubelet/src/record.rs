@@ -5,7 +5,8 @@ use std::time::Duration;
 use coracle_runtime::ContainerId;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -35,7 +36,7 @@ pub(crate) struct Record {
     pub(crate) started: bool,
     /// True while its readiness probe passes, or while it runs when it has none.
     pub(crate) ready: bool,
-    /// Why a probe wants it restarted.
+    /// Why it must be restarted.
     pub(crate) unhealthy: Option<Unhealthy>,
 }
 
@@ -79,13 +80,18 @@ pub(crate) struct Waiting {
     pub(crate) message: String,
 }
 
-/// What a probe that failed too often wants.
+/// Why a running container must be restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Unhealthy {
-    /// `liveness` or `startup`.
-    pub(crate) probe: &'static str,
-    /// The probe's own grace period, when it has one.
-    pub(crate) grace: Option<Duration>,
+pub(crate) enum Unhealthy {
+    /// A probe failed too often.
+    Probe {
+        /// `liveness` or `startup`.
+        probe: &'static str,
+        /// The probe's own grace period, when it has one.
+        grace: Option<Duration>,
+    },
+    /// Its image was changed.
+    Changed,
 }
 
 impl Record {
@@ -117,7 +123,11 @@ impl Record {
         let ran = state.running.is_some() || state.terminated.is_some() || last.is_some();
         let restarts = u32::try_from(status.restart_count).unwrap_or(0);
         record.attempts = if ran { restarts + 1 } else { restarts };
-        record.id = status.container_id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::new(id));
+        record.id = status
+            .container_id
+            .as_deref()
+            .and_then(|id| id.split_once("://"))
+            .map(|(_, id)| ContainerId::new(id));
         if let Some(running) = state.running {
             record.ended = Some(lost(&running, status.container_id.clone(), now));
             record.ended_before = last;
@@ -129,7 +139,8 @@ impl Record {
         }
         if let Some(ended) = &record.ended {
             let exit_code = ended.exit_code;
-            record.activity = Activity::Exited { exit_code, restart_at: now, pause: Duration::ZERO };
+            record.activity =
+                Activity::Exited { exit_code, restart_at: now, pause: Duration::ZERO };
         }
         record
     }
@@ -199,12 +210,19 @@ impl Record {
 
     /// The state and the last state as the API shows them. `fallback` is why it waits when nothing else is known;
     /// `restarts` says whether an ended container will be started again.
-    pub(crate) fn states(&self, fallback: &str, restarts: bool, crash_message: impl Fn(Duration) -> String) -> States {
+    pub(crate) fn states(
+        &self,
+        fallback: &str,
+        restarts: bool,
+        crash_message: impl Fn(Duration) -> String,
+    ) -> States {
         let ended = self.ended.clone();
         match &self.activity {
             Activity::Running { since } | Activity::Stopping { since } => States {
                 state: ContainerState {
-                    running: Some(ContainerStateRunning { started_at: Some(whole_seconds(*since)) }),
+                    running: Some(ContainerStateRunning {
+                        started_at: Some(whole_seconds(*since)),
+                    }),
                     ..ContainerState::default()
                 },
                 last: ended,
@@ -231,8 +249,14 @@ pub(crate) struct States {
 }
 
 impl States {
-    fn ended(ended: Option<ContainerStateTerminated>, before: Option<ContainerStateTerminated>) -> Self {
-        Self { state: ContainerState { terminated: ended, ..ContainerState::default() }, last: before }
+    fn ended(
+        ended: Option<ContainerStateTerminated>,
+        before: Option<ContainerStateTerminated>,
+    ) -> Self {
+        Self {
+            state: ContainerState { terminated: ended, ..ContainerState::default() },
+            last: before,
+        }
     }
 }
 
@@ -246,7 +270,11 @@ fn waiting(reason: &str, message: &str) -> ContainerState {
     }
 }
 
-fn lost(running: &ContainerStateRunning, id: Option<String>, now: Timestamp) -> ContainerStateTerminated {
+fn lost(
+    running: &ContainerStateRunning,
+    id: Option<String>,
+    now: Timestamp,
+) -> ContainerStateTerminated {
     ContainerStateTerminated {
         container_id: id,
         exit_code: 137,

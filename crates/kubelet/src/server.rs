@@ -65,14 +65,20 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 }
 
 /// Answers until the tasks are told to stop.
-pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, router: Router, tasks: Tasks) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    tasks: Tasks,
+) {
     let acceptor = TlsAcceptor::from(tls);
     let turns = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(turn) = Arc::clone(&turns).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (acceptor, router, stop) = (acceptor.clone(), router.clone(), tasks.token().clone());
+                let (acceptor, router, stop) =
+                    (acceptor.clone(), router.clone(), tasks.token().clone());
                 tasks.spawn_to_end("kubelet connection", async move {
                     tokio::select! {
                         () = stop.cancelled() => (),
@@ -100,7 +106,8 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router) {
         Err(_) => return debug!("handshake not finished in time"),
     };
     let server = auto::Builder::new(TokioExecutor::new());
-    let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+    let served =
+        server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
     if let Err(error) = served {
         debug!(error, "connection broke off");
     }
@@ -131,22 +138,38 @@ fn open_logs(
     let previous = flag(parameters, "previous").map_err(bad)?;
     let pod = find(&api.mirror, namespace, name)
         .ok_or_else(|| (StatusCode::NOT_FOUND, format!("pod \"{name}\" does not exist")))?;
-    let known = pod.spec.as_ref().is_some_and(|spec| containers(spec).any(|(_, known)| known.name == container));
+    let known = pod
+        .spec
+        .as_ref()
+        .is_some_and(|spec| containers(spec).any(|(_, known)| known.name == container));
     if !known {
-        return Err((StatusCode::NOT_FOUND, format!("container \"{container}\" not found in pod \"{name}\"")));
+        return Err((
+            StatusCode::NOT_FOUND,
+            format!("container \"{container}\" not found in pod \"{name}\""),
+        ));
     }
     let uid = pod.metadata.uid.as_deref().unwrap_or_default();
     let snapshot = api.pods.snapshot(uid);
-    let snapshot = snapshot.ok_or_else(|| bad(format!("container \"{container}\" in pod \"{name}\" is not available")))?;
+    let snapshot = snapshot.ok_or_else(|| {
+        bad(format!("container \"{container}\" in pod \"{name}\" is not available"))
+    })?;
     let view = snapshot.borrow().containers.get(container).cloned();
     let newest = view.as_ref().and_then(|view| view.attempt);
     let number = if previous {
         newest.and_then(|newest| newest.checked_sub(1)).ok_or_else(|| {
-            bad(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"))
+            bad(format!(
+                "previous terminated container \"{container}\" in pod \"{name}\" not found"
+            ))
         })?
     } else {
-        let waiting = view.and_then(|view| view.waiting).unwrap_or_else(|| first_wait(&pod).to_owned());
-        newest.ok_or_else(|| bad(format!("container \"{container}\" in pod \"{name}\" is waiting to start: {}", spelled(&waiting))))?
+        let waiting =
+            view.and_then(|view| view.waiting).unwrap_or_else(|| first_wait(&pod).to_owned());
+        newest.ok_or_else(|| {
+            bad(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {}",
+                spelled(&waiting)
+            ))
+        })?
     };
     let path = api.ctx.log_directory(&pod).join(container).join(format!("{number}.log"));
     if !path.exists() {
@@ -177,12 +200,18 @@ fn spelled(waiting: &str) -> &str {
 fn parse_query(parameters: &HashMap<String, String>, now: Timestamp) -> Result<Query, String> {
     let number = |name: &str| match parameters.get(name).filter(|value| !value.is_empty()) {
         None => Ok(None),
-        Some(value) => value.parse::<u64>().map(Some).map_err(|_| format!("invalid {name} {value:?}")),
+        Some(value) => {
+            value.parse::<u64>().map(Some).map_err(|_| format!("invalid {name} {value:?}"))
+        }
     };
     let seconds = number("sinceSeconds")?;
     let since_time = parameters.get("sinceTime").filter(|value| !value.is_empty());
-    let since_time = since_time.map(|value| value.parse::<Timestamp>().map_err(|_| format!("invalid sinceTime {value:?}")));
-    let ago = seconds.map(|seconds| now - SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 4).min(1 << 32)));
+    let since_time = since_time.map(|value| {
+        value.parse::<Timestamp>().map_err(|_| format!("invalid sinceTime {value:?}"))
+    });
+    let ago = seconds.map(|seconds| {
+        now - SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX / 4).min(1 << 32))
+    });
     Ok(Query {
         follow: flag(parameters, "follow")?,
         tail_lines: number("tailLines")?,
@@ -209,14 +238,21 @@ async fn pods(State(api): State<Arc<Api>>) -> Json<Value> {
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let (mut running, mut containers) = (0, 0);
     for pod in api.mirror.list() {
-        let Some(snapshot) = pod.metadata.uid.as_deref().and_then(|uid| api.pods.snapshot(uid)) else { continue };
+        let Some(snapshot) = pod.metadata.uid.as_deref().and_then(|uid| api.pods.snapshot(uid))
+        else {
+            continue;
+        };
         let of_pod = snapshot.borrow().containers.values().filter(|view| view.running).count();
         running += usize::from(of_pod > 0);
         containers += of_pod;
     }
     let mut text = String::new();
     let gauges = [
-        ("kubelet_desired_pods", "Number of pods that the API wants on this node.", api.mirror.list().len()),
+        (
+            "kubelet_desired_pods",
+            "Number of pods that the API wants on this node.",
+            api.mirror.list().len(),
+        ),
         ("kubelet_running_pods", "Number of pods that have a running container.", running),
         ("kubelet_running_containers", "Number of running containers.", containers),
     ];
@@ -232,7 +268,10 @@ async fn summary(State(api): State<Arc<Api>>) -> Json<Value> {
     let mut pods = Vec::new();
     let mut all_cpu = 0_u64;
     for pod in api.mirror.list() {
-        let Some(snapshot) = pod.metadata.uid.as_deref().and_then(|uid| api.pods.snapshot(uid)) else { continue };
+        let Some(snapshot) = pod.metadata.uid.as_deref().and_then(|uid| api.pods.snapshot(uid))
+        else {
+            continue;
+        };
         let views = snapshot.borrow().containers.clone();
         let mut shown = Vec::new();
         let (mut cpu, mut memory) = (0_u64, 0_u64);

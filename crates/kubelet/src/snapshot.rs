@@ -34,16 +34,26 @@ pub(crate) struct ContainerView {
 impl Snapshot {
     /// What the worker knows now.
     pub(crate) fn of(pod: &Pod, records: &BTreeMap<String, Record>, ended: bool) -> Self {
-        let containers = records.iter().map(|(name, record)| (name.clone(), ContainerView::of(record)));
-        Self { containers: containers.collect(), ended, version: pod.metadata.resource_version.clone() }
+        let containers =
+            records.iter().map(|(name, record)| (name.clone(), ContainerView::of(record)));
+        Self {
+            containers: containers.collect(),
+            ended,
+            version: pod.metadata.resource_version.clone(),
+        }
     }
 }
 
 impl ContainerView {
     fn of(record: &Record) -> Self {
-        let running = matches!(record.activity, Activity::Running { .. } | Activity::Stopping { .. });
+        let running =
+            matches!(record.activity, Activity::Running { .. } | Activity::Stopping { .. });
         // An attempt that is only being started has no log yet; the one before it has.
-        let begun = if record.activity == Activity::Starting { record.attempts.checked_sub(1) } else { Some(record.attempts) };
+        let begun = if record.activity == Activity::Starting {
+            record.attempts.checked_sub(1)
+        } else {
+            Some(record.attempts)
+        };
         Self {
             attempt: begun.and_then(|begun| begun.checked_sub(1)),
             running,

@@ -33,12 +33,22 @@ impl References {
         }
         for (_, container) in containers(spec) {
             for source in container.env_from.iter().flatten() {
-                references.config_maps.extend(source.config_map_ref.iter().map(|map| map.name.clone()));
-                references.secrets.extend(source.secret_ref.iter().map(|secret| secret.name.clone()));
+                references
+                    .config_maps
+                    .extend(source.config_map_ref.iter().map(|map| map.name.clone()));
+                references
+                    .secrets
+                    .extend(source.secret_ref.iter().map(|secret| secret.name.clone()));
             }
-            for source in container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref()) {
-                references.config_maps.extend(source.config_map_key_ref.iter().map(|map| map.name.clone()));
-                references.secrets.extend(source.secret_key_ref.iter().map(|secret| secret.name.clone()));
+            for source in
+                container.env.iter().flatten().filter_map(|variable| variable.value_from.as_ref())
+            {
+                references
+                    .config_maps
+                    .extend(source.config_map_key_ref.iter().map(|map| map.name.clone()));
+                references
+                    .secrets
+                    .extend(source.secret_key_ref.iter().map(|secret| secret.name.clone()));
             }
         }
         for secret in spec.image_pull_secrets.iter().flatten() {
@@ -52,7 +62,8 @@ impl References {
     fn add_volume(&mut self, volume: &Volume) {
         self.config_maps.extend(volume.config_map.iter().map(|map| map.name.clone()));
         self.secrets.extend(volume.secret.iter().filter_map(|secret| secret.secret_name.clone()));
-        let sources = volume.projected.iter().filter_map(|projected| projected.sources.as_ref()).flatten();
+        let sources =
+            volume.projected.iter().filter_map(|projected| projected.sources.as_ref()).flatten();
         for source in sources {
             self.config_maps.extend(source.config_map.iter().map(|map| map.name.clone()));
             self.secrets.extend(source.secret.iter().map(|secret| secret.name.clone()));
@@ -71,7 +82,11 @@ pub(crate) struct Objects {
 
 impl Objects {
     /// The ConfigMap, or `None` when it is missing and may be.
-    pub(crate) fn config_map(&self, name: &str, optional: bool) -> Result<Option<&ConfigMap>, String> {
+    pub(crate) fn config_map(
+        &self,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<&ConfigMap>, String> {
         match self.config_maps.get(name) {
             None if !optional => Err(format!("configmap \"{name}\" not found")),
             found => Ok(found.map(Arc::as_ref)),
@@ -109,7 +124,12 @@ impl Sources {
     }
 
     /// Watches what `references` names, for as long as the answer lives.
-    pub(crate) fn hold<L: Listener>(&self, namespace: &str, references: &References, listener: &Arc<L>) -> Held {
+    pub(crate) fn hold<L: Listener>(
+        &self,
+        namespace: &str,
+        references: &References,
+        listener: &Arc<L>,
+    ) -> Held {
         let listener: Arc<dyn Listener> = Arc::<L>::clone(listener);
         let listener = Arc::downgrade(&listener);
         let config_maps = references.config_maps.iter().map(|name| {
@@ -180,7 +200,15 @@ impl<K: Source_> Shelf<K> {
 }
 
 /// The kinds that pods refer to.
-trait Source_: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static {
+trait Source_:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + DeserializeOwned
+    + std::fmt::Debug
+    + Send
+    + Sync
+    + 'static
+{
     fn immutable(&self) -> bool;
 }
 

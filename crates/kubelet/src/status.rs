@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ContainerState, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
-    VolumeMountStatus,
+    Container, ContainerState, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec,
+    PodStatus, VolumeMountStatus,
 };
 use serde_json::{Map, Value, json};
 
@@ -90,7 +90,15 @@ fn container_statuses(
 ) -> Option<Vec<ContainerStatus>> {
     let statuses: Vec<_> = containers(spec)
         .filter(|(role, _)| wanted(*role))
-        .filter_map(|(role, container)| Some(container_status(facts, spec, role, container, facts.records.get(&container.name)?)))
+        .filter_map(|(role, container)| {
+            Some(container_status(
+                facts,
+                spec,
+                role,
+                container,
+                facts.records.get(&container.name)?,
+            ))
+        })
         .collect();
     Some(statuses).filter(|statuses| !statuses.is_empty())
 }
@@ -110,7 +118,10 @@ fn container_status(
         let namespace = meta.namespace.as_deref().unwrap_or_default();
         let uid = meta.uid.as_deref().unwrap_or_default();
         let pause = spelled(pause);
-        format!("back-off {pause} restarting failed container={} pod={name}_{namespace}({uid})", container.name)
+        format!(
+            "back-off {pause} restarting failed container={} pod={name}_{namespace}({uid})",
+            container.name
+        )
     };
     let again = facts.verdict.is_none()
         && !facts.ended
@@ -121,7 +132,8 @@ fn container_status(
         && states.state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
     let shown_id = states.state.terminated.as_ref().and_then(|ended| ended.container_id.clone());
     let last_id = states.last.as_ref().and_then(|ended| ended.container_id.clone());
-    let current_id = record.id.as_ref().filter(|_| running).map(|id| format!("{}://{id}", facts.scheme));
+    let current_id =
+        record.id.as_ref().filter(|_| running).map(|id| format!("{}://{id}", facts.scheme));
     let ran = record.attempts > 0;
     ContainerStatus {
         name: container.name.clone(),
@@ -129,12 +141,16 @@ fn container_status(
         image_id: if ran { record.image_digest.clone() } else { String::new() },
         container_id: current_id.or(shown_id).or(last_id),
         restart_count: record.restart_count(),
-        ready: completed_init || (running && record.ready),
+        ready: completed_init || (role != Role::Init && running && record.ready),
         started: Some(running && record.started),
         last_state: Some(ContainerState { terminated: states.last, ..ContainerState::default() }),
         state: Some(states.state),
         resources: container.resources.clone().filter(|_| running),
-        allocated_resources: container.resources.as_ref().and_then(|all| all.requests.clone()).filter(|_| running),
+        allocated_resources: container
+            .resources
+            .as_ref()
+            .and_then(|all| all.requests.clone())
+            .filter(|_| running),
         volume_mounts: volume_mounts(container),
         ..ContainerStatus::default()
     }
@@ -146,7 +162,10 @@ fn volume_mounts(container: &Container) -> Option<Vec<VolumeMountStatus>> {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: mount.read_only.filter(|read_only| *read_only).map(|_| "Disabled".to_owned()),
+        recursive_read_only: mount
+            .read_only
+            .filter(|read_only| *read_only)
+            .map(|_| "Disabled".to_owned()),
         volume_status: None,
     });
     Some(shown.collect())
@@ -163,8 +182,12 @@ fn phase(facts: &Facts<'_>, spec: &PodSpec) -> &'static str {
     for (role, container) in containers(spec) {
         let Some(record) = facts.records.get(&container.name) else { continue };
         match (&record.activity, &record.ended) {
-            (Activity::Exited { exit_code, .. }, _) => failed |= role != Role::Sidecar && *exit_code != 0,
-            (Activity::Running { .. } | Activity::Stopping { .. }, _) => alive |= role == Role::Main,
+            (Activity::Exited { exit_code, .. }, _) => {
+                failed |= role != Role::Sidecar && *exit_code != 0
+            }
+            (Activity::Running { .. } | Activity::Stopping { .. }, _) => {
+                alive |= role == Role::Main
+            }
             (Activity::Idle { .. } | Activity::Starting, Some(_)) => alive |= role == Role::Main,
             (Activity::Idle { .. } | Activity::Starting, None) => never_ran |= role == Role::Main,
         }
@@ -179,13 +202,18 @@ fn phase(facts: &Facts<'_>, spec: &PodSpec) -> &'static str {
     }
 }
 
-fn conditions(facts: &Facts<'_>, spec: &PodSpec, status: &PodStatus, known: &PodStatus) -> Vec<PodCondition> {
+fn conditions(
+    facts: &Facts<'_>,
+    spec: &PodSpec,
+    status: &PodStatus,
+    known: &PodStatus,
+) -> Vec<PodCondition> {
     let phase = status.phase.as_deref().unwrap_or_default();
     let before = known.conditions.as_deref().unwrap_or_default();
     let containers_ready = containers_ready(phase, spec, status);
     let mut made = vec![
         Condition::of("PodReadyToStartContainers", facts.address.is_some() && !facts.ended),
-        initialized(phase, facts, status),
+        initialized(phase, spec, facts, status),
         ready(phase, spec, &containers_ready, before),
         containers_ready,
         Condition::of("PodScheduled", true),
@@ -237,7 +265,7 @@ impl Condition {
     }
 }
 
-fn initialized(phase: &str, facts: &Facts<'_>, status: &PodStatus) -> Condition {
+fn initialized(phase: &str, spec: &PodSpec, facts: &Facts<'_>, status: &PodStatus) -> Condition {
     if phase == "Succeeded" {
         return Condition::of("Initialized", true).because("PodCompleted", String::new());
     }
@@ -245,7 +273,9 @@ fn initialized(phase: &str, facts: &Facts<'_>, status: &PodStatus) -> Condition 
         .init_container_statuses
         .iter()
         .flatten()
-        .filter(|status| !status.ready && status.started != Some(true))
+        .filter(|status| {
+            !(status.ready || is_sidecar(spec, &status.name) && status.started == Some(true))
+        })
         .map(|status| status.name.as_str())
         .collect();
     if facts.initialized || incomplete.is_empty() {
@@ -264,11 +294,8 @@ fn containers_ready(phase: &str, spec: &PodSpec, status: &PodStatus) -> Conditio
     }
     let mains = status.container_statuses.iter().flatten();
     let inits = status.init_container_statuses.iter().flatten();
-    let sidecar = |name: &str| {
-        containers(spec).any(|(role, container)| role == Role::Sidecar && container.name == name)
-    };
     let unready: Vec<&str> = inits
-        .filter(|status| sidecar(&status.name))
+        .filter(|status| is_sidecar(spec, &status.name))
         .chain(mains)
         .filter(|status| !status.ready)
         .map(|status| status.name.as_str())
@@ -280,7 +307,16 @@ fn containers_ready(phase: &str, spec: &PodSpec, status: &PodStatus) -> Conditio
     condition.because("ContainersNotReady", message)
 }
 
-fn ready(phase: &str, spec: &PodSpec, containers: &Condition, before: &[PodCondition]) -> Condition {
+fn is_sidecar(spec: &PodSpec, name: &str) -> bool {
+    containers(spec).any(|(role, container)| role == Role::Sidecar && container.name == name)
+}
+
+fn ready(
+    phase: &str,
+    spec: &PodSpec,
+    containers: &Condition,
+    before: &[PodCondition],
+) -> Condition {
     if !containers.status {
         let mut condition = Condition::of("Ready", false);
         condition.reason.clone_from(&containers.reason);
@@ -292,9 +328,14 @@ fn ready(phase: &str, spec: &PodSpec, containers: &Condition, before: &[PodCondi
         let gate = &gate.condition_type;
         let known = before.iter().find(|known| known.type_ == *gate);
         let problem = match known {
-            None => format!("corresponding condition of pod readiness gate \"{gate}\" does not exist."),
+            None => {
+                format!("corresponding condition of pod readiness gate \"{gate}\" does not exist.")
+            }
             Some(known) if known.status != "True" => {
-                format!("the status of pod readiness gate \"{gate}\" is not \"True\", but {}", known.status)
+                format!(
+                    "the status of pod readiness gate \"{gate}\" is not \"True\", but {}",
+                    known.status
+                )
             }
             Some(_) => continue,
         };
@@ -379,5 +420,161 @@ fn fields(status: &PodStatus) -> Map<String, Value> {
     match serde_json::to_value(status) {
         Ok(Value::Object(fields)) => fields,
         Ok(_) | Err(_) => Map::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + second).unwrap()
+    }
+
+    fn pod(spec: Value, status: Value) -> Pod {
+        let meta = json!({ "name": "p", "namespace": "n", "uid": "u", "generation": 2 });
+        serde_json::from_value(json!({ "metadata": meta, "spec": spec, "status": status })).unwrap()
+    }
+
+    fn facts<'a>(pod: &'a Pod, records: &'a BTreeMap<String, Record>) -> Facts<'a> {
+        Facts {
+            pod,
+            records,
+            address: None,
+            node_ip: "10.0.0.1".parse().unwrap(),
+            started_at: at(0),
+            initialized: true,
+            ended: false,
+            verdict: None,
+            scheme: "wasm",
+            now: at(10),
+        }
+    }
+
+    fn running(ready: bool) -> Record {
+        let mut record = Record::new();
+        record.starting(coracle_runtime::ContainerId::new("id"));
+        record.running(at(5));
+        record.started = true;
+        record.ready = ready;
+        record
+    }
+
+    fn ended(exit_code: i32) -> Record {
+        let mut record = running(true);
+        let terminated = serde_json::from_value(json!({ "exitCode": exit_code })).unwrap();
+        record.exited(terminated, at(6));
+        record
+    }
+
+    fn check(policy: &str, records: &[(&str, Record)], ended: bool, expected: &str) {
+        let containers: Vec<Value> =
+            records.iter().map(|(name, _)| json!({ "name": name })).collect();
+        let pod = pod(json!({ "restartPolicy": policy, "containers": containers }), json!({}));
+        let records =
+            records.iter().map(|(name, record)| ((*name).to_owned(), record.clone())).collect();
+        let mut facts = facts(&pod, &records);
+        facts.ended = ended;
+        assert_eq!(build(&facts).phase.as_deref(), Some(expected), "{policy} {records:?}");
+    }
+
+    #[test]
+    fn the_phase_follows_the_containers() {
+        check("Always", &[("a", Record::new())], false, "Pending");
+        check("Always", &[("a", running(false))], false, "Running");
+        check("Always", &[("a", running(true)), ("b", Record::new())], false, "Running");
+        check("Always", &[("a", ended(1))], false, "Running");
+        check("Never", &[("a", ended(0)), ("b", running(true))], false, "Running");
+        check("Never", &[("a", ended(0)), ("b", ended(0))], true, "Succeeded");
+        check("Never", &[("a", ended(0)), ("b", ended(2))], true, "Failed");
+        check("Always", &[("a", Record::new())], true, "Failed");
+    }
+
+    #[test]
+    fn conditions_say_what_is_not_ready() {
+        let pod = pod(
+            json!({ "containers": [{ "name": "a" }, { "name": "b" }], "readinessGates": [{ "conditionType": "lb" }] }),
+            json!({ "conditions": [
+                { "type": "PodScheduled", "status": "True", "lastTransitionTime": "2020-01-01T00:00:00Z" },
+                { "type": "Ready", "status": "False", "lastTransitionTime": "2020-01-01T00:00:00Z" },
+            ] }),
+        );
+        let condition = |status: &PodStatus, name: &str| {
+            status
+                .conditions
+                .iter()
+                .flatten()
+                .find(|condition| condition.type_ == name)
+                .cloned()
+                .unwrap()
+        };
+        let mut records: BTreeMap<_, _> =
+            [("a".to_owned(), running(true)), ("b".to_owned(), running(false))].into();
+        let status = build(&facts(&pod, &records));
+        let ready = condition(&status, "Ready");
+        assert_eq!(ready.message.as_deref(), Some("containers with unready status: [b]"));
+        assert_eq!(ready.reason.as_deref(), Some("ContainersNotReady"));
+        assert_eq!(
+            ready.last_transition_time.unwrap().0.to_string(),
+            "2020-01-01T00:00:00Z",
+            "it was so before"
+        );
+        assert_eq!(ready.observed_generation, Some(2));
+
+        records.insert("b".to_owned(), running(true));
+        let status = build(&facts(&pod, &records));
+        assert_eq!(condition(&status, "ContainersReady").status, "True");
+        let ready = condition(&status, "Ready");
+        assert_eq!(ready.reason.as_deref(), Some("ReadinessGatesNotReady"));
+        assert_eq!(
+            ready.message.as_deref(),
+            Some("corresponding condition of pod readiness gate \"lb\" does not exist.")
+        );
+    }
+
+    #[test]
+    fn a_patch_names_only_what_changed() {
+        let pod = pod(
+            json!({ "containers": [{ "name": "a" }] }),
+            json!({ "reason": "Old", "conditions": [
+                { "type": "PodScheduled", "status": "True" },
+                { "type": "mine.example.com/x", "status": "True" },
+                { "type": "Ready", "status": "False", "reason": "ContainersNotReady", "message": "m" },
+            ] }),
+        );
+        let records = [("a".to_owned(), running(true))].into();
+        let wanted = build(&facts(&pod, &records));
+        let known = pod.status.clone().unwrap();
+        let patch = super::patch("u", &known, &wanted).unwrap();
+        assert_eq!(patch["metadata"]["uid"], "u");
+        assert_eq!(patch["status"]["reason"], Value::Null);
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+        assert_eq!((&ready["status"], &ready["message"]), (&json!("True"), &Value::Null));
+        let others = ["PodScheduled", "mine.example.com/x"];
+        assert!(
+            !conditions
+                .iter()
+                .any(|condition| others.iter().any(|other| condition["type"] == *other))
+        );
+        assert_eq!(super::patch("u", &wanted, &wanted), None);
+    }
+
+    #[test]
+    fn the_class_of_service_is_upstreams() {
+        let cases = [
+            (json!({}), "BestEffort"),
+            (json!({ "requests": { "cpu": "1" } }), "Burstable"),
+            (json!({ "limits": { "cpu": "1", "memory": "1Gi" } }), "Guaranteed"),
+            (
+                json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } }),
+                "Burstable",
+            ),
+        ];
+        for (resources, expected) in cases {
+            let pod =
+                pod(json!({ "containers": [{ "name": "a", "resources": resources }] }), json!({}));
+            assert_eq!(qos_class(&pod.spec.unwrap()), expected);
+        }
     }
 }

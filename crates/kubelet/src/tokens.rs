@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest as ApiRequest, TokenRequestSpec};
+use k8s_openapi::api::authentication::v1::{
+    BoundObjectReference, TokenRequest as ApiRequest, TokenRequestSpec,
+};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -27,7 +29,12 @@ struct Issued {
 
 impl Held {
     /// Has a fresh token for each that the pod's volumes need.
-    pub(crate) async fn renew(&mut self, client: &Client, pod: &Pod, now: Timestamp) -> Result<(), kube::Error> {
+    pub(crate) async fn renew(
+        &mut self,
+        client: &Client,
+        pod: &Pod,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
         for request in token_requests(pod) {
             if self.tokens.get(&request).is_some_and(|issued| issued.renew_at > now) {
                 continue;
@@ -40,7 +47,10 @@ impl Held {
 
     /// The tokens themselves.
     pub(crate) fn tokens(&self) -> Tokens {
-        self.tokens.iter().map(|(request, issued)| (request.clone(), issued.token.clone())).collect()
+        self.tokens
+            .iter()
+            .map(|(request, issued)| (request.clone(), issued.token.clone()))
+            .collect()
     }
 
     /// When the next one must be renewed.
@@ -49,13 +59,20 @@ impl Held {
     }
 }
 
-async fn issue(client: &Client, pod: &Pod, request: &TokenRequest, now: Timestamp) -> Result<Issued, kube::Error> {
+async fn issue(
+    client: &Client,
+    pod: &Pod,
+    request: &TokenRequest,
+    now: Timestamp,
+) -> Result<Issued, kube::Error> {
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let account = account.filter(|name| !name.is_empty()).unwrap_or("default");
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let body = ApiRequest {
         spec: Some(TokenRequestSpec {
-            audiences: Some(request.audience.clone()).filter(|audience| !audience.is_empty()).map(|one| vec![one]),
+            audiences: Some(request.audience.clone())
+                .filter(|audience| !audience.is_empty())
+                .map(|one| vec![one]),
             expiration_seconds: Some(request.seconds),
             bound_object_ref: Some(BoundObjectReference {
                 api_version: Some("v1".to_owned()),
@@ -68,7 +85,8 @@ async fn issue(client: &Client, pod: &Pod, request: &TokenRequest, now: Timestam
         ..ApiRequest::default()
     };
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
-    let answer: ApiRequest = accounts.create_subresource("token", account, &PostParams::default(), &body).await?;
+    let answer: ApiRequest =
+        accounts.create_subresource("token", account, &PostParams::default(), &body).await?;
     let status = answer.status.unwrap_or_default();
     let asked = now + SignedDuration::from_secs(request.seconds);
     let expires = status.expiration_timestamp.map_or(asked, |expires| expires.0);

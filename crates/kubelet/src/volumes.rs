@@ -47,9 +47,13 @@ impl TokenRequest {
 /// Every token that the pod's volumes need.
 pub(crate) fn token_requests(pod: &Pod) -> Vec<TokenRequest> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let sources = volumes.filter_map(|volume| volume.projected.as_ref()).flat_map(|p| p.sources.iter().flatten());
-    let mut requests: Vec<_> =
-        sources.filter_map(|source| source.service_account_token.as_ref()).map(TokenRequest::of).collect();
+    let sources = volumes
+        .filter_map(|volume| volume.projected.as_ref())
+        .flat_map(|p| p.sources.iter().flatten());
+    let mut requests: Vec<_> = sources
+        .filter_map(|source| source.service_account_token.as_ref())
+        .map(TokenRequest::of)
+        .collect();
     requests.sort();
     requests.dedup();
     requests
@@ -104,7 +108,14 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
         let optional = source.optional.unwrap_or(false);
         let mut files = Files::new();
         if let Some(map) = from.objects.config_map(&source.name, optional)? {
-            add_items(&mut files, &config_map_keys(map), source.items.as_deref(), default, optional, "configmap")?;
+            add_items(
+                &mut files,
+                &config_map_keys(map),
+                source.items.as_deref(),
+                default,
+                optional,
+                "configmap",
+            )?;
         }
         return Ok(Wanted::Written { plugin: "configmap", files });
     }
@@ -112,8 +123,17 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
         let default = source.default_mode.map_or(DEFAULT_MODE, mode_bits);
         let optional = source.optional.unwrap_or(false);
         let mut files = Files::new();
-        if let Some(secret) = from.objects.secret(source.secret_name.as_deref().unwrap_or_default(), optional)? {
-            add_items(&mut files, &secret_keys(secret), source.items.as_deref(), default, optional, "secret")?;
+        if let Some(secret) =
+            from.objects.secret(source.secret_name.as_deref().unwrap_or_default(), optional)?
+        {
+            add_items(
+                &mut files,
+                &secret_keys(secret),
+                source.items.as_deref(),
+                default,
+                optional,
+                "secret",
+            )?;
         }
         return Ok(Wanted::Written { plugin: "secret", files });
     }
@@ -133,7 +153,11 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
         return Ok(Wanted::Host { path: PathBuf::from(&source.path), kind });
     }
     if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-        let path = from.claims.get(&volume.name).cloned().ok_or("the claim is not bound to a volume of this node")?;
+        let path = from
+            .claims
+            .get(&volume.name)
+            .cloned()
+            .ok_or("the claim is not bound to a volume of this node")?;
         return Ok(Wanted::Host { path, kind: "Directory".to_owned() });
     }
     Err("no volume plugin matched: this node offers emptyDir, configMap, secret, downwardAPI, projected, hostPath and \
@@ -148,20 +172,38 @@ fn projected(source: &ProjectedVolumeSource, from: &Ingredients<'_>) -> Result<F
         if let Some(source) = &source.config_map {
             let optional = source.optional.unwrap_or(false);
             if let Some(map) = from.objects.config_map(&source.name, optional)? {
-                add_items(&mut files, &config_map_keys(map), source.items.as_deref(), default, optional, "configmap")?;
+                add_items(
+                    &mut files,
+                    &config_map_keys(map),
+                    source.items.as_deref(),
+                    default,
+                    optional,
+                    "configmap",
+                )?;
             }
         } else if let Some(source) = &source.secret {
             let optional = source.optional.unwrap_or(false);
             if let Some(secret) = from.objects.secret(&source.name, optional)? {
-                add_items(&mut files, &secret_keys(secret), source.items.as_deref(), default, optional, "secret")?;
+                add_items(
+                    &mut files,
+                    &secret_keys(secret),
+                    source.items.as_deref(),
+                    default,
+                    optional,
+                    "secret",
+                )?;
             }
         } else if let Some(source) = &source.downward_api {
             for item in source.items.iter().flatten() {
                 add_downward(&mut files, item, default, from)?;
             }
         } else if let Some(source) = &source.service_account_token {
-            let token = from.tokens.get(&TokenRequest::of(source)).ok_or("the token was not issued")?;
-            files.insert(source.path.clone(), File { bytes: token.clone().into_bytes(), mode: default });
+            let token =
+                from.tokens.get(&TokenRequest::of(source)).ok_or("the token was not issued")?;
+            files.insert(
+                source.path.clone(),
+                File { bytes: token.clone().into_bytes(), mode: default },
+            );
         } else {
             return Err("unsupported projected volume source".to_owned());
         }
@@ -171,12 +213,21 @@ fn projected(source: &ProjectedVolumeSource, from: &Ingredients<'_>) -> Result<F
 
 fn config_map_keys(map: &ConfigMap) -> BTreeMap<&str, &[u8]> {
     let text = map.data.iter().flatten().map(|(key, value)| (key.as_str(), value.as_bytes()));
-    let binary = map.binary_data.iter().flatten().map(|(key, ByteString(value))| (key.as_str(), value.as_slice()));
+    let binary = map
+        .binary_data
+        .iter()
+        .flatten()
+        .map(|(key, ByteString(value))| (key.as_str(), value.as_slice()));
     text.chain(binary).collect()
 }
 
 fn secret_keys(secret: &Secret) -> BTreeMap<&str, &[u8]> {
-    secret.data.iter().flatten().map(|(key, ByteString(value))| (key.as_str(), value.as_slice())).collect()
+    secret
+        .data
+        .iter()
+        .flatten()
+        .map(|(key, ByteString(value))| (key.as_str(), value.as_slice()))
+        .collect()
 }
 
 fn add_items(
@@ -200,7 +251,13 @@ fn add_items(
                 files.insert(item.path.clone(), File { bytes: bytes.to_vec(), mode });
             }
             None if optional => (),
-            None => return Err(format!("{what} references non-existent {}: {}", kind_of_key(what), item.key)),
+            None => {
+                return Err(format!(
+                    "{what} references non-existent {}: {}",
+                    kind_of_key(what),
+                    item.key
+                ));
+            }
         }
     }
     Ok(())
@@ -282,17 +339,26 @@ impl PodDirectory {
 /// What `hostPath.type` promises, made true or refused.
 fn check_host_path(path: &Path, kind: &str) -> io::Result<()> {
     let refuse = |what: &str| {
-        Err(io::Error::other(format!("hostPath type check failed: {} is not {what}", path.display())))
+        Err(io::Error::other(format!(
+            "hostPath type check failed: {} is not {what}",
+            path.display()
+        )))
     };
     let found = fs::metadata(path).ok().map(|metadata| metadata.file_type());
     match kind {
         "DirectoryOrCreate" if found.is_none() => fs::create_dir_all(path),
         "FileOrCreate" if found.is_none() => fs::File::create(path).map(drop),
-        "Directory" | "DirectoryOrCreate" if !found.is_some_and(|found| found.is_dir()) => refuse("a directory"),
+        "Directory" | "DirectoryOrCreate" if !found.is_some_and(|found| found.is_dir()) => {
+            refuse("a directory")
+        }
         "File" | "FileOrCreate" if !found.is_some_and(|found| found.is_file()) => refuse("a file"),
         "Socket" if !found.is_some_and(|found| found.is_socket()) => refuse("a socket file"),
-        "CharDevice" if !found.is_some_and(|found| found.is_char_device()) => refuse("a character device"),
-        "BlockDevice" if !found.is_some_and(|found| found.is_block_device()) => refuse("a block device"),
+        "CharDevice" if !found.is_some_and(|found| found.is_char_device()) => {
+            refuse("a character device")
+        }
+        "BlockDevice" if !found.is_some_and(|found| found.is_block_device()) => {
+            refuse("a block device")
+        }
         _ => Ok(()),
     }
 }
@@ -305,9 +371,12 @@ pub(crate) fn mounts(
 ) -> Result<Vec<Mount>, String> {
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
-        let volume = paths
-            .get(&mount.name)
-            .ok_or_else(|| format!("cannot find volume \"{}\" to mount into container \"{}\"", mount.name, container.name))?;
+        let volume = paths.get(&mount.name).ok_or_else(|| {
+            format!(
+                "cannot find volume \"{}\" to mount into container \"{}\"",
+                mount.name, container.name
+            )
+        })?;
         let sub_path = match (&mount.sub_path, &mount.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => path.clone(),
             (_, Some(expression)) => expand_all(Some(&vec![expression.clone()]), env).concat(),
@@ -315,7 +384,10 @@ pub(crate) fn mounts(
         };
         mounts.push(Mount {
             host_path: inside(volume, &sub_path).map_err(|cause| {
-                format!("failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {cause}", mount.name, container.name)
+                format!(
+                    "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {cause}",
+                    mount.name, container.name
+                )
             })?,
             container_path: mount.mount_path.clone(),
             read_only: mount.read_only.unwrap_or(false),
@@ -361,8 +433,13 @@ mod tests {
     use crate::amounts::Amounts;
 
     fn check(volume: serde_json::Value, expected: Result<&[(&str, &str, u32)], &str>) {
-        let pod: Pod = serde_json::from_value(json!({ "metadata": { "name": "p", "labels": { "a": "b" } } })).unwrap();
-        let map: ConfigMap = serde_json::from_value(json!({ "data": { "k1": "v1", "k2": "v2" }, "binaryData": { "b": "AAE=" } })).unwrap();
+        let pod: Pod =
+            serde_json::from_value(json!({ "metadata": { "name": "p", "labels": { "a": "b" } } }))
+                .unwrap();
+        let map: ConfigMap = serde_json::from_value(
+            json!({ "data": { "k1": "v1", "k2": "v2" }, "binaryData": { "b": "AAE=" } }),
+        )
+        .unwrap();
         let secret: Secret = serde_json::from_value(json!({ "data": { "user": "bWU=" } })).unwrap();
         let objects = Objects {
             config_maps: [("map".to_owned(), std::sync::Arc::new(map))].into(),
@@ -373,8 +450,15 @@ mod tests {
             pod_ip: None,
             allocatable: Amounts::default(),
         };
-        let tokens = [(TokenRequest { audience: String::new(), seconds: 3607 }, "tok".to_owned())].into();
-        let from = Ingredients { pod: &pod, around: &around, objects: &objects, tokens: &tokens, claims: &BTreeMap::new() };
+        let tokens =
+            [(TokenRequest { audience: String::new(), seconds: 3607 }, "tok".to_owned())].into();
+        let from = Ingredients {
+            pod: &pod,
+            around: &around,
+            objects: &objects,
+            tokens: &tokens,
+            claims: &BTreeMap::new(),
+        };
         let volume: Volume = serde_json::from_value(volume).unwrap();
         let made = wanted(&volume, &from).map(|wanted| match wanted {
             Wanted::Written { files, .. } => files,
@@ -383,7 +467,9 @@ mod tests {
         let expected = expected.map_err(str::to_owned).map(|files| {
             files
                 .iter()
-                .map(|(path, text, mode)| ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: *mode }))
+                .map(|(path, text, mode)| {
+                    ((*path).to_owned(), File { bytes: text.as_bytes().to_vec(), mode: *mode })
+                })
                 .collect::<Files>()
         });
         assert_eq!(made, expected, "{volume:?}");
@@ -403,7 +489,10 @@ mod tests {
             json!({ "name": "v", "configMap": { "name": "map", "items": [{ "key": "nope", "path": "x" }] } }),
             Err("configmap references non-existent config key: nope"),
         );
-        check(json!({ "name": "v", "configMap": { "name": "none" } }), Err("configmap \"none\" not found"));
+        check(
+            json!({ "name": "v", "configMap": { "name": "none" } }),
+            Err("configmap \"none\" not found"),
+        );
         check(json!({ "name": "v", "configMap": { "name": "none", "optional": true } }), Ok(&[]));
         check(
             json!({ "name": "v", "secret": { "secretName": "secret", "items": [{ "key": "user", "path": "u", "mode": 0o440 }] } }),
@@ -424,7 +513,8 @@ mod tests {
         let volume = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/", volume.path().join("out")).unwrap();
         assert!(inside(volume.path(), "a/b").unwrap().is_dir());
-        for path in ["..", "/etc", "a/../../x", "out", "out/tmp", "out/coracle-must-not-make-this"] {
+        for path in ["..", "/etc", "a/../../x", "out", "out/tmp", "out/coracle-must-not-make-this"]
+        {
             assert!(inside(volume.path(), path).is_err(), "{path}");
         }
         assert!(!Path::new("/coracle-must-not-make-this").exists());

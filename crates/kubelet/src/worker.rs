@@ -3,33 +3,38 @@
 //! A pass ([`Worker::pass`]) never waits: it looks at what arrived, decides with [`plan`], and begins operations.
 //! What takes time runs beside it as an operation and comes back as a [`Done`].
 
-use std::collections::{BTreeMap, BTreeSet};
+mod adopting;
+mod asking;
+mod finishing;
+mod looking;
+mod telling;
+
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_runtime::{ContainerId, ContainerState, ContainerStatus};
+use coracle_runtime::{ContainerId, ContainerStatus};
 use futures::stream::FuturesUnordered;
 use futures::{Future, StreamExt};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, ContainerStateTerminated, Pod, PodSpec, PodStatus};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use crate::admission::Charge;
-use crate::backoff::spelled;
 use crate::context::{Context, container_reference};
-use crate::mailbox::{Mail, Mailbox};
-use crate::operations::{self, Done, NotStarted, Prepared, Problem, Start};
-use crate::plan::{Goal, Plan, Role, containers, plan, restarts};
+use crate::mailbox::Mailbox;
+use crate::operations::{self, Done, Prepared, Problem, Start};
+use crate::plan::{Goal, Plan, Role, containers, plan};
 use crate::probe::{self, Kind};
-use crate::record::{Activity, Record, Unhealthy, whole_seconds};
+use crate::record::{Activity, Record, Unhealthy};
 use crate::snapshot::Snapshot;
 use crate::sources::{Held, References};
-use crate::status::{self, Facts, Verdict};
-use crate::{logs, prober, tokens};
+use crate::status::Verdict;
+use crate::{logs, tokens};
 
 /// A pod that is Ready within this time gets one status write instead of two.
 const FIRST_STATUS: Duration = Duration::from_millis(20);
@@ -37,7 +42,7 @@ const FIRST_STATUS: Duration = Duration::from_millis(20);
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait after a failed preparation.
 const PREPARE_LONGEST: Duration = Duration::from_secs(122);
-/// The wait after the API refused a write.
+/// The first wait after the API refused a write; it doubles up to half a minute.
 const WRITE_AGAIN: Duration = Duration::from_millis(500);
 /// What a pod that was deleted by force gets to end; upstream's least.
 const FORCED_GRACE: Duration = Duration::from_secs(2);
@@ -98,6 +103,7 @@ struct Status {
     writing: Option<PodStatus>,
     written: Option<PodStatus>,
     retry_at: Option<Timestamp>,
+    failures: u32,
     deleting: bool,
     deleted: bool,
 }
@@ -142,7 +148,14 @@ impl Worker {
             ground: Ground::None { retry_at: None, wait: PREPARE_FIRST },
             refresh: Refresh { wanted: false, running: false, retry_at: None, wait: PREPARE_FIRST },
             abandon: CancellationToken::new(),
-            status: Status { writing: None, written: None, retry_at: None, deleting: false, deleted: false },
+            status: Status {
+                writing: None,
+                written: None,
+                retry_at: None,
+                failures: 0,
+                deleting: false,
+                deleted: false,
+            },
             teardown: Teardown::Waiting,
             operations: FuturesUnordered::new(),
             started_at: known.start_time.as_ref().map_or(now, |at| at.0),
@@ -207,133 +220,22 @@ impl Worker {
         alarm.0
     }
 
-    // ---- look
-
-    fn look(&mut self) {
-        let Mail { pod, gone, containers, objects_changed } = self.mailbox.take();
-        if let Some(pod) = pod {
-            self.take_pod(pod);
-        }
-        self.gone |= gone;
-        for status in containers.into_values() {
-            self.take_container(&status);
-        }
-        if objects_changed {
-            self.refresh.wanted = true;
-            self.refresh.retry_at = None;
-            if let Ground::None { retry_at, .. } = &mut self.ground {
-                *retry_at = None;
-            }
-            self.retry_config_errors();
-        }
-    }
-
-    fn take_pod(&mut self, pod: Arc<Pod>) {
-        if version(&pod) < version(&self.pod) {
-            return;
-        }
-        let spec_changed = pod.spec != self.pod.spec;
-        // What the downward API shows in files may have changed.
-        let meta_changed =
-            pod.metadata.labels != self.pod.metadata.labels || pod.metadata.annotations != self.pod.metadata.annotations;
-        self.pod = pod;
-        if spec_changed && !self.over {
-            self.hold_references();
-        }
-        self.refresh.wanted |= meta_changed;
-    }
-
-    fn take_container(&mut self, status: &ContainerStatus) {
-        let Some(record) = self.records.get_mut(&status.name) else { return };
-        if record.id.as_ref() != Some(&status.id) {
-            return;
-        }
-        match &status.state {
-            // A start that is under way ends with its own answer: for a server, once it listens.
-            ContainerState::Starting | ContainerState::Running { .. } => (),
-            ContainerState::Exited { .. } if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) => (),
-            ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
-                record.image_digest.clone_from(&status.image_digest);
-                let terminated = ContainerStateTerminated {
-                    container_id: Some(format!("{}://{}", self.ctx.scheme, status.id)),
-                    exit_code: *exit_code,
-                    reason: Some(reason.as_str().to_owned()),
-                    message: None,
-                    started_at: Some(whole_seconds(*started_at)),
-                    finished_at: Some(whole_seconds(*finished_at)),
-                    signal: None,
-                };
-                let (message, finished_at) = (message.clone(), *finished_at);
-                self.container_ended(&status.name, terminated, &message, finished_at);
-            }
-        }
-    }
-
-    fn container_ended(
-        &mut self,
-        name: &str,
-        mut terminated: ContainerStateTerminated,
-        message: &str,
-        finished_at: Timestamp,
-    ) {
-        self.probes.retain(|(probed, _), _| probed != name);
-        self.stops.remove(name);
-        let Some((role, container)) = self.container(name) else { return };
-        let Some(attempts) = self.records.get(name).map(|record| record.attempts) else { return };
-        let text = if message.is_empty() { self.last_words(&container, attempts, terminated.exit_code) } else { message.to_owned() };
-        terminated.message = Some(cut(&text, MESSAGE_BYTES)).filter(|text| !text.is_empty());
-        if !message.is_empty() {
-            let about = container_reference(&self.pod, role, name);
-            self.ctx.recorder.warning_ref(about, "Failed", format!("Error: {}", cut(message, 1024)));
-        }
-        let exit_code = terminated.exit_code;
-        let again = self.goal() == Goal::Run
-            && restarts(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), role, &container, exit_code);
-        let full_name = self.full_name();
-        let Some(record) = self.records.get_mut(name) else { return };
-        record.exited(terminated, finished_at);
-        if let Activity::Exited { pause, .. } = &record.activity
-            && !pause.is_zero()
-            && again
-        {
-            let message = format!("Back-off restarting failed container {name} in pod {full_name}");
-            self.ctx.recorder.warning_ref(container_reference(&self.pod, role, name), "BackOff", message);
-            debug!(pod = %self.uid, container = name, pause = spelled(*pause), "back-off before a restart");
-        }
-    }
-
-    /// What `terminationMessagePolicy: FallbackToLogsOnError` shows.
-    fn last_words(&self, container: &Container, attempts: u32, exit_code: i32) -> String {
-        let wanted = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        let Some(attempt) = attempts.checked_sub(1).filter(|_| wanted && exit_code != 0) else {
-            return String::new();
-        };
-        let path = self.ctx.log_directory(&self.pod).join(&container.name).join(format!("{attempt}.log"));
-        logs::last_words(&path)
-    }
-
-    /// A container that waits for an object that was missing is tried again at once.
-    fn retry_config_errors(&mut self) {
-        for record in self.records.values_mut() {
-            let missing = record.waiting.as_ref().is_some_and(|why| why.reason == "CreateContainerConfigError");
-            if let Activity::Idle { retry_at } = &mut record.activity
-                && missing
-            {
-                *retry_at = retry_at.map(|_| Timestamp::MIN);
-            }
-        }
-    }
-
     // ---- decide
 
     fn goal(&self) -> Goal {
-        let ends = self.gone || self.over || self.verdict.is_some() || self.pod.metadata.deletion_timestamp.is_some();
+        let ends = self.gone
+            || self.over
+            || self.verdict.is_some()
+            || self.pod.metadata.deletion_timestamp.is_some();
         if ends { Goal::End } else { Goal::Run }
     }
 
     fn check_deadline(&mut self, now: Timestamp, alarm: &mut Alarm) {
         let allowed = self.pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds);
-        let Some(allowed) = allowed.filter(|_| !self.ended && !self.over && self.verdict.is_none()) else { return };
+        let Some(allowed) = allowed.filter(|_| !self.ended && !self.over && self.verdict.is_none())
+        else {
+            return;
+        };
         let deadline = self.started_at + SignedDuration::from_secs(allowed.max(0));
         if deadline > now {
             alarm.at(Some(deadline));
@@ -341,14 +243,16 @@ impl Worker {
         }
         let message = "Pod was active on the node longer than the specified deadline";
         self.ctx.recorder.normal(self.pod.as_ref(), "DeadlineExceeded", message);
-        self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
+        self.verdict =
+            Some(Verdict { reason: "DeadlineExceeded".to_owned(), message: message.to_owned() });
     }
 
     fn decide(&mut self, goal: Goal, now: Timestamp) -> Plan {
         if goal == Goal::End {
             self.abandon.cancel();
         }
-        let seen = self.records.iter().map(|(name, record)| (name.clone(), record.seen())).collect();
+        let seen =
+            self.records.iter().map(|(name, record)| (name.clone(), record.seen())).collect();
         let plan = plan(self.pod.spec.as_ref().unwrap_or(&PodSpec::default()), goal, &seen, now);
         self.ended |= plan.ended;
         if self.ended {
@@ -367,15 +271,24 @@ impl Worker {
             record.activity = Activity::Stopping { since };
             let unhealthy = record.unhealthy.clone();
             let grace = match &unhealthy {
-                Some(Unhealthy { grace: Some(grace), .. }) if goal == Goal::Run => *grace,
+                Some(Unhealthy::Probe { grace: Some(grace), .. }) if goal == Goal::Run => *grace,
                 _ => self.grace(),
             };
             let Some((role, _)) = self.container(name) else { continue };
             let message = match unhealthy.filter(|_| goal == Goal::Run) {
-                Some(why) => format!("Container {name} failed {} probe, will be restarted", why.probe),
+                Some(Unhealthy::Probe { probe, .. }) => {
+                    format!("Container {name} failed {probe} probe, will be restarted")
+                }
+                Some(Unhealthy::Changed) => {
+                    format!("Container {name} definition changed, will be restarted")
+                }
                 None => format!("Stopping container {name}"),
             };
-            self.ctx.recorder.normal_ref(container_reference(&self.pod, role, name), "Killing", message);
+            self.ctx.recorder.normal_ref(
+                container_reference(&self.pod, role, name),
+                "Killing",
+                message,
+            );
             self.begin_stop(name, grace, Duration::ZERO);
         }
         if goal == Goal::End {
@@ -386,8 +299,12 @@ impl Worker {
     /// A second deletion may allow less time than the first.
     fn hurry(&mut self) {
         let grace = self.grace();
-        let slow: Vec<String> =
-            self.stops.iter().filter(|(_, allowed)| grace < **allowed).map(|(name, _)| name.clone()).collect();
+        let slow: Vec<String> = self
+            .stops
+            .iter()
+            .filter(|(_, allowed)| grace < **allowed)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in slow {
             self.begin_stop(&name, grace, Duration::ZERO);
         }
@@ -478,7 +395,11 @@ impl Worker {
         done: fn(Result<Prepared, Problem>) -> Done,
     ) {
         let (ctx, pod, held) = (Arc::clone(&self.ctx), Arc::clone(&self.pod), self.held.clone());
-        self.begin(async move { done(operations::prepare(ctx, pod, held, tokens, address).await) });
+        let abandon = self.abandon.clone();
+        self.begin(async move {
+            let work = operations::prepare(ctx, pod, held, tokens, address);
+            done(abandon.run_until_cancelled(work).await.unwrap_or(Err(Problem::Abandoned)))
+        });
     }
 
     // ---- start
@@ -512,279 +433,6 @@ impl Worker {
         }
     }
 
-    // ---- probes
-
-    fn ask_probes(&mut self, now: Timestamp, alarm: &mut Alarm) {
-        let Some(address) = self.address() else { return };
-        let mut due = Vec::new();
-        for ((name, kind), probing) in &mut self.probes {
-            let Some(record) = self.records.get(name) else { continue };
-            let running = matches!(record.activity, Activity::Running { .. });
-            let turn = (*kind == Kind::Startup) != record.started;
-            if !running || !turn || probing.asking {
-                continue;
-            }
-            if probing.state.next_at() > now {
-                alarm.at(Some(probing.state.next_at()));
-                continue;
-            }
-            probing.asking = true;
-            due.extend(record.id.clone().map(|id| (name.clone(), *kind, id)));
-        }
-        for (name, kind, id) in due {
-            let Some((_, container)) = self.container(&name) else { continue };
-            self.begin(async move {
-                let result = match kind.of(&container) {
-                    Some(probe) => prober::probe(probe, &container, address).await,
-                    None => Ok(()),
-                };
-                Done::Probed { name, id, kind, asked_at: now, result }
-            });
-        }
-    }
-
-    fn take_probe(&mut self, name: &str, id: &ContainerId, kind: Kind, asked_at: Timestamp, result: Result<(), String>) {
-        let Some((role, container)) = self.container(name) else { return };
-        let (Some(probe), Some(probing)) = (kind.of(&container), self.probes.get_mut(&(name.to_owned(), kind))) else {
-            return;
-        };
-        probing.asking = false;
-        let Some(record) = self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id)) else { return };
-        let verdict = match &result {
-            Ok(()) => probe::Verdict::Pass,
-            Err(_) => probe::Verdict::Fail,
-        };
-        probing.state.record(probe, verdict, asked_at);
-        match (kind, probing.state.settled()) {
-            (Kind::Readiness, settled) => record.ready = settled == Some(probe::Verdict::Pass),
-            (Kind::Startup, Some(probe::Verdict::Pass)) => {
-                record.started = true;
-                record.ready = container.readiness_probe.is_none();
-            }
-            (Kind::Startup | Kind::Liveness, Some(probe::Verdict::Fail)) => {
-                let grace = probe.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-                let word = if kind == Kind::Startup { "startup" } else { "liveness" };
-                record.unhealthy = Some(Unhealthy { probe: word, grace: grace.map(Duration::from_secs) });
-            }
-            (Kind::Startup, None) | (Kind::Liveness, None | Some(probe::Verdict::Pass)) => (),
-        }
-        if let Err(cause) = result {
-            let about = container_reference(&self.pod, role, name);
-            self.ctx.recorder.warning_ref(about, "Unhealthy", format!("{} probe failed: {cause}", kind.word()));
-        }
-    }
-
-    // ---- tell
-
-    fn tell(&mut self, plan: &Plan, now: Timestamp, alarm: &mut Alarm) {
-        self.publish_snapshot();
-        if self.gone {
-            return;
-        }
-        if let Some(retry_at) = self.status.retry_at.filter(|retry_at| *retry_at > now) {
-            return alarm.at(Some(retry_at));
-        }
-        self.status.retry_at = None;
-        if !self.over {
-            self.write_status(plan.initialized, now, alarm);
-        }
-        let deleted = self.pod.metadata.deletion_timestamp.is_some();
-        let settled = self.status.writing.is_none();
-        let done = self.ended && matches!(self.teardown, Teardown::Done);
-        if !(deleted && settled && done) || self.status.deleting || self.status.deleted {
-            return;
-        }
-        self.status.deleting = true;
-        let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
-        self.begin(async move { Done::Deleted(operations::delete(ctx, pod).await) });
-    }
-
-    fn write_status(&mut self, initialized: bool, now: Timestamp, alarm: &mut Alarm) {
-        if self.status.writing.is_some() {
-            return;
-        }
-        let address = match &self.ground {
-            Ground::Ready(ground) if !matches!(self.teardown, Teardown::Done) => Some(ground.address),
-            Ground::Ready(_) | Ground::None { .. } | Ground::Preparing { .. } => None,
-        };
-        let wanted = status::build(&Facts {
-            pod: &self.pod,
-            records: &self.records,
-            address,
-            node_ip: self.ctx.node_ip,
-            started_at: self.started_at,
-            initialized,
-            ended: self.ended,
-            verdict: self.verdict.as_ref(),
-            scheme: &self.ctx.scheme,
-            now,
-        });
-        if self.status.written.as_ref() == Some(&wanted) {
-            return;
-        }
-        if self.status.written.is_none() && self.only_beginning() {
-            let until = self.started_at + FIRST_STATUS;
-            if until > now {
-                return alarm.at(Some(until));
-            }
-        }
-        let known = self.pod.status.clone().unwrap_or_default();
-        let Some(patch) = status::patch(&self.uid, &known, &wanted) else {
-            self.status.written = Some(wanted);
-            return;
-        };
-        self.status.writing = Some(wanted);
-        let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
-        self.begin(async move { Done::Written(Box::new(operations::write_status(ctx, pod, patch).await)) });
-    }
-
-    /// True while nothing is known but that the pod is being made.
-    fn only_beginning(&self) -> bool {
-        let quiet = |record: &Record| {
-            record.ended.is_none()
-                && record.waiting.is_none()
-                && matches!(record.activity, Activity::Idle { .. } | Activity::Starting)
-        };
-        self.verdict.is_none() && !self.ended && self.records.values().all(quiet)
-    }
-
-    fn publish_snapshot(&self) {
-        let snapshot = Snapshot::of(&self.pod, &self.records, self.ended);
-        self.snapshot.send_if_modified(|known| {
-            let changed = *known != snapshot;
-            if changed {
-                *known = snapshot;
-            }
-            changed
-        });
-    }
-
-    // ---- what operations answer
-
-    fn finish(&mut self, done: Done, now: Timestamp) {
-        match done {
-            Done::Prepared(result) => self.prepared(result, now),
-            Done::Refreshed(result) => self.refreshed(result, now),
-            Done::Started { name, id, result } => self.started(&name, &id, result, now),
-            Done::Stopped { name, result } => {
-                if let Err(cause) = result {
-                    warn!(pod = %self.uid, container = name, cause, "container not stopped");
-                    let grace = self.stops.get(&name).copied().unwrap_or(FORCED_GRACE);
-                    self.begin_stop(&name, grace, STOP_AGAIN);
-                }
-            }
-            Done::Probed { name, id, kind, asked_at, result } => self.take_probe(&name, &id, kind, asked_at, result),
-            Done::Written(result) => self.written(*result, now),
-            Done::TornDown(Ok(())) => self.teardown = Teardown::Done,
-            Done::TornDown(Err(cause)) => {
-                warn!(pod = %self.uid, cause, "pod not removed from the node");
-                self.teardown = Teardown::Failed { retry_at: now + STOP_AGAIN };
-            }
-            Done::Deleted(result) => {
-                self.status.deleting = false;
-                match result {
-                    Ok(()) => self.status.deleted = true,
-                    Err(error) => {
-                        debug!(pod = %self.uid, %error, "deletion not confirmed");
-                        self.status.retry_at = Some(now + WRITE_AGAIN);
-                    }
-                }
-            }
-        }
-    }
-
-    fn prepared(&mut self, result: Result<Prepared, Problem>, now: Timestamp) {
-        let wait = match &self.ground {
-            Ground::Preparing { wait } => *wait,
-            Ground::None { .. } | Ground::Ready(_) => PREPARE_FIRST,
-        };
-        match result {
-            Ok(prepared) => self.ground = Ground::Ready(prepared),
-            Err(problem) => {
-                self.ctx.recorder.warning(self.pod.as_ref(), problem.reason, problem.message);
-                // What was missing may have come while we looked.
-                let retry_at = if self.refresh.wanted { now } else { now + wait };
-                self.ground = Ground::None { retry_at: Some(retry_at), wait: (wait * 2).min(PREPARE_LONGEST) };
-            }
-        }
-    }
-
-    fn refreshed(&mut self, result: Result<Prepared, Problem>, now: Timestamp) {
-        self.refresh.running = false;
-        match result {
-            Ok(prepared) => {
-                self.ground = Ground::Ready(prepared);
-                self.refresh.wait = PREPARE_FIRST;
-                self.refresh.retry_at = None;
-            }
-            Err(problem) => {
-                // The files stay as they are: a guest goes on with what it has.
-                self.ctx.recorder.warning(self.pod.as_ref(), problem.reason, problem.message);
-                self.refresh.wanted = true;
-                self.refresh.retry_at = Some(now + self.refresh.wait);
-                self.refresh.wait = (self.refresh.wait * 2).min(PREPARE_LONGEST);
-            }
-        }
-    }
-
-    fn started(
-        &mut self,
-        name: &str,
-        id: &ContainerId,
-        result: Result<operations::Started, NotStarted>,
-        now: Timestamp,
-    ) {
-        let Some((_, container)) = self.container(name) else { return };
-        let Some(record) = self.records.get_mut(name).filter(|record| record.id.as_ref() == Some(id)) else { return };
-        match result {
-            Ok(started) => {
-                record.image_digest = started.image_digest;
-                if record.activity != Activity::Starting {
-                    // It has ended already, and its end was told before its start.
-                    return;
-                }
-                record.running(now);
-                record.started = container.startup_probe.is_none();
-                record.ready = record.started && container.readiness_probe.is_none();
-                for kind in [Kind::Startup, Kind::Readiness, Kind::Liveness] {
-                    if let Some(probe) = kind.of(&container) {
-                        let state = probe::State::new(kind, probe, now);
-                        self.probes.insert((name.to_owned(), kind), Probing { state, asking: false });
-                    }
-                }
-            }
-            Err(NotStarted::Abandoned) => {
-                record.start_abandoned();
-            }
-            Err(NotStarted::Waiting(waiting, retry_at)) => record.start_failed(waiting, retry_at),
-            Err(NotStarted::HookFailed) => {
-                if record.activity == Activity::Starting {
-                    // Its end is on its way; until then it counts as stopping.
-                    record.activity = Activity::Stopping { since: now };
-                }
-            }
-        }
-    }
-
-    fn written(&mut self, result: Result<Pod, kube::Error>, now: Timestamp) {
-        let writing = self.status.writing.take();
-        match result {
-            Ok(pod) => {
-                self.status.written = writing;
-                self.take_pod(Arc::new(pod));
-            }
-            // It is gone, or another pod has its name: the watch tells the rest.
-            Err(kube::Error::Api(answer)) if answer.code == 404 => self.status.written = writing,
-            Err(kube::Error::Api(answer)) if answer.code == 409 && answer.message.contains("UID") => {
-                self.status.written = writing;
-            }
-            Err(error) => {
-                warn!(pod = %self.uid, %error, "status not written");
-                self.status.retry_at = Some(now + WRITE_AGAIN);
-            }
-        }
-    }
-
     // ---- small things
 
     fn begin(&mut self, operation: impl Future<Output = Done> + Send + 'static) {
@@ -793,7 +441,15 @@ impl Worker {
 
     fn container(&self, name: &str) -> Option<(Role, Container)> {
         let spec = self.pod.spec.as_ref()?;
-        containers(spec).find(|(_, container)| container.name == name).map(|(role, container)| (role, container.clone()))
+        containers(spec)
+            .find(|(_, container)| container.name == name)
+            .map(|(role, container)| (role, container.clone()))
+    }
+
+    /// Waits a little longer after each refusal in a row.
+    fn write_again(&mut self, now: Timestamp) {
+        self.status.retry_at = Some(now + WRITE_AGAIN * (1 << self.status.failures.min(6)));
+        self.status.failures += 1;
     }
 
     fn address(&self) -> Option<IpAddr> {
@@ -813,90 +469,6 @@ impl Worker {
         let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
         self.held = self.ctx.sources.hold(namespace, &References::of(&self.pod), &self.mailbox);
     }
-
-    /// Takes over what the API and the engine know of the pod's containers.
-    fn remember(&mut self, known: &PodStatus, found: &[ContainerStatus], now: Timestamp) {
-        let pod = Arc::clone(&self.pod);
-        let Some(spec) = &pod.spec else { return };
-        let statuses: Vec<_> =
-            known.container_statuses.iter().chain(&known.init_container_statuses).flatten().collect();
-        for (_, container) in containers(spec) {
-            let status = statuses.iter().find(|status| status.name == container.name);
-            let mut record = status.map_or_else(Record::new, |status| Record::remembered(status, now));
-            let newest = found.iter().filter(|found| found.name == container.name).max_by_key(|found| found.attempt);
-            if let Some(newest) = newest {
-                record.id = Some(newest.id.clone());
-                record.attempts = newest.attempt + 1;
-                record.image_digest.clone_from(&newest.image_digest);
-                let shown_running = status.is_some_and(|status| {
-                    status.state.as_ref().is_some_and(|state| state.running.is_some())
-                });
-                if shown_running {
-                    // It is not lost: the engine has it.
-                    record.ended = record.ended_before.take();
-                }
-                if let ContainerState::Exited { started_at, .. } = newest.state
-                    && (shown_running || record.ended.is_none())
-                {
-                    // Its end is taken in below, as if it were told now.
-                    record.running(started_at);
-                }
-                if let ContainerState::Running { started_at } = newest.state {
-                    record.running(started_at);
-                    record.started = container.startup_probe.is_none();
-                    record.ready = record.started && container.readiness_probe.is_none();
-                    for kind in [Kind::Startup, Kind::Readiness, Kind::Liveness] {
-                        if let Some(probe) = kind.of(container) {
-                            let state = probe::State::new(kind, probe, started_at);
-                            self.probes.insert((container.name.clone(), kind), Probing { state, asking: false });
-                        }
-                    }
-                }
-            }
-            self.records.insert(container.name.clone(), record);
-        }
-        for status in found {
-            self.take_container(status);
-        }
-        if found.is_empty() && !self.over {
-            self.begin_anew(spec);
-        }
-    }
-
-    /// With the sandbox its init containers are lost too: they run again before the pod's containers do.
-    fn begin_anew(&mut self, spec: &PodSpec) {
-        let will_run: BTreeSet<String> = containers(spec)
-            .filter(|(role, container)| {
-                let exit_code = match self.records.get(&container.name).map(|record| &record.activity) {
-                    Some(Activity::Exited { exit_code, .. }) => Some(*exit_code),
-                    _ => None,
-                };
-                exit_code.is_none_or(|exit_code| restarts(spec, *role, container, exit_code))
-            })
-            .map(|(_, container)| container.name.clone())
-            .collect();
-        let mains_run = spec.containers.iter().any(|container| will_run.contains(&container.name));
-        for (role, container) in containers(spec) {
-            let again = match role {
-                Role::Main => will_run.contains(&container.name),
-                // A failed init container of a pod that does not restart has failed for good.
-                Role::Init => mains_run && !self.failed_for_good(spec, role, container),
-                Role::Sidecar => mains_run,
-            };
-            if let Some(record) = self.records.get_mut(&container.name)
-                && again
-            {
-                record.activity = Activity::Idle { retry_at: None };
-            }
-        }
-    }
-
-    fn failed_for_good(&self, spec: &PodSpec, role: Role, container: &Container) -> bool {
-        matches!(
-            self.records.get(&container.name).map(|record| &record.activity),
-            Some(Activity::Exited { exit_code, .. }) if *exit_code != 0 && !restarts(spec, role, container, *exit_code)
-        )
-    }
 }
 
 /// The earliest of several times.
@@ -915,7 +487,8 @@ impl Alarm {
 async fn sleep_until(time: Option<Timestamp>) {
     match time {
         Some(time) => {
-            let wait = Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
+            let wait =
+                Duration::try_from(time.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO);
             // Timers have whole milliseconds; without one more we would wake just before the time, again and again.
             tokio::time::sleep(wait + Duration::from_millis(1)).await;
         }
@@ -923,20 +496,7 @@ async fn sleep_until(time: Option<Timestamp>) {
     }
 }
 
-fn version(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(u64::MAX)
-}
-
 fn fresh_id() -> String {
     let bytes: [u8; 32] = rand::random();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// At most so many bytes, the end of a text being what matters least.
-fn cut(text: &str, bytes: usize) -> String {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }

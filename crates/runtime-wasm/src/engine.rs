@@ -11,17 +11,18 @@ use wasmtime::{
 
 use crate::epochs::Epochs;
 
-/// How many instances of core modules exist at once. The kernel's default of 65,530 mappings for a process ends at some
-/// 10,900 instances of components; half of that leaves room for threads, files and databases.
-const CORE_INSTANCES: u32 = 16_384;
+/// Components in flight at once: requests being answered, held warm instances, running commands. Each has a stack, made
+/// when the engine starts, and the kernel's default of 65,530 mappings for a process ends at some 10,900 of them; a
+/// quarter of that leaves room for threads, files and databases, and starts in milliseconds.
+const COMPONENT_INSTANCES: u32 = 2_500;
 
-/// Components in flight at once: requests being answered, held warm instances, running commands.
-const COMPONENT_INSTANCES: u32 = 5_000;
+/// A component is made of some three core modules.
+const CORE_INSTANCES: u32 = 10_000;
 
-/// Linear memories. Each reserves 4 GiB of addresses, so that guests need no bounds checks; the whole is 24 TiB of the
+/// Linear memories. Each reserves 4 GiB of addresses, so that guests need no bounds checks; the whole is 16 TiB of the
 /// 128 that a process has.
-const MEMORIES: u32 = 6_000;
-const TABLES: u32 = 12_000;
+const MEMORIES: u32 = 4_000;
+const TABLES: u32 = 8_000;
 const MEMORY_BYTES_MAX: usize = 1 << 32;
 
 /// A component made by a toolchain has up to a handful of core modules; composed ones more.
@@ -102,7 +103,7 @@ fn pools() -> InstanceAllocationStrategy {
     pools
         .total_core_instances(CORE_INSTANCES)
         .total_component_instances(COMPONENT_INSTANCES)
-        .total_stacks(COMPONENT_INSTANCES + 1000)
+        .total_stacks(COMPONENT_INSTANCES + 500)
         .total_memories(MEMORIES)
         .total_tables(TABLES)
         .total_gc_heaps(16)

@@ -24,6 +24,9 @@ use crate::sockets::may_use;
 /// How much a guest may write to its output at once.
 const WRITE_BYTES: usize = 64 * 1024;
 
+/// Files, sockets, headers and the like that an instance may hold: they are the host's memory.
+const HANDLES_MAX: usize = 65_536;
+
 /// What a container's spec grants to each of its instances.
 pub(crate) struct Grants {
     pub(crate) env: Vec<(String, String)>,
@@ -107,9 +110,11 @@ impl Guest {
 
 impl Instance for Guest {
     fn new(grants: &Arc<Grants>) -> io::Result<Self> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES_MAX);
         Ok(Self {
             wasi: grants.wasi()?.build(),
-            table: ResourceTable::new(),
+            table,
             http: WasiHttpCtx::new(),
             hooks: grants.hooks.clone(),
             memory: InstanceMemory::new(&grants.memory),

@@ -92,6 +92,7 @@ impl Programs {
         // What is mapped from here is run: nobody else may write it.
         #[cfg(unix)]
         fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        remove_stale(&directory, &suffix(engines))?;
         Ok(Self {
             engines: Arc::clone(engines),
             directory,
@@ -175,10 +176,8 @@ impl Linkers {
 
 impl Job {
     fn run(&self) -> Result<Program, LoadError> {
-        let mut version = Fnv(0xcbf2_9ce4_8422_2325);
-        self.engines.pooled().precompile_compatibility_hash().hash(&mut version);
         let hex = self.digest.strip_prefix("sha256:").unwrap_or(&self.digest);
-        let path = self.directory.join(format!("{hex}-{:016x}.cwasm", version.finish()));
+        let path = self.directory.join(format!("{hex}{}", suffix(&self.engines)));
         if path.exists() {
             match self.map(&path) {
                 // A file of ours that cannot be mapped was damaged: make it again.
@@ -261,6 +260,24 @@ impl Job {
             None => Err(LoadError::Invalid("its compiled file is damaged".to_owned())),
         }
     }
+}
+
+/// Names the engine's version and settings: other ones cannot map the same file.
+fn suffix(engines: &Engines) -> String {
+    let mut version = Fnv(0xcbf2_9ce4_8422_2325);
+    engines.pooled().precompile_compatibility_hash().hash(&mut version);
+    format!("-{:016x}.cwasm", version.finish())
+}
+
+/// Removes what other versions compiled, and what a killed process left half written.
+fn remove_stale(directory: &Path, suffix: &str) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().ends_with(suffix) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn module_program(

@@ -30,7 +30,7 @@ use crate::workers::Workers;
 const WASMTIME_VERSION: &str = "48.0.8";
 
 /// State changes that a slow receiver may lag behind; then it asks for the whole.
-const EVENTS_KEPT: usize = 8192;
+const EVENTS_KEPT: usize = 1024;
 
 /// Fetches at once: each is bounded in memory, but registries dislike crowds.
 const PULLS_MAX: usize = 4;
@@ -92,6 +92,7 @@ impl WasmRuntime {
         let system =
             |attempt: &str, source| OpenError::System { attempt: attempt.to_owned(), source };
         let engine = |error: wasmtime::Error| OpenError::Engine(format!("{error:#}"));
+        raise_file_limit();
         let images = ImageStore::open(&options.data_dir)?;
         let engines = Arc::new(Engines::new().map_err(engine)?);
         let programs = Programs::open(&options.data_dir, &engines, options.compile_parallelism);
@@ -157,6 +158,19 @@ impl Inner {
         let container = Container::new(spec, scratch, self.events.clone());
         containers.insert(spec.id.clone(), Arc::clone(&container));
         Some(container)
+    }
+}
+
+/// A server has a socket and a log, and each of its connections one more; the usual limit of 1,024 open files is for
+/// programs that use `select`, which we do not. Without the right to raise it, the system's refusals are told as usual.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::debug!(%error, "limit of open files not raised");
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -39,7 +40,7 @@ use instances::{Place, Warm};
 /// Connections that one container holds open; each costs some ten KiB.
 const CONNECTIONS_MAX: usize = 10_000;
 
-/// Requests that guests of one container work on at once: each holds an instance, of which the node has 5,000.
+/// Requests that guests of one container work on at once: each holds an instance, of which the node has 2,500.
 const REQUESTS_MAX: usize = 1_000;
 
 /// Requests that wait for their turn, and for how long.
@@ -206,7 +207,8 @@ impl HttpServer {
         };
         let (sender, mut receiver) = oneshot::channel();
         let run: Pin<Box<dyn Future<Output = _> + Send>> =
-            Box::pin(Arc::clone(&self).run(request, sender, place));
+            // A guest yields at the engine's ticks; by tokio's budget it would be interrupted in mid-answer.
+            Box::pin(tokio::task::unconstrained(Arc::clone(&self).run(request, sender, place)));
         let mut run = Metered::new(run, &self.parts.cpu, &self.parts.engines);
         let first = async {
             tokio::select! {
@@ -225,6 +227,11 @@ impl HttpServer {
                 Err(_) => refusal(status),
             },
             Ok(Progress::Answered(Some(outcome))) => {
+                // Often it is about to return, and only the clock's tick came between.
+                tokio::task::yield_now().await;
+                if (&mut run).now_or_never().is_some() {
+                    return complete(outcome);
+                }
                 self.go_on(run);
                 stream(outcome)
             }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -36,6 +37,9 @@ pub const PARTIAL_BYTES: usize = 16 * 1024;
 
 /// What one container may have printed that is not on its way to the disk yet.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The least time between two turns of the thread: guests that print line by line would wake it for each of them.
+const LINGER: Duration = Duration::from_millis(1);
 
 /// What a stream that waited for its turn may write even if others have filled the buffer again meanwhile. A stream
 /// that is told "ready" and then refused again and again would trap its guest.
@@ -249,15 +253,23 @@ impl Head {
 /// Each writer has its turn of one buffer, so a guest that prints without end delays the others by that much only.
 fn write_logs(orders: &mpsc::Receiver<Order>) {
     let mut spare = Vec::new();
+    let mut woken: Option<Instant> = None;
     while let Ok(order) = orders.recv() {
-        match order {
-            Order::Drain(log) => log.drain(&mut spare),
-            Order::Close(log, done) => {
-                log.drain(&mut spare);
-                log.sink.lock().finish_lines();
-                let _ = done.send(());
+        if let Some(woken) = woken {
+            std::thread::sleep(LINGER.saturating_sub(woken.elapsed()));
+        }
+        woken = Some(Instant::now());
+        for order in std::iter::once(order).chain(std::iter::from_fn(|| orders.try_recv().ok())) {
+            match order {
+                Order::Drain(log) => log.drain(&mut spare),
+                Order::Close(log, done) => {
+                    log.drain(&mut spare);
+                    log.sink.lock().finish_lines();
+                    // Whoever waited may have gone away.
+                    let _ = done.send(());
+                }
+                Order::Stop => return,
             }
-            Order::Stop => break,
         }
     }
 }

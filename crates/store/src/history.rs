@@ -143,3 +143,98 @@ impl History {
             && self.garbage.front().is_none_or(|garbage| garbage.by > self.target)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::{Attributes, Key, Object};
+
+    fn revision(number: u64) -> Revision {
+        Revision::new(number)
+    }
+
+    fn object(number: u64) -> Arc<Object> {
+        Arc::new(Object {
+            key: Key::new("pods", "a", "b"),
+            revision: revision(number),
+            created_revision: revision(1),
+            bytes: bytes::Bytes::new(),
+            attributes: Attributes::default(),
+        })
+    }
+
+    /// An update at this revision of what was written just before.
+    fn update(number: u64) -> Arc<Event> {
+        let change = Change::Put {
+            object: object(number),
+            previous: (number > 1).then(|| object(number - 1)),
+        };
+        Arc::new(Event { revision: revision(number), change })
+    }
+
+    fn deletion(number: u64) -> Arc<Event> {
+        let change = Change::Delete { object: object(number), previous: object(number - 1) };
+        Arc::new(Event { revision: revision(number), change })
+    }
+
+    fn slices(history: &mut History, now: Instant, limits: &Limits) -> Vec<(u64, Vec<u64>)> {
+        let mut slices = Vec::new();
+        while let Some(slice) = history.slice(now, limits) {
+            history.deleted(&slice);
+            slices
+                .push((slice.before.get(), slice.superseded.iter().map(|row| row.get()).collect()));
+        }
+        slices
+    }
+
+    #[test]
+    fn states_go_before_the_deletion_in_bounded_slices() {
+        let limits = Limits { compaction_slice: 2, ..Limits::default() };
+        let (mut history, now) = (History::new(Revision::ZERO), Instant::now());
+        history.record(&[update(1), update(2), update(3), deletion(4), update(5)], now, &limits);
+        assert_eq!(slices(&mut history, now, &limits), []);
+        history.request(revision(4));
+        assert_eq!(history.due(&limits), Due::Now);
+        assert_eq!(slices(&mut history, now, &limits), [(4, vec![1, 2]), (4, vec![3, 4])]);
+        assert!(history.is_settled());
+    }
+
+    #[test]
+    fn history_is_kept_for_its_age_and_then_forgotten() {
+        let limits = Limits { history_age: Duration::from_secs(160), ..Limits::default() };
+        let (mut history, start) = (History::new(Revision::ZERO), Instant::now());
+        assert_eq!(history.due(&limits), Due::Never);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        history.record(&[update(1)], at(0), &limits);
+        history.record(&[update(2)], at(9), &limits);
+        history.record(&[update(3)], at(10), &limits);
+        assert_eq!(history.due(&limits), Due::At(at(160)));
+        assert_eq!(slices(&mut history, at(159), &limits), []);
+        assert_eq!(slices(&mut history, at(160), &limits), [(1, vec![])]);
+        assert_eq!(history.due(&limits), Due::At(at(170)));
+        assert_eq!(slices(&mut history, at(170), &limits), [(3, vec![1, 2])]);
+        assert_eq!(history.due(&limits), Due::Never);
+    }
+
+    #[test]
+    fn more_revisions_than_the_most_are_forgotten_before_their_age() {
+        let limits = Limits { history_revisions: 32, ..Limits::default() };
+        let (mut history, now) = (History::new(Revision::ZERO), Instant::now());
+        (1..=34).for_each(|number| history.record(&[update(number)], now, &limits));
+        assert_eq!(slices(&mut history, now, &limits), []);
+        history.record(&[update(35)], now, &limits);
+        assert_eq!(slices(&mut history, now, &limits), [(3, vec![1, 2])]);
+    }
+
+    #[test]
+    fn what_was_refused_is_tried_again_later() {
+        let limits = Limits::default();
+        let (mut history, now) = (History::new(Revision::ZERO), Instant::now());
+        history.record(&[update(1), update(2)], now, &limits);
+        history.request(revision(2));
+        history.put_off(now);
+        assert_eq!(history.slice(now, &limits), None);
+        assert_eq!(history.due(&limits), Due::At(now + PUT_OFF));
+        assert_eq!(slices(&mut history, now + PUT_OFF, &limits), [(2, vec![1])]);
+    }
+}

@@ -11,7 +11,7 @@ use crate::options::Limits;
 use tokio::time::Instant;
 
 /// Entries read at a time: enough to make a query's cost vanish, few enough to hold twice.
-const PAGE: usize = 4096;
+const PAGE: usize = 1024;
 
 /// Reads the whole log: what is older than the last compaction becomes state, what is younger also becomes events.
 pub(crate) async fn load<B: Backend>(
@@ -20,41 +20,63 @@ pub(crate) async fn load<B: Backend>(
     limits: &Limits,
 ) -> Result<(Mirror, History), OpenError> {
     let bounds = backend.load().await.map_err(OpenError::Backend)?;
-    let mirror = Mirror::new(limits.ring_events, limits.ring_bytes, bounds.compacted);
-    let mut history = History::new(bounds.compacted);
-    let mut last = Revision::ZERO;
-    loop {
-        let page = backend.read(last, PAGE).await.map_err(OpenError::Backend)?;
-        let is_last = page.len() < PAGE;
+    let mut load = Load {
+        mirror: Mirror::new(limits.ring_events, limits.ring_bytes, bounds.compacted),
+        history: History::new(bounds.compacted),
+        compacted: bounds.compacted,
+        last: Revision::ZERO,
+        attributes,
+    };
+    let mut page = backend.read(Revision::ZERO, PAGE).await.map_err(OpenError::Backend)?;
+    while let Some(last) = page.last().map(|entry| entry.revision) {
+        // The database reads on while we take in what it has read.
+        let is_end = page.len() < PAGE;
+        let read = async { if is_end { Ok(Vec::new()) } else { backend.read(last, PAGE).await } };
+        let (next, taken) = futures::join!(read, async { load.take_in(page, limits) });
+        taken?;
+        page = next.map_err(OpenError::Backend)?;
+    }
+    if bounds.last > load.last.max(bounds.compacted) {
+        return Err(damaged(bounds.last, "the log ends before it".to_owned()));
+    }
+    Ok((load.mirror, load.history))
+}
+
+struct Load<'a> {
+    mirror: Mirror,
+    history: History,
+    compacted: Revision,
+    /// The last entry that was taken in.
+    last: Revision,
+    attributes: &'a (dyn Fn(&Key, &[u8]) -> Attributes + Send + Sync),
+}
+
+impl Load<'_> {
+    fn take_in(&mut self, page: Vec<Entry>, limits: &Limits) -> Result<(), OpenError> {
         let mut events = Vec::with_capacity(page.len());
-        for entry in page {
-            let expected = last.max(bounds.compacted).next();
-            if entry.revision > bounds.compacted && entry.revision != expected {
+        for mut entry in page {
+            let expected = self.last.max(self.compacted).next();
+            if entry.revision > self.compacted && entry.revision != expected {
                 return Err(damaged(
                     entry.revision,
                     format!("revision {expected} is missing before it"),
                 ));
             }
-            last = entry.revision;
-            let attributes = attributes(&entry.key, &entry.bytes);
-            if entry.revision <= bounds.compacted {
-                restore(entry, attributes, &mirror, &mut history);
+            self.last = entry.revision;
+            entry.key = self.mirror.share(entry.key);
+            let attributes = (self.attributes)(&entry.key, &entry.bytes);
+            if entry.revision <= self.compacted {
+                restore(entry, attributes, &self.mirror, &mut self.history);
             } else {
-                let event = Arc::new(replay(entry, attributes, &mirror)?);
-                mirror.publish(std::slice::from_ref(&event));
+                let event = Arc::new(replay(entry, attributes, &self.mirror)?);
+                self.mirror.publish(std::slice::from_ref(&event));
                 events.push(event);
             }
         }
         // Nobody wrote down when; so the past counts from now.
-        history.record(&events, Instant::now(), limits);
-        if is_last {
-            break;
-        }
+        self.history.record(&events, Instant::now(), limits);
+        Ok(())
     }
-    if bounds.last > last.max(bounds.compacted) {
-        return Err(damaged(bounds.last, "the log ends before it".to_owned()));
-    }
-    Ok((mirror, history))
 }
 
 /// Applies an entry from before the last compaction, which need not be complete: some may be deleted already.

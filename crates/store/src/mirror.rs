@@ -27,6 +27,7 @@ struct State {
     revision: Revision,
     compacted: Revision,
     closed: bool,
+    failure: Option<Arc<str>>,
     tables: HashMap<Arc<str>, Table>,
 }
 
@@ -75,6 +76,27 @@ impl Mirror {
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<Object>> {
         self.state.read().tables.get(&key.resource)?.get(key).cloned()
+    }
+
+    /// The same key, sharing its resource and namespace with the other objects there, to hold each text once.
+    pub(crate) fn share(&self, mut key: Key) -> Key {
+        let state = self.state.read();
+        if let Some((resource, table)) = state.tables.get_key_value(&key.resource) {
+            key.resource = resource.clone();
+            if let Some((namespace, _)) = table.objects.get_key_value(&key.namespace) {
+                key.namespace = namespace.clone();
+            }
+        }
+        key
+    }
+
+    /// Why no write is taken any more.
+    pub(crate) fn failure(&self) -> Option<Arc<str>> {
+        self.state.read().failure.clone()
+    }
+
+    pub(crate) fn fail(&self, cause: Arc<str>) {
+        self.state.write().failure = Some(cause);
     }
 
     /// Makes events visible, in their order, all at once.

@@ -122,6 +122,11 @@ impl Store {
         self.mirror.compacted()
     }
 
+    /// Why the store takes no writes any more, if that is so: health checks report it.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.mirror.failure()
+    }
+
     /// Forgets the states before this revision (or before the present one, if that is older), and returns when the
     /// rows are deleted.
     ///

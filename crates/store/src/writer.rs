@@ -64,7 +64,6 @@ pub(crate) async fn start(
         history,
         limits,
         batch: Batch::default(),
-        poisoned: None,
         compactions: Vec::new(),
     };
     tokio::spawn(writer.run(inbox));
@@ -77,8 +76,6 @@ struct Writer<B> {
     history: History,
     limits: Limits,
     batch: Batch,
-    /// Why no write is taken any more.
-    poisoned: Option<Arc<str>>,
     /// Who waits until nothing is left to delete.
     compactions: Vec<oneshot::Sender<Result<(), WriteError>>>,
 }
@@ -178,8 +175,8 @@ impl<B: Backend> Writer<B> {
     /// Checks a write and puts it into the batch.
     fn admit(&mut self, write: Write) {
         let Write { intent, key, value, answer } = write;
-        let outcome = match &self.poisoned {
-            Some(cause) => Err(WriteError::Poisoned(cause.clone())),
+        let outcome = match self.mirror.failure() {
+            Some(cause) => Err(WriteError::Poisoned(cause)),
             None => self.apply(intent, key, value),
         };
         self.batch.answers.push(Answer { to: answer, outcome });
@@ -198,16 +195,16 @@ impl<B: Backend> Writer<B> {
             .next();
         let (kind, change) = match (intent, current) {
             (Intent::Create, None) => {
-                let object = place(key, value, revision, revision);
+                let object = place(self.mirror.share(key), value, revision, revision);
                 (EntryKind::Create, Change::Put { object, previous: None })
             }
             (Intent::Create, Some(current)) => return Err(WriteError::Exists(current)),
             (Intent::Update { expected }, Some(current)) if current.revision == expected => {
-                let object = place(key, value, revision, current.created_revision);
+                let object = place(current.key.clone(), value, revision, current.created_revision);
                 (EntryKind::Update, Change::Put { object, previous: Some(current) })
             }
             (Intent::Delete { expected }, Some(current)) if current.revision == expected => {
-                let object = place(key, value, revision, current.created_revision);
+                let object = place(current.key.clone(), value, revision, current.created_revision);
                 (EntryKind::Delete, Change::Delete { object, previous: current })
             }
             (Intent::Update { .. } | Intent::Delete { .. }, current) => {
@@ -237,7 +234,7 @@ impl<B: Backend> Writer<B> {
                     error!(error = %cause, "the outcome of a transaction is unknown; the store takes no further writes");
                     let cause: Arc<str> = cause.to_string().into();
                     self.batch.fail(&WriteError::Unknown(cause.clone()));
-                    self.poisoned = Some(cause);
+                    self.mirror.fail(cause);
                 }
             }
         }

@@ -42,12 +42,20 @@ pub(crate) fn answer_written(call: &Call, code: StatusCode, written: Written) ->
 }
 
 /// The part of creating that does not depend on how the object came here.
-pub(crate) async fn create_object(call: &mut Call, mut object: Value, dry_run: bool) -> Answer<Written> {
+pub(crate) async fn create_object(
+    call: &mut Call,
+    mut object: Value,
+    dry_run: bool,
+) -> Answer<Written> {
     let kind = stored_kind(call)?;
     let rules = rules::for_kind(kind);
     place_in_namespace(call, &mut object)?;
     if !meta(&object, "resourceVersion").is_empty() {
-        return Err(Status::new(500, Reason::Unknown, "resourceVersion should not be set on objects to be created"));
+        return Err(Status::new(
+            500,
+            Reason::Unknown,
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     begin_life(kind, &mut object);
     (rules.default)(&mut object);
@@ -86,13 +94,23 @@ pub(crate) fn place_in_namespace(call: &Call, object: &mut Value) -> Answer<()> 
             "the namespace of the provided object does not match the namespace sent on the request",
         ));
     }
-    set_meta(object, "namespace", Some(wanted).filter(|namespace| !namespace.is_empty()).map(|namespace| json!(namespace)));
+    set_meta(
+        object,
+        "namespace",
+        Some(wanted).filter(|namespace| !namespace.is_empty()).map(|namespace| json!(namespace)),
+    );
     Ok(())
 }
 
 /// The metadata that only the server may set.
 fn begin_life(kind: &Kind, object: &mut Value) {
-    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "generation"] {
+    for field in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "managedFields",
+        "generation",
+    ] {
         set_meta(object, field, None);
     }
     set_meta(object, "uid", Some(json!(uuid::Uuid::new_v4().to_string())));
@@ -102,7 +120,12 @@ fn begin_life(kind: &Kind, object: &mut Value) {
 }
 
 /// Validates and stores; a generated name that is taken is generated again.
-async fn store_under_a_free_name(call: &mut Call, kind: &'static Kind, mut object: Value, dry_run: bool) -> Answer<Written> {
+async fn store_under_a_free_name(
+    call: &mut Call,
+    kind: &'static Kind,
+    mut object: Value,
+    dry_run: bool,
+) -> Answer<Written> {
     let prefix = meta(&object, "generateName").to_owned();
     let generates = meta(&object, "name").is_empty() && !prefix.is_empty();
     let mut name = meta(&object, "name").to_owned();
@@ -141,7 +164,13 @@ fn validate(kind: &'static Kind, name: &str, object: &Value) -> Answer<()> {
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, &errors)) }
 }
 
-async fn admit(call: &Call, kind: &'static Kind, name: &str, object: &mut Value, dry_run: bool) -> Answer<()> {
+async fn admit(
+    call: &Call,
+    kind: &'static Kind,
+    name: &str,
+    object: &mut Value,
+    dry_run: bool,
+) -> Answer<()> {
     let request = AdmissionRequest {
         operation: Operation::Create,
         kind,
@@ -163,6 +192,8 @@ pub(crate) fn generate_name(prefix: &str) -> String {
     const NAME_CHARS: usize = 63;
     let mut name: String = prefix.chars().take(NAME_CHARS - SUFFIX_CHARS).collect();
     let mut random = rand::rng();
-    name.extend((0..SUFFIX_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])));
+    name.extend(
+        (0..SUFFIX_CHARS).map(|_| char::from(ALPHABET[random.random_range(0..ALPHABET.len())])),
+    );
     name
 }

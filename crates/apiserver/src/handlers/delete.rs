@@ -43,7 +43,9 @@ pub(crate) async fn read_options(call: &mut Call) -> Answer<DeleteOptions> {
     let body = if body.is_empty() {
         Value::Null
     } else {
-        decode_body("", "v1", "DeleteOptions", &body, FieldValidation::Ignore).map_err(|error| error.status())?.value
+        decode_body("", "v1", "DeleteOptions", &body, FieldValidation::Ignore)
+            .map_err(|error| error.status())?
+            .value
     };
     DeleteOptions::read(&body, &call.query)
 }
@@ -66,22 +68,30 @@ pub(crate) async fn delete_object(
         admit(call, kind, namespace, name, &old, options.dry_run).await?;
         let written = match plan(kind, &old, options) {
             Step::Wait => return Ok(Deleted::Going(current)),
-            Step::Mark(next) | Step::Remove(next) if options.dry_run => return Ok(Deleted::Imagined(next)),
-            Step::Mark(next) => {
-                store.update(key.clone(), current.revision, storage::encode(kind, &next)).await.map(Deleted::Going)
+            Step::Mark(next) | Step::Remove(next) if options.dry_run => {
+                return Ok(Deleted::Imagined(next));
             }
+            Step::Mark(next) => store
+                .update(key.clone(), current.revision, storage::encode(kind, &next))
+                .await
+                .map(Deleted::Going),
             Step::Remove(last) => {
-                let removed = store.delete(key.clone(), current.revision, storage::encode(kind, &last)).await;
+                let removed =
+                    store.delete(key.clone(), current.revision, storage::encode(kind, &last)).await;
                 if removed.is_ok() {
                     call.server.addresses.release(kind, &old, None);
                 }
                 removed.and_then(|object| {
-                    storage::decode(&object).map(Deleted::Gone).map_err(|_| WriteError::Conflict { current: None })
+                    storage::decode(&object)
+                        .map(Deleted::Gone)
+                        .map_err(|_| WriteError::Conflict { current: None })
                 })
             }
         };
         match written {
-            Err(WriteError::Conflict { current: Some(_) }) if turn.is_none() => turn = call.server.turns.wait(&key).await,
+            Err(WriteError::Conflict { current: Some(_) }) if turn.is_none() => {
+                turn = call.server.turns.wait(&key).await
+            }
             Err(WriteError::Conflict { current: Some(_) }) => (),
             Ok(deleted) => return Ok(deleted),
             Err(error) => return Err(storage::write_failure(kind, name, &error)),
@@ -93,14 +103,14 @@ pub(crate) async fn delete_object(
 fn answer_deleted(call: &Call, name: &str, deleted: Deleted) -> Answer<Response> {
     match deleted {
         Deleted::Gone(last) if returns_object(call.kind) => call.answer_value(StatusCode::OK, last),
-        Deleted::Gone(last) => {
-            Ok(call.answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid"))))
-        }
+        Deleted::Gone(last) => Ok(call
+            .answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid")))),
         Deleted::Going(object) => answer_written(call, StatusCode::OK, Written::Stored(object)),
-        Deleted::Imagined(next) if is_deleting(&next) => answer_written(call, StatusCode::OK, Written::Imagined(next)),
-        Deleted::Imagined(last) => {
-            Ok(call.answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid"))))
+        Deleted::Imagined(next) if is_deleting(&next) => {
+            answer_written(call, StatusCode::OK, Written::Imagined(next))
         }
+        Deleted::Imagined(last) => Ok(call
+            .answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid")))),
     }
 }
 
@@ -109,11 +119,24 @@ fn returns_object(kind: &Kind) -> bool {
     kind.group.is_empty()
         && matches!(
             kind.kind,
-            "Pod" | "Service" | "ServiceAccount" | "PodTemplate" | "ResourceQuota" | "PersistentVolume" | "PersistentVolumeClaim"
+            "Pod"
+                | "Service"
+                | "ServiceAccount"
+                | "PodTemplate"
+                | "ResourceQuota"
+                | "PersistentVolume"
+                | "PersistentVolumeClaim"
         )
 }
 
-async fn admit(call: &Call, kind: &'static Kind, namespace: &str, name: &str, old: &Value, dry_run: bool) -> Answer<()> {
+async fn admit(
+    call: &Call,
+    kind: &'static Kind,
+    namespace: &str,
+    name: &str,
+    old: &Value,
+    dry_run: bool,
+) -> Answer<()> {
     let mut nothing = json!(null);
     let request = AdmissionRequest {
         operation: Operation::Delete,

@@ -21,14 +21,17 @@ pub(crate) async fn delete_collection(call: &mut Call) -> Answer<Response> {
     let options = read_options(call).await?;
     let kind = stored_kind(call)?;
     let list_options = ListOptions::read(&call.query, false)?;
-    let selection = Selection::new(call.kind, list_options.labels.clone(), list_options.fields.clone())?;
+    let selection =
+        Selection::new(call.kind, list_options.labels.clone(), list_options.fields.clone())?;
     let page = list::page(call, &list_options, &selection)?;
     let call = &*call;
     let options = &options;
     let deletions: Vec<BoxFuture<'_, Answer<Deleted>>> = page
         .objects
         .iter()
-        .map(|object| delete_object(call, kind, &object.key.namespace, &object.key.name, options).boxed())
+        .map(|object| {
+            delete_object(call, kind, &object.key.namespace, &object.key.name, options).boxed()
+        })
         .collect();
     let mut deletions = futures::stream::iter(deletions).buffered(limits::DELETIONS_AT_ONCE);
     let mut items = Vec::new();

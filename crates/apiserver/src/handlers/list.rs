@@ -62,13 +62,15 @@ pub(crate) fn page(call: &Call, options: &ListOptions, selection: &Selection) ->
     let after_key = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
     // With selectors the limit counts matches, which only we can tell.
     let store_limit = if selection.is_everything() { options.limit } else { None };
-    let listing = store.list(&range, at, after_key, store_limit).map_err(|gone| gone_status(&gone))?;
+    let listing =
+        store.list(&range, at, after_key, store_limit).map_err(|gone| gone_status(&gone))?;
     Ok(cut(listing, options.limit, selection))
 }
 
 /// Which state an ordinary list shows: the newest, unless the client insists on another.
 fn starting_revision(options: &ListOptions, current: Revision) -> Answer<Option<Revision>> {
-    let Some(asked) = options.resource_version.filter(|&revision| revision != Revision::ZERO) else {
+    let Some(asked) = options.resource_version.filter(|&revision| revision != Revision::ZERO)
+    else {
         return Ok(None);
     };
     // A limited list at a revision means exactly that revision: how paging started before there were matches.
@@ -95,7 +97,11 @@ fn cut(listing: Listing, limit: Option<usize>, selection: &Selection) -> Page {
         }
     }
     let next = objects.last().filter(|_| remaining > 0).map(|last| {
-        Position { revision: Some(revision), after: (last.key.namespace.to_string(), last.key.name.to_string()) }.token()
+        Position {
+            revision: Some(revision),
+            after: (last.key.namespace.to_string(), last.key.name.to_string()),
+        }
+        .token()
     });
     // Upstream cannot count what a selector leaves, and says nothing then.
     let remaining = (remaining > 0 && !selective).then_some(remaining);
@@ -104,7 +110,11 @@ fn cut(listing: Listing, limit: Option<usize>, selection: &Selection) -> Page {
 
 async fn answer_page(call: &Call, page: Page) -> Answer<Response> {
     if call.representation.is_stored_form() && !views::is_view(call.kind) {
-        return Ok(answer::with_type(StatusCode::OK, "application/json", Body::new(ListBody::new(call.kind, page))));
+        return Ok(answer::with_type(
+            StatusCode::OK,
+            "application/json",
+            Body::new(ListBody::new(call.kind, page)),
+        ));
     }
     let include = Include::read(&call.query)?;
     let metadata = list_metadata(&page);
@@ -168,7 +178,13 @@ impl ListBody {
         let objects: usize = page.objects.iter().map(|object| object.bytes.len()).sum();
         let commas = page.objects.len().saturating_sub(1);
         let left_bytes = (head.len() + objects + commas + LIST_TAIL.len()) as u64;
-        Self { head: head.into(), objects: page.objects.into_iter(), first: true, done: false, left_bytes }
+        Self {
+            head: head.into(),
+            objects: page.objects.into_iter(),
+            first: true,
+            done: false,
+            left_bytes,
+        }
     }
 }
 
@@ -176,11 +192,16 @@ impl http_body::Body for ListBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.done {
             return Poll::Ready(None);
         }
-        let capacity = usize::try_from(self.left_bytes).unwrap_or(usize::MAX).min(limits::FRAME_BYTES + limits::FRAME_BYTES / 4);
+        let capacity = usize::try_from(self.left_bytes)
+            .unwrap_or(usize::MAX)
+            .min(limits::FRAME_BYTES + limits::FRAME_BYTES / 4);
         let mut frame = BytesMut::with_capacity(capacity);
         frame.put(std::mem::take(&mut self.head));
         while frame.len() < limits::FRAME_BYTES {
@@ -216,7 +237,8 @@ struct Position {
 
 impl Position {
     fn token(&self) -> String {
-        let revision = self.revision.map_or(-1, |revision| i64::try_from(revision.get()).unwrap_or(i64::MAX));
+        let revision =
+            self.revision.map_or(-1, |revision| i64::try_from(revision.get()).unwrap_or(i64::MAX));
         let (namespace, name) = &self.after;
         let token = json!({ "v": "meta.k8s.io/v1", "rv": revision, "start": format!("{namespace}/{name}") });
         BASE64_URL_SAFE_NO_PAD.encode(token.to_string())
@@ -224,15 +246,24 @@ impl Position {
 
     fn read(token: &str) -> Answer<Self> {
         let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token.trim_end_matches('=')).map_err(|error| invalid(&error.to_string()))?;
-        let token: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
+        let bytes = BASE64_URL_SAFE_NO_PAD
+            .decode(token.trim_end_matches('='))
+            .map_err(|error| invalid(&error.to_string()))?;
+        let token: Value =
+            serde_json::from_slice(&bytes).map_err(|error| invalid(&error.to_string()))?;
         if token["v"] != "meta.k8s.io/v1" {
             return Err(invalid("server does not recognize this encoded version"));
         }
-        let start = token["start"].as_str().and_then(|start| start.split_once('/')).ok_or_else(|| invalid("no start"))?;
+        let start = token["start"]
+            .as_str()
+            .and_then(|start| start.split_once('/'))
+            .ok_or_else(|| invalid("no start"))?;
         let revision = token["rv"].as_i64().ok_or_else(|| invalid("no revision"))?;
         Ok(Self {
-            revision: u64::try_from(revision).ok().filter(|&revision| revision > 0).map(Revision::new),
+            revision: u64::try_from(revision)
+                .ok()
+                .filter(|&revision| revision > 0)
+                .map(Revision::new),
             after: (start.0.to_owned(), start.1.to_owned()),
         })
     }
@@ -254,11 +285,12 @@ const INCONSISTENT_CONTINUE: &str = "The provided continue parameter is too old 
 
 /// 504: the client knows a revision that we do not.
 pub(crate) fn too_large_revision(asked: Revision, current: Revision) -> Status {
-    Status::timeout(format!("Too large resource version: {asked}, current: {current}"), 1).with_cause(Cause {
-        reason: "ResourceVersionTooLarge".to_owned(),
-        message: "Too large resource version".to_owned(),
-        field: String::new(),
-    })
+    Status::timeout(format!("Too large resource version: {asked}, current: {current}"), 1)
+        .with_cause(Cause {
+            reason: "ResourceVersionTooLarge".to_owned(),
+            message: "Too large resource version".to_owned(),
+            field: String::new(),
+        })
 }
 
 /// What a reader learns whose past is gone.

@@ -37,6 +37,7 @@ pub(crate) fn kind_at(target: &ResourcePath) -> Answer<&'static Kind> {
 
 /// Finds the handler. The request is authenticated and authorized.
 pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
+    call.warnings.extend(deprecation(call.kind).map(str::to_owned));
     if !call.target.subresource.is_empty() {
         return subresources::dispatch(call).await;
     }
@@ -44,7 +45,10 @@ pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
         return Err(Status::method_not_served());
     }
     let crosses_namespaces = call.kind.namespaced && call.target.namespace.is_empty();
-    if crosses_namespaces && !matches!(call.verb, "list" | "watch") && !matches!(call.kind.storage, Storage::None) {
+    if crosses_namespaces
+        && !matches!(call.verb, "list" | "watch")
+        && !matches!(call.kind.storage, Storage::None)
+    {
         return Err(Status::method_not_served());
     }
     if call.kind.storage == Storage::None {
@@ -63,6 +67,17 @@ pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
     }
 }
 
+/// What upstream tells users of kinds that have a successor.
+fn deprecation(kind: &Kind) -> Option<&'static str> {
+    match (kind.group, kind.kind) {
+        ("", "Endpoints") => {
+            Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+        }
+        ("", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
+}
+
 /// Kinds of which nothing is kept: reviews, bindings, and the states of components.
 async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
     match (call.kind.group, call.kind.kind, call.verb) {
@@ -71,7 +86,8 @@ async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
         (_, _, "create") => {
             let review = call.read_object().await?;
             let namespace = call.namespace().to_owned();
-            let answer = call.server.reviews.review(call.kind.kind, &namespace, &call.user, review)?;
+            let answer =
+                call.server.reviews.review(call.kind.kind, &namespace, &call.user, review)?;
             call.answer_value(StatusCode::CREATED, answer)
         }
         _ => Err(Status::method_not_served()),

@@ -19,8 +19,11 @@ use crate::object::{meta, set_meta};
 use crate::views;
 
 /// The media types of the patches we apply.
-const PATCHES: [&str; 3] =
-    ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+const PATCHES: [&str; 3] = [
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
 /// A patch, not yet applied.
 pub(crate) struct Patch {
@@ -76,7 +79,13 @@ impl Patch {
     }
 
     /// The same for kinds outside the table, such as `Scale`.
-    pub(crate) fn apply_to(&self, group: &str, version: &str, kind: &str, original: &Value) -> Answer<Value> {
+    pub(crate) fn apply_to(
+        &self,
+        group: &str,
+        version: &str,
+        kind: &str,
+        original: &Value,
+    ) -> Answer<Value> {
         let patched = match self.format {
             Format::Json => json_patch(original, &self.bytes),
             Format::Merge => merge_patch(original, &self.bytes),
@@ -89,7 +98,11 @@ impl Patch {
     }
 }
 
-fn check(kind: &Kind, patched: &Value, validation: FieldValidation) -> Answer<(Value, Vec<String>)> {
+fn check(
+    kind: &Kind,
+    patched: &Value,
+    validation: FieldValidation,
+) -> Answer<(Value, Vec<String>)> {
     match decode::check(kind, patched, validation) {
         Ok(decoded) => Ok((decoded.value, decoded.warnings)),
         Err(error) => Err(error.patch_status(&patched.to_string())),

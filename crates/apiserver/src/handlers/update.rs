@@ -23,7 +23,8 @@ pub(crate) async fn update(call: &mut Call, part: Part) -> Answer<Response> {
     place_in_namespace(call, &mut object)?;
     check_name(call, &mut object)?;
     let key = storage::key(kind, call.namespace(), &call.target.name);
-    if part == Part::Whole && call.server.store.get(&key).is_none() && allows_create_on_update(kind) {
+    if part == Part::Whole && call.server.store.get(&key).is_none() && allows_create_on_update(kind)
+    {
         return create_instead(call, object, dry_run).await;
     }
     if meta(&object, "resourceVersion").is_empty() && !allows_unconditional_update(kind) {
@@ -60,7 +61,8 @@ pub(crate) fn check_uid(kind: &'static Kind, object: &Value, old: &Value) -> Ans
     if wanted.is_empty() || wanted == found {
         return Ok(());
     }
-    let why = format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
+    let why =
+        format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {found}");
     Err(Status::conflict(kind, meta(old, "name"), why))
 }
 
@@ -100,9 +102,18 @@ fn allows_unconditional_update(kind: &Kind) -> bool {
         (kind.group, kind.kind),
         ("coordination.k8s.io", "Lease")
             | ("policy", "PodDisruptionBudget")
-            | ("apiextensions.k8s.io" | "apiregistration.k8s.io" | "admissionregistration.k8s.io" | "flowcontrol.apiserver.k8s.io", _)
+            | (
+                "apiextensions.k8s.io"
+                    | "apiregistration.k8s.io"
+                    | "admissionregistration.k8s.io"
+                    | "flowcontrol.apiserver.k8s.io",
+                _
+            )
             | ("node.k8s.io", "RuntimeClass")
             | ("networking.k8s.io", "NetworkPolicy")
-            | ("storage.k8s.io", "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment")
+            | (
+                "storage.k8s.io",
+                "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment"
+            )
     )
 }

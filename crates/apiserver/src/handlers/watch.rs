@@ -33,7 +33,8 @@ use crate::{object, storage, views};
 pub(crate) fn watch(call: &Call) -> Answer<Response> {
     let options = ListOptions::read(&call.query, true)?;
     let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
-    let filter = Filter { selection, name: Some(call.target.name.clone()).filter(|name| !name.is_empty()) };
+    let filter =
+        Filter { selection, name: Some(call.target.name.clone()).filter(|name| !name.is_empty()) };
     if call.representation.encoding == Encoding::Yaml {
         return Err(Status::not_acceptable(&["application/json"]));
     }
@@ -56,7 +57,12 @@ enum Refusal {
     Event(Status),
 }
 
-fn start(call: &Call, options: &ListOptions, filter: Filter, writer: EventWriter) -> Result<WatchBody, Refusal> {
+fn start(
+    call: &Call,
+    options: &ListOptions,
+    filter: Filter,
+    writer: EventWriter,
+) -> Result<WatchBody, Refusal> {
     let store = &call.server.store;
     let range = storage::range(call.kind, call.namespace());
     let from_now = options.resource_version.is_none_or(|revision| revision == Revision::ZERO);
@@ -65,9 +71,12 @@ fn start(call: &Call, options: &ListOptions, filter: Filter, writer: EventWriter
     if let Some(asked) = options.resource_version.filter(|&asked| asked > current) {
         return Err(Refusal::Answer(too_large_revision(asked, current)));
     }
-    let (mut initial, mut after) = (Vec::new(), if from_now { current } else { options.resource_version.unwrap_or(current) });
+    let (mut initial, mut after) =
+        (Vec::new(), if from_now { current } else { options.resource_version.unwrap_or(current) });
     if initial_events {
-        let listing = store.list(&range, None, None, None).map_err(|gone| Refusal::Answer(gone_status(&gone)))?;
+        let listing = store
+            .list(&range, None, None, None)
+            .map_err(|gone| Refusal::Answer(gone_status(&gone)))?;
         initial = listing.objects;
         initial.retain(|object| filter.matches(object));
         after = listing.revision;
@@ -80,7 +89,9 @@ fn start(call: &Call, options: &ListOptions, filter: Filter, writer: EventWriter
         initial: initial.into_iter(),
         end_mark: wants_end_mark.then_some(after),
         watch,
-        bookmark: options.bookmarks.then(|| Box::pin(tokio::time::sleep(limits::BOOKMARK_INTERVAL))),
+        bookmark: options
+            .bookmarks
+            .then(|| Box::pin(tokio::time::sleep(limits::BOOKMARK_INTERVAL))),
         deadline: Box::pin(tokio::time::sleep(lifetime(options.timeout_seconds))),
         shutdown: Box::pin(call.ends.clone().cancelled_owned()),
         ended: false,
@@ -103,7 +114,8 @@ struct Filter {
 
 impl Filter {
     fn matches(&self, object: &Object) -> bool {
-        self.name.as_deref().is_none_or(|name| name == &*object.key.name) && self.selection.matches(object)
+        self.name.as_deref().is_none_or(|name| name == &*object.key.name)
+            && self.selection.matches(object)
     }
 }
 
@@ -125,7 +137,10 @@ impl http_body::Body for WatchBody {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if this.ended {
             return Poll::Ready(None);
@@ -135,7 +150,10 @@ impl http_body::Body for WatchBody {
         if !frame.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(frame.freeze()))));
         }
-        if this.ended || this.deadline.as_mut().poll(context).is_ready() || this.shutdown.as_mut().poll(context).is_ready() {
+        if this.ended
+            || this.deadline.as_mut().poll(context).is_ready()
+            || this.shutdown.as_mut().poll(context).is_ready()
+        {
             this.ended = true;
             return Poll::Ready(None);
         }
@@ -227,7 +245,8 @@ impl EventWriter {
         let shown = match self.representation.form {
             Form::Whole => value,
             Form::Table(version) => {
-                let metadata = json!({ "resourceVersion": object::meta(&value, "resourceVersion") });
+                let metadata =
+                    json!({ "resourceVersion": object::meta(&value, "resourceVersion") });
                 let row = printing::row(self.kind, &value, self.include, version, Timestamp::now());
                 printing::table_of(self.kind, vec![row], version, metadata)
             }
@@ -238,14 +257,19 @@ impl EventWriter {
 
     /// Tells the client how far it is, so that it can resume from there.
     fn bookmark(&self, frame: &mut BytesMut, revision: Revision, initial_events_end: bool) {
-        let mut metadata = json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
+        let mut metadata =
+            json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_events_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
         let bookmark = match self.representation.form {
-            Form::Whole => json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata }),
+            Form::Whole => {
+                json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata })
+            }
             Form::Table(version) => printing::table_of(self.kind, Vec::new(), version, metadata),
-            Form::Metadata(version) => printing::metadata_only(&json!({ "metadata": metadata }), version),
+            Form::Metadata(version) => {
+                printing::metadata_only(&json!({ "metadata": metadata }), version)
+            }
         };
         write_event(frame, "BOOKMARK", bookmark.to_string().as_bytes());
     }

@@ -31,8 +31,12 @@ impl Harness {
         let store = Store::open(store_options(directory.path().join("state.db"))).await.unwrap();
         let sans = Sans { names: Vec::new(), addresses: vec![advertise.ip()] };
         let pki = Arc::new(Pki::open_or_create(&directory.path().join("pki"), &sans).unwrap());
-        let config =
-            Config { store: store.clone(), pki: pki.clone(), advertise, service_cidr: "10.96.0.0/16".parse().unwrap() };
+        let config = Config {
+            store: store.clone(),
+            pki: pki.clone(),
+            advertise,
+            service_cidr: "10.96.0.0/16".parse().unwrap(),
+        };
         let api = ApiServer::start(config).await.unwrap();
         let client = api.client(User::new("admin", &["system:masters"]));
         Self { api, pki, store, client, directory }
@@ -41,7 +45,7 @@ impl Harness {
     /// Ends the server and starts another one on the same store.
     pub async fn restart(self) -> Self {
         let Self { api, store, directory, client, .. } = self;
-        api.shutdown();
+        api.shutdown().await;
         drop(client);
         store.close().await;
         Self::start_in(directory, SocketAddr::from(([127, 0, 0, 1], 6443))).await
@@ -67,7 +71,13 @@ impl Harness {
         self.send(Method::DELETE, path, "application/json", Some(body)).await
     }
 
-    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: Option<Value>) -> Answer {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<Value>,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
         if !content_type.is_empty() {
             request = request.header("content-type", content_type);
@@ -82,15 +92,18 @@ impl Harness {
         let response = self.client.send(request).await.unwrap();
         assert_eq!(response.status(), 200, "{path}");
         let body = response.into_body().into_data_stream();
-        let lines = futures::stream::unfold((Box::pin(body), Vec::new()), |(mut body, mut pending)| async move {
-            loop {
-                if let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
-                    let line: Vec<u8> = pending.drain(..=end).collect();
-                    return Some((serde_json::from_slice(&line).unwrap(), (body, pending)));
+        let lines = futures::stream::unfold(
+            (Box::pin(body), Vec::new()),
+            |(mut body, mut pending)| async move {
+                loop {
+                    if let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+                        let line: Vec<u8> = pending.drain(..=end).collect();
+                        return Some((serde_json::from_slice(&line).unwrap(), (body, pending)));
+                    }
+                    pending.extend_from_slice(&body.next().await?.unwrap());
                 }
-                pending.extend_from_slice(&body.next().await?.unwrap());
-            }
-        });
+            },
+        );
         Box::pin(lines)
     }
 
@@ -119,7 +132,11 @@ pub async fn next(watch: &mut (impl Stream<Item = Value> + Unpin)) -> Value {
 
 /// `ADDED name`.
 pub fn summary(event: &Value) -> String {
-    format!("{} {}", event["type"].as_str().unwrap(), event["object"]["metadata"]["name"].as_str().unwrap_or("-"))
+    format!(
+        "{} {}",
+        event["type"].as_str().unwrap(),
+        event["object"]["metadata"]["name"].as_str().unwrap_or("-")
+    )
 }
 
 /// What came back.
@@ -160,6 +177,10 @@ pub fn pod(name: &str) -> Value {
 }
 
 pub fn names(list: &Value) -> Vec<String> {
-    list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    list["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect()
 }
-

@@ -61,8 +61,11 @@ pub(super) fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let mut before = observed.sets.clone();
     before.sort_by(|a, b| revision::age_order(a, b));
     let recreate = rollout::is_recreate(deployment);
-    let mut rollout =
-        Rollout { limits: Limits::of(deployment), new: revision::find_new(deployment, &before), sets: before.clone() };
+    let mut rollout = Rollout {
+        limits: Limits::of(deployment),
+        new: revision::find_new(deployment, &before),
+        sets: before.clone(),
+    };
     let mode = mode(deployment, &rollout);
 
     let next_revision = revision::highest(rollout.old().map(|index| &rollout.sets[index])) + 1;
@@ -89,7 +92,11 @@ pub(super) fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
     let new_set = rollout.new.map(|index| &rollout.sets[index]);
     let revision = new_set.and_then(|set| revision::annotation(&set.metadata)).map(str::to_owned);
     let create = rollout.sets.get(before.len()).map(|set| set.as_ref().clone());
-    let updates: Vec<_> = before.into_iter().zip(rollout.sets.iter().cloned()).filter(|(old, new)| old != new).collect();
+    let updates: Vec<_> = before
+        .into_iter()
+        .zip(rollout.sets.iter().cloned())
+        .filter(|(old, new)| old != new)
+        .collect();
     let progress = Progress {
         deployment,
         sets: &rollout.sets,
@@ -102,7 +109,14 @@ pub(super) fn plan(observed: &Observed<'_>, now: Timestamp) -> Plan {
         Mode::Roll => progress.during_rollout(),
         Mode::Watch | Mode::Scale => (progress.counted(), None),
     };
-    Plan { create, updates, deletions, status, revision: revision.filter(|_| mode != Mode::Watch), recheck }
+    Plan {
+        create,
+        updates,
+        deletions,
+        status,
+        revision: revision.filter(|_| mode != Mode::Watch),
+        recheck,
+    }
 }
 
 fn mode(deployment: &Deployment, rollout: &Rollout) -> Mode {
@@ -152,7 +166,9 @@ fn deletions(deployment: &Deployment, rollout: &Rollout, mode: Mode) -> Vec<Arc<
     let over = match mode {
         Mode::Watch => false,
         Mode::Scale => spec.paused == Some(true),
-        Mode::Roll => deployment.status.as_ref().is_some_and(|status| status::is_complete(deployment, status)),
+        Mode::Roll => {
+            deployment.status.as_ref().is_some_and(|status| status::is_complete(deployment, status))
+        }
     };
     let limit = spec.revision_history_limit.filter(|limit| *limit != i32::MAX);
     let Some(limit) = limit.filter(|_| over).and_then(|limit| usize::try_from(limit).ok()) else {

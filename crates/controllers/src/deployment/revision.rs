@@ -92,7 +92,8 @@ fn drop_empty_lists(value: &mut Value) {
             fields.retain(|name, field| match field {
                 Value::Array(items) => !items.is_empty(),
                 Value::Object(fields) => {
-                    !(fields.is_empty() && matches!(name.as_str(), "labels" | "annotations" | "metadata"))
+                    !(fields.is_empty()
+                        && matches!(name.as_str(), "labels" | "annotations" | "metadata"))
                 }
                 _ => true,
             });
@@ -108,7 +109,11 @@ pub(super) fn highest<'a>(sets: impl Iterator<Item = &'a Arc<ReplicaSet>>) -> i6
 }
 
 /// The annotations that the new set must bear at `revision`, or later if it already is.
-pub(super) fn annotations(deployment: &Deployment, set: &ReplicaSet, revision: i64) -> BTreeMap<String, String> {
+pub(super) fn annotations(
+    deployment: &Deployment,
+    set: &ReplicaSet,
+    revision: i64,
+) -> BTreeMap<String, String> {
     let mut annotations = set.metadata.annotations.clone().unwrap_or_default();
     let inherited = deployment.metadata.annotations.iter().flatten();
     for (name, value) in inherited.filter(|(name, _)| !OWN.contains(&name.as_str())) {
@@ -128,7 +133,9 @@ pub(super) fn annotations(deployment: &Deployment, set: &ReplicaSet, revision: i
 fn with_entry(history: &str, entry: &str) -> String {
     let mut entries: Vec<&str> = history.split(',').filter(|entry| !entry.is_empty()).collect();
     entries.push(entry);
-    while entries.len() > 1 && entries.iter().map(|entry| entry.len() + 1).sum::<usize>() > LONGEST_HISTORY {
+    while entries.len() > 1
+        && entries.iter().map(|entry| entry.len() + 1).sum::<usize>() > LONGEST_HISTORY
+    {
         entries.remove(0);
     }
     entries.join(",")
@@ -226,9 +233,15 @@ mod tests {
 
     #[test]
     fn the_hash_depends_on_the_template_and_the_collisions_only() {
-        let plain = template(json!({ "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [] } }));
-        let hashed = template(json!({ "metadata": { "labels": { "app": "web", HASH: "x" } }, "spec": { "containers": [] } }));
-        let other = template(json!({ "metadata": { "labels": { "app": "api" } }, "spec": { "containers": [] } }));
+        let plain = template(
+            json!({ "metadata": { "labels": { "app": "web" } }, "spec": { "containers": [] } }),
+        );
+        let hashed = template(
+            json!({ "metadata": { "labels": { "app": "web", HASH: "x" } }, "spec": { "containers": [] } }),
+        );
+        let other = template(
+            json!({ "metadata": { "labels": { "app": "api" } }, "spec": { "containers": [] } }),
+        );
         assert_eq!(template_hash(&plain, None), template_hash(&hashed, None));
         assert_ne!(template_hash(&plain, None), template_hash(&other, None));
         assert_ne!(template_hash(&plain, None), template_hash(&plain, Some(1)));
@@ -239,21 +252,33 @@ mod tests {
     #[test]
     fn a_set_is_the_new_one_despite_its_hash_and_empty_lists() {
         let check = |deployment: Value, set: Value, expected: bool| {
-            let deployment: Deployment =
-                serde_json::from_value(json!({ "metadata": {}, "spec": { "selector": {}, "template": deployment } })).unwrap();
-            let set: ReplicaSet =
-                serde_json::from_value(json!({ "metadata": {}, "spec": { "selector": {}, "template": set } })).unwrap();
+            let deployment: Deployment = serde_json::from_value(
+                json!({ "metadata": {}, "spec": { "selector": {}, "template": deployment } }),
+            )
+            .unwrap();
+            let set: ReplicaSet = serde_json::from_value(
+                json!({ "metadata": {}, "spec": { "selector": {}, "template": set } }),
+            )
+            .unwrap();
             assert_eq!(runs_template_of(&deployment, &set), expected);
         };
         let container = |image: &str| json!({ "containers": [{ "name": "c", "image": image }] });
-        check(json!({ "spec": container("a") }), json!({ "metadata": { "labels": { HASH: "x" } }, "spec": container("a") }), true);
+        check(
+            json!({ "spec": container("a") }),
+            json!({ "metadata": { "labels": { HASH: "x" } }, "spec": container("a") }),
+            true,
+        );
         check(json!({ "spec": container("a") }), json!({ "spec": container("b") }), false);
         check(
             json!({ "spec": { "containers": [], "volumes": [{ "name": "v", "emptyDir": {} }] } }),
             json!({ "spec": { "containers": [], "volumes": [{ "name": "v" }] } }),
             false,
         );
-        check(json!({ "spec": { "containers": [], "volumes": [] } }), json!({ "spec": { "containers": [] } }), true);
+        check(
+            json!({ "spec": { "containers": [], "volumes": [] } }),
+            json!({ "spec": { "containers": [] } }),
+            true,
+        );
     }
 
     #[test]
@@ -270,7 +295,10 @@ mod tests {
             "spec": { "selector": {}, "template": {} } }))
         .unwrap();
         let check = |set: Value, revision: i64, expected: Value| {
-            let set: ReplicaSet = serde_json::from_value(json!({ "metadata": { "annotations": set }, "spec": { "selector": {} } })).unwrap();
+            let set: ReplicaSet = serde_json::from_value(
+                json!({ "metadata": { "annotations": set }, "spec": { "selector": {} } }),
+            )
+            .unwrap();
             assert_eq!(json!(annotations(&deployment, &set, revision)), expected);
         };
         let inherited = |extra: Value| {
@@ -280,7 +308,11 @@ mod tests {
         };
         check(json!({}), 1, inherited(json!({ REVISION: "1" })));
         check(json!({ REVISION: "1" }), 4, inherited(json!({ REVISION: "4", HISTORY: "1" })));
-        check(json!({ REVISION: "4", HISTORY: "1" }), 6, inherited(json!({ REVISION: "6", HISTORY: "1,4" })));
+        check(
+            json!({ REVISION: "4", HISTORY: "1" }),
+            6,
+            inherited(json!({ REVISION: "6", HISTORY: "1,4" })),
+        );
         check(json!({ REVISION: "6" }), 5, inherited(json!({ REVISION: "6" })));
         check(json!({ REVISION: "9" }), 10, inherited(json!({ REVISION: "10", HISTORY: "9" })));
     }

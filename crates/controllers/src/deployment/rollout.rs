@@ -34,7 +34,8 @@ impl Limits {
         let quarter = IntOrString::String("25%".to_owned());
         let resolve = |value: Option<&IntOrString>| scaled(value.unwrap_or(&quarter), desired);
         let surge = resolve(rolling.and_then(|rolling| rolling.max_surge.as_ref())).rounded_up;
-        let unavailable = resolve(rolling.and_then(|rolling| rolling.max_unavailable.as_ref())).rounded_down;
+        let unavailable =
+            resolve(rolling.and_then(|rolling| rolling.max_unavailable.as_ref())).rounded_down;
         // With neither the rollout could not take a step.
         let unavailable = if surge == 0 && unavailable == 0 { 1 } else { unavailable };
         Self { desired, surge, unavailable: unavailable.min(desired) }
@@ -58,9 +59,12 @@ struct Scaled {
 
 fn scaled(value: &IntOrString, total: i32) -> Scaled {
     match value {
-        IntOrString::Int(number) => Scaled { rounded_up: (*number).max(0), rounded_down: (*number).max(0) },
+        IntOrString::Int(number) => {
+            Scaled { rounded_up: (*number).max(0), rounded_down: (*number).max(0) }
+        }
         IntOrString::String(text) => {
-            let percent: i64 = text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0).max(0);
+            let percent: i64 =
+                text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0).max(0);
             let product = percent.saturating_mul(i64::from(total));
             let fit = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
             Scaled { rounded_up: fit((product + 99) / 100), rounded_down: fit(product / 100) }
@@ -162,7 +166,8 @@ impl Rollout {
     pub fn roll(&mut self) {
         let Some(new) = self.new else { return };
         let size = self.size(new);
-        let wanted = if size > self.limits.desired { self.limits.desired } else { self.grown(size) };
+        let wanted =
+            if size > self.limits.desired { self.limits.desired } else { self.grown(size) };
         if !self.resize_if_other(new, wanted) {
             self.shrink_old(new);
         }
@@ -191,7 +196,8 @@ impl Rollout {
     /// `Recreate`, first half: take all old pods away. Answers whether there were any to take.
     pub fn retire_old(&mut self) -> bool {
         let old: Vec<usize> = self.old().collect();
-        let resized: Vec<bool> = old.into_iter().map(|index| self.resize_if_other(index, 0)).collect();
+        let resized: Vec<bool> =
+            old.into_iter().map(|index| self.resize_if_other(index, 0)).collect();
         resized.contains(&true)
     }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{
-    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetCondition, ReplicaSetStatus,
+    Deployment, DeploymentCondition, DeploymentStatus, ReplicaSet, ReplicaSetCondition,
+    ReplicaSetStatus,
 };
 
 use super::rollout::{self, Limits};
@@ -39,21 +40,37 @@ impl Progress<'_> {
         let mut status = self.counts();
         let enough = status.available_replicas.unwrap_or(0) >= self.limits.fewest_available();
         let available = if enough {
-            self.condition(AVAILABLE, "True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
+            self.condition(
+                AVAILABLE,
+                "True",
+                "MinimumReplicasAvailable",
+                "Deployment has minimum availability.",
+            )
         } else {
             let message = "Deployment does not have minimum availability.";
             self.condition(AVAILABLE, "False", "MinimumReplicasUnavailable", message)
         };
-        let mut conditions = self.deployment.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+        let mut conditions = self
+            .deployment
+            .status
+            .as_ref()
+            .and_then(|status| status.conditions.clone())
+            .unwrap_or_default();
         set(&mut conditions, available);
         self.note_pause(&mut conditions);
         if let Some(new) = self.new_set().filter(|_| self.deadline().is_some()) {
             if self.creates {
                 let message = format!("Created new replica set {:?}", name(new));
-                set(&mut conditions, self.condition(PROGRESSING, "True", "NewReplicaSetCreated", &message));
+                set(
+                    &mut conditions,
+                    self.condition(PROGRESSING, "True", "NewReplicaSetCreated", &message),
+                );
             } else if get(&conditions, PROGRESSING).is_none() {
                 let message = format!("Found new replica set {:?}", name(new));
-                set(&mut conditions, self.condition(PROGRESSING, "True", "FoundNewReplicaSet", &message));
+                set(
+                    &mut conditions,
+                    self.condition(PROGRESSING, "True", "FoundNewReplicaSet", &message),
+                );
             }
         }
         status.conditions = Some(conditions);
@@ -86,16 +103,22 @@ impl Progress<'_> {
     fn subject(&self) -> String {
         match self.new_set() {
             Some(set) => format!("ReplicaSet {:?}", name(set)),
-            None => format!("Deployment {:?}", self.deployment.metadata.name.as_deref().unwrap_or_default()),
+            None => format!(
+                "Deployment {:?}",
+                self.deployment.metadata.name.as_deref().unwrap_or_default()
+            ),
         }
     }
 
     fn counts(&self) -> DeploymentStatus {
         let status = |set: &Arc<ReplicaSet>| set.status.clone().unwrap_or_default();
-        let sum = |count: fn(&ReplicaSetStatus) -> i32| self.sets.iter().map(|set| count(&status(set))).sum::<i32>();
+        let sum = |count: fn(&ReplicaSetStatus) -> i32| {
+            self.sets.iter().map(|set| count(&status(set))).sum::<i32>()
+        };
         let wanted: i32 = self.sets.iter().map(|set| rollout::replicas(set)).sum();
         let available = sum(|status| status.available_replicas.unwrap_or(0));
-        let updated = self.new_set().and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas);
+        let updated =
+            self.new_set().and_then(|set| set.status.as_ref()).map_or(0, |status| status.replicas);
         DeploymentStatus {
             observed_generation: self.deployment.metadata.generation,
             replicas: nonzero(sum(|status| status.replicas)),
@@ -104,7 +127,11 @@ impl Progress<'_> {
             available_replicas: nonzero(available),
             unavailable_replicas: nonzero((wanted - available).max(0)),
             terminating_replicas: Some(sum(|status| status.terminating_replicas.unwrap_or(0))),
-            collision_count: self.deployment.status.as_ref().and_then(|status| status.collision_count),
+            collision_count: self
+                .deployment
+                .status
+                .as_ref()
+                .and_then(|status| status.collision_count),
             conditions: None,
         }
     }
@@ -120,25 +147,43 @@ impl Progress<'_> {
         if paused && !was_paused {
             set(conditions, self.condition(PROGRESSING, "Unknown", PAUSED, "Deployment is paused"));
         } else if !paused && was_paused {
-            set(conditions, self.condition(PROGRESSING, "Unknown", "DeploymentResumed", "Deployment is resumed"));
+            set(
+                conditions,
+                self.condition(
+                    PROGRESSING,
+                    "Unknown",
+                    "DeploymentResumed",
+                    "Deployment is resumed",
+                ),
+            );
         }
     }
 
     /// The rollout was over before, and still is.
     fn was_complete(&self, status: &DeploymentStatus, conditions: &[DeploymentCondition]) -> bool {
         let reason = get(conditions, PROGRESSING).and_then(|condition| condition.reason.as_deref());
-        status.replicas == status.updated_replicas && reason == Some(NEW_SET_AVAILABLE) && !self.creates
+        status.replicas == status.updated_replicas
+            && reason == Some(NEW_SET_AVAILABLE)
+            && !self.creates
     }
 
-    fn judge(&self, conditions: &mut Vec<DeploymentCondition>, status: &DeploymentStatus, deadline: SignedDuration) {
+    fn judge(
+        &self,
+        conditions: &mut Vec<DeploymentCondition>,
+        status: &DeploymentStatus,
+        deadline: SignedDuration,
+    ) {
         if is_complete(self.deployment, status) {
             let message = format!("{} has successfully progressed.", self.subject());
             set(conditions, self.condition(PROGRESSING, "True", NEW_SET_AVAILABLE, &message));
         } else if self.has_progressed(status) {
             let message = format!("{} is progressing.", self.subject());
-            let mut progressing = self.condition(PROGRESSING, "True", "ReplicaSetUpdated", &message);
+            let mut progressing =
+                self.condition(PROGRESSING, "True", "ReplicaSetUpdated", &message);
             // Here the same reason again is news: each step starts the deadline anew.
-            if let Some(known) = get(conditions, PROGRESSING).filter(|known| known.status == progressing.status) {
+            if let Some(known) =
+                get(conditions, PROGRESSING).filter(|known| known.status == progressing.status)
+            {
                 progressing.last_transition_time.clone_from(&known.last_transition_time);
             }
             conditions.retain(|condition| !is(condition, PROGRESSING));
@@ -152,7 +197,8 @@ impl Progress<'_> {
     fn has_progressed(&self, status: &DeploymentStatus) -> bool {
         let before = self.deployment.status.clone().unwrap_or_default();
         let count = |count: Option<i32>| count.unwrap_or(0);
-        let old = |status: &DeploymentStatus| count(status.replicas) - count(status.updated_replicas);
+        let old =
+            |status: &DeploymentStatus| count(status.replicas) - count(status.updated_replicas);
         count(status.updated_replicas) > count(before.updated_replicas)
             || old(status) < old(&before)
             || count(status.ready_replicas) > count(before.ready_replicas)
@@ -164,11 +210,18 @@ impl Progress<'_> {
         match known.reason.as_deref() {
             Some(NEW_SET_AVAILABLE) => false,
             Some(TIMED_OUT) => true,
-            _ => known.last_update_time.as_ref().is_some_and(|since| self.now.duration_since(since.0) > deadline),
+            _ => known
+                .last_update_time
+                .as_ref()
+                .is_some_and(|since| self.now.duration_since(since.0) > deadline),
         }
     }
 
-    fn recheck(&self, conditions: &[DeploymentCondition], status: &DeploymentStatus) -> Option<Duration> {
+    fn recheck(
+        &self,
+        conditions: &[DeploymentCondition],
+        status: &DeploymentStatus,
+    ) -> Option<Duration> {
         let deadline = self.deadline()?;
         let known = get(conditions, PROGRESSING)?;
         let over = matches!(known.reason.as_deref(), Some(TIMED_OUT | NEW_SET_AVAILABLE));
@@ -188,7 +241,10 @@ impl Progress<'_> {
     fn replica_failure(&self) -> Option<DeploymentCondition> {
         let failure = |set: &ReplicaSet| -> Option<ReplicaSetCondition> {
             let conditions = set.status.as_ref()?.conditions.as_deref()?;
-            conditions.iter().find(|condition| condition.type_.as_deref() == Some(REPLICA_FAILURE)).cloned()
+            conditions
+                .iter()
+                .find(|condition| condition.type_.as_deref() == Some(REPLICA_FAILURE))
+                .cloned()
         };
         let sets = self.new_set().into_iter().chain(self.sets.iter().map(AsRef::as_ref));
         sets.filter_map(failure).next().map(|failure| DeploymentCondition {
@@ -201,7 +257,13 @@ impl Progress<'_> {
         })
     }
 
-    fn condition(&self, type_: &str, status: &str, reason: &str, message: &str) -> DeploymentCondition {
+    fn condition(
+        &self,
+        type_: &str,
+        status: &str,
+        reason: &str,
+        message: &str,
+    ) -> DeploymentCondition {
         condition(type_, status, reason, message, self.now)
     }
 }
@@ -224,7 +286,11 @@ pub(super) fn collided(deployment: &Deployment) -> DeploymentStatus {
 }
 
 /// The status after the new set could not be created.
-pub(super) fn creation_failed(deployment: &Deployment, why: &str, now: Timestamp) -> DeploymentStatus {
+pub(super) fn creation_failed(
+    deployment: &Deployment,
+    why: &str,
+    now: Timestamp,
+) -> DeploymentStatus {
     let mut status = deployment.status.clone().unwrap_or_default();
     let seconds = deployment.spec.progress_deadline_seconds;
     if seconds.is_some_and(|seconds| seconds != i32::MAX) {
@@ -234,7 +300,13 @@ pub(super) fn creation_failed(deployment: &Deployment, why: &str, now: Timestamp
     status
 }
 
-fn condition(type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> DeploymentCondition {
+fn condition(
+    type_: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+    now: Timestamp,
+) -> DeploymentCondition {
     DeploymentCondition {
         type_: Some(type_.to_owned()),
         status: Some(status.to_owned()),

@@ -37,7 +37,14 @@ fn set(image: i32, wanted: i32, there: i32, available: i32) -> Arc<ReplicaSet> {
     sized(image, wanted, there, available, 10, 13)
 }
 
-fn sized(image: i32, wanted: i32, there: i32, available: i32, desired: i32, most: i32) -> Arc<ReplicaSet> {
+fn sized(
+    image: i32,
+    wanted: i32,
+    there: i32,
+    available: i32,
+    desired: i32,
+    most: i32,
+) -> Arc<ReplicaSet> {
     let created = now() + SignedDuration::from_secs(image.into()) - SignedDuration::from_hours(1);
     Arc::new(
         serde_json::from_value(json!({
@@ -55,7 +62,8 @@ fn sized(image: i32, wanted: i32, there: i32, available: i32, desired: i32, most
 }
 
 fn decide(deployment: &Deployment, sets: &[Arc<ReplicaSet>], running: &[(&str, usize)]) -> Plan {
-    let running_pods: HashMap<String, usize> = running.iter().map(|(uid, count)| ((*uid).to_owned(), *count)).collect();
+    let running_pods: HashMap<String, usize> =
+        running.iter().map(|(uid, count)| ((*uid).to_owned(), *count)).collect();
     plan(&Observed { deployment, sets: sets.to_vec(), running_pods }, now())
 }
 
@@ -110,8 +118,11 @@ fn a_rolling_update_stays_within_surge_and_unavailability() {
 #[test]
 fn limits_come_from_numbers_and_percentages() {
     let check = |desired: i32, surge: Value, unavailable: Value, expected: (i32, i32)| {
-        let strategy = json!({ "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable } });
-        let limits = Limits::of(&deployment(json!({ "spec": { "replicas": desired, "strategy": strategy } })));
+        let strategy =
+            json!({ "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable } });
+        let limits = Limits::of(&deployment(
+            json!({ "spec": { "replicas": desired, "strategy": strategy } }),
+        ));
         assert_eq!((limits.surge, limits.unavailable), expected, "{desired} {surge} {unavailable}");
     };
     check(10, json!("25%"), json!("25%"), (3, 2));
@@ -126,7 +137,9 @@ fn limits_come_from_numbers_and_percentages() {
 
 #[test]
 fn recreate_waits_for_the_last_old_pod() {
-    let recreate = deployment(json!({ "spec": { "strategy": { "type": "Recreate", "rollingUpdate": null } } }));
+    let recreate = deployment(
+        json!({ "spec": { "strategy": { "type": "Recreate", "rollingUpdate": null } } }),
+    );
     let check = |sets: &[Arc<ReplicaSet>], running: &[(&str, usize)], expected: &str| {
         assert_eq!(actions(&decide(&recreate, sets, running)), expected);
     };
@@ -173,7 +186,8 @@ fn history_is_kept_up_to_its_limit_once_a_rollout_is_over() {
 
 #[test]
 fn a_new_set_bears_hash_revision_and_sizes() {
-    let deployment = deployment(json!({ "metadata": { "annotations": { "team": "blue", REVISION: "2" } } }));
+    let deployment =
+        deployment(json!({ "metadata": { "annotations": { "team": "blue", REVISION: "2" } } }));
     let plan = decide(&deployment, &[set(2, 10, 10, 10)], &[]);
     let created = plan.create.unwrap();
     let labels = created.metadata.labels.unwrap();
@@ -181,27 +195,37 @@ fn a_new_set_bears_hash_revision_and_sizes() {
     assert_eq!(created.metadata.name.unwrap(), format!("web-{hash}"));
     let spec = created.spec;
     assert_eq!(spec.selector.match_labels.unwrap().get("pod-template-hash"), Some(hash));
-    assert_eq!(spec.template.unwrap().metadata.unwrap().labels.unwrap().get("pod-template-hash"), Some(hash));
+    assert_eq!(
+        spec.template.unwrap().metadata.unwrap().labels.unwrap().get("pod-template-hash"),
+        Some(hash)
+    );
     assert_eq!(
         json!(created.metadata.annotations),
         json!({ "team": "blue", REVISION: "3", DESIRED: "10", MAXIMUM: "13" })
     );
     assert_eq!(plan.revision.as_deref(), Some("3"));
     let owner = &created.metadata.owner_references.unwrap()[0];
-    assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("Deployment", "d", Some(true)));
+    assert_eq!(
+        (owner.kind.as_str(), owner.uid.as_str(), owner.controller),
+        ("Deployment", "d", Some(true))
+    );
 }
 
 /// The conditions after a pass, as "Type=Status Reason: message".
 fn conditions(plan: &Plan) -> Vec<String> {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let all = plan.status.conditions.iter().flatten();
-    all.map(|c| format!("{}={} {}: {}", text(&c.type_), text(&c.status), text(&c.reason), text(&c.message))).collect()
+    all.map(|c| {
+        format!("{}={} {}: {}", text(&c.type_), text(&c.status), text(&c.reason), text(&c.message))
+    })
+    .collect()
 }
 
 fn check_condition(extra: Value, sets: &[Arc<ReplicaSet>], expected: &str) {
     let found = conditions(&decide(&deployment(extra), sets, &[]));
     let of_type = expected.split('=').next().unwrap();
-    let found: Vec<_> = found.into_iter().filter(|condition| condition.starts_with(of_type)).collect();
+    let found: Vec<_> =
+        found.into_iter().filter(|condition| condition.starts_with(of_type)).collect();
     assert_eq!(found, [expected]);
 }
 
@@ -218,34 +242,79 @@ fn conditions_bear_upstreams_reasons() {
             "conditions": [{ "type": "Progressing", "status": status, "reason": reason, "message": "before",
                              "lastUpdateTime": since, "lastTransitionTime": since }] } })
     };
-    check_condition(json!({ "spec": { "replicas": 10 } }), &[set(3, 10, 0, 0)], "Progressing=True FoundNewReplicaSet: Found new replica set \"web-3\"");
-    check_condition(progressing("NewReplicaSetCreated", "True", 5), &[set(3, 10, 10, 10)], "Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-3\" has successfully progressed.");
-    check_condition(progressing("NewReplicaSetCreated", "True", 5), &[set(3, 10, 10, 6)], "Progressing=True ReplicaSetUpdated: ReplicaSet \"web-3\" is progressing.");
-    check_condition(progressing("ReplicaSetUpdated", "True", 599), &[set(3, 10, 10, 5)], "Progressing=True ReplicaSetUpdated: before");
-    check_condition(progressing("ReplicaSetUpdated", "True", 601), &[set(3, 10, 10, 5)], "Progressing=False ProgressDeadlineExceeded: ReplicaSet \"web-3\" has timed out progressing.");
-    check_condition(progressing("NewReplicaSetAvailable", "True", 601), &[set(3, 10, 10, 5)], "Progressing=True NewReplicaSetAvailable: before");
-    check_condition(progressing("ProgressDeadlineExceeded", "False", 10), &[set(3, 10, 10, 10)], "Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-3\" has successfully progressed.");
+    check_condition(
+        json!({ "spec": { "replicas": 10 } }),
+        &[set(3, 10, 0, 0)],
+        "Progressing=True FoundNewReplicaSet: Found new replica set \"web-3\"",
+    );
+    check_condition(
+        progressing("NewReplicaSetCreated", "True", 5),
+        &[set(3, 10, 10, 10)],
+        "Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-3\" has successfully progressed.",
+    );
+    check_condition(
+        progressing("NewReplicaSetCreated", "True", 5),
+        &[set(3, 10, 10, 6)],
+        "Progressing=True ReplicaSetUpdated: ReplicaSet \"web-3\" is progressing.",
+    );
+    check_condition(
+        progressing("ReplicaSetUpdated", "True", 599),
+        &[set(3, 10, 10, 5)],
+        "Progressing=True ReplicaSetUpdated: before",
+    );
+    check_condition(
+        progressing("ReplicaSetUpdated", "True", 601),
+        &[set(3, 10, 10, 5)],
+        "Progressing=False ProgressDeadlineExceeded: ReplicaSet \"web-3\" has timed out progressing.",
+    );
+    check_condition(
+        progressing("NewReplicaSetAvailable", "True", 601),
+        &[set(3, 10, 10, 5)],
+        "Progressing=True NewReplicaSetAvailable: before",
+    );
+    check_condition(
+        progressing("ProgressDeadlineExceeded", "False", 10),
+        &[set(3, 10, 10, 10)],
+        "Progressing=True NewReplicaSetAvailable: ReplicaSet \"web-3\" has successfully progressed.",
+    );
 
     let with = |mut status: Value, extra: Value| {
         json_patch::merge(&mut status, &extra);
         status
     };
     let paused = json!({ "spec": { "paused": true } });
-    check_condition(with(progressing("ReplicaSetUpdated", "True", 5), paused.clone()), &[set(3, 10, 10, 5)], "Progressing=Unknown DeploymentPaused: Deployment is paused");
-    check_condition(with(progressing("ProgressDeadlineExceeded", "False", 5), paused), &[set(3, 10, 10, 5)], "Progressing=False ProgressDeadlineExceeded: before");
-    check_condition(progressing("DeploymentPaused", "Unknown", 5000), &[set(3, 10, 10, 5)], "Progressing=Unknown DeploymentResumed: Deployment is resumed");
+    check_condition(
+        with(progressing("ReplicaSetUpdated", "True", 5), paused.clone()),
+        &[set(3, 10, 10, 5)],
+        "Progressing=Unknown DeploymentPaused: Deployment is paused",
+    );
+    check_condition(
+        with(progressing("ProgressDeadlineExceeded", "False", 5), paused),
+        &[set(3, 10, 10, 5)],
+        "Progressing=False ProgressDeadlineExceeded: before",
+    );
+    check_condition(
+        progressing("DeploymentPaused", "Unknown", 5000),
+        &[set(3, 10, 10, 5)],
+        "Progressing=Unknown DeploymentResumed: Deployment is resumed",
+    );
 
     let mut failing = set(3, 10, 0, 0).as_ref().clone();
     failing.status.as_mut().unwrap().conditions = serde_json::from_value(json!([
         { "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota" }])).unwrap();
-    check_condition(json!({}), &[Arc::new(failing)], "ReplicaFailure=True FailedCreate: exceeded quota");
+    check_condition(
+        json!({}),
+        &[Arc::new(failing)],
+        "ReplicaFailure=True FailedCreate: exceeded quota",
+    );
 }
 
 #[test]
 fn a_creation_starts_the_progress_deadline() {
     let plan = decide(&deployment(json!({})), &[], &[]);
     let created = plan.create.as_ref().unwrap().metadata.name.clone().unwrap();
-    let expected = format!("Progressing=True NewReplicaSetCreated: Created new replica set {created:?}");
+    let expected =
+        format!("Progressing=True NewReplicaSetCreated: Created new replica set {created:?}");
     assert!(conditions(&plan).contains(&expected), "{:?}", conditions(&plan));
     assert_eq!(plan.recheck.map(|wait| wait.as_secs()), Some(600));
     assert_eq!(plan.status.unavailable_replicas, Some(10));
@@ -292,8 +361,10 @@ struct Walk {
 
 impl Walk {
     fn new(desired: i32, surge: i32, unavailable: i32) -> Self {
-        let strategy = json!({ "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable } });
-        let deployment = deployment(json!({ "spec": { "replicas": desired, "strategy": strategy } }));
+        let strategy =
+            json!({ "rollingUpdate": { "maxSurge": surge, "maxUnavailable": unavailable } });
+        let deployment =
+            deployment(json!({ "spec": { "replicas": desired, "strategy": strategy } }));
         let mut walk = Self { deployment, sets: Vec::new(), pods: HashMap::new() };
         walk.settle();
         walk
@@ -316,13 +387,15 @@ impl Walk {
         let plan = decide(&self.deployment, &self.sets, &[]);
         if let Some(mut created) = plan.create {
             created.metadata.uid = created.metadata.name.clone();
-            created.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
-                now() + SignedDuration::from_secs(i64::try_from(self.sets.len()).unwrap()),
-            ));
+            created.metadata.creation_timestamp =
+                Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                    now() + SignedDuration::from_secs(i64::try_from(self.sets.len()).unwrap()),
+                ));
             self.sets.push(Arc::new(created));
         }
         for (before, after) in plan.updates {
-            let place = self.sets.iter().position(|set| set.metadata.uid == before.metadata.uid).unwrap();
+            let place =
+                self.sets.iter().position(|set| set.metadata.uid == before.metadata.uid).unwrap();
             self.sets[place] = after;
         }
         self.deployment.status = Some(plan.status);
@@ -330,7 +403,8 @@ impl Walk {
 
     fn pods(&mut self, index: usize) -> Option<(i32, &mut World)> {
         let set = self.sets.get(index)?;
-        let world = self.pods.entry(set.metadata.uid.clone()?).or_insert(World { there: 0, serving: 0 });
+        let world =
+            self.pods.entry(set.metadata.uid.clone()?).or_insert(World { there: 0, serving: 0 });
         Some((replicas(set), world))
     }
 

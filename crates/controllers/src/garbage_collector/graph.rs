@@ -48,7 +48,11 @@ impl Node {
             kind: Arc::clone(kind),
             key: ObjectKey::of_meta(meta),
             uid: meta.uid.as_deref()?.into(),
-            version: meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0),
+            version: meta
+                .resource_version
+                .as_deref()
+                .and_then(|version| version.parse().ok())
+                .unwrap_or(0),
             life: life(meta),
             owners: meta.owner_references.clone().unwrap_or_default(),
             finalizers: meta.finalizers.clone().unwrap_or_default(),
@@ -233,7 +237,9 @@ impl State {
     /// Takes an object in. Answers which objects have to be looked at.
     fn apply(&mut self, node: Node) -> Vec<Arc<str>> {
         let known = self.nodes.get(&node.uid);
-        if known.is_some_and(|known| known.version > node.version) || self.absent.contains(&node.uid) {
+        if known.is_some_and(|known| known.version > node.version)
+            || self.absent.contains(&node.uid)
+        {
             return Vec::new();
         }
         let before = self.nodes.insert(Arc::clone(&node.uid), node.clone());
@@ -243,7 +249,9 @@ impl State {
                 self.change_count(&node, 1);
                 self.index(&node);
                 // Dependents that came before it may mean something else by its uid.
-                look_at.extend(self.dependents_where(&node.uid, |owner, reference| !means(reference, owner)));
+                look_at.extend(
+                    self.dependents_where(&node.uid, |owner, reference| !means(reference, owner)),
+                );
             }
             Some(before) if before.owners != node.owners => {
                 self.unindex(before);
@@ -275,7 +283,8 @@ impl State {
         let node = self.nodes.remove(uid)?;
         self.unindex(&node);
         self.change_count(&node, -1);
-        let mut look_at: Vec<Arc<str>> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
+        let mut look_at: Vec<Arc<str>> =
+            self.dependents.get(uid).into_iter().flatten().cloned().collect();
         look_at.extend(self.waiting_owners(&node));
         Some((node, look_at))
     }
@@ -284,11 +293,14 @@ impl State {
         let node = self.nodes.get(uid)?.clone();
         let owners = self.owners(&node).collect();
         let mut dependents = Dependents::default();
-        for dependent in self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid)) {
+        for dependent in
+            self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid))
+        {
             dependents.any = true;
             dependents.waiting |= dependent.life == Life::Waiting;
             let mut references = dependent.owners.iter().filter(|reference| reference.uid == uid);
-            dependents.blocking |= references.any(|reference| reference.block_owner_deletion == Some(true));
+            dependents.blocking |=
+                references.any(|reference| reference.block_owner_deletion == Some(true));
         }
         Some(View { node, owners, dependents })
     }
@@ -299,7 +311,8 @@ impl State {
 
     fn owner(&self, node: &Node, reference: &OwnerReference) -> Owner {
         let Some(owner) = self.nodes.get(reference.uid.as_str()) else {
-            let gone = self.absent.contains(&reference.uid) || self.absent.contains(&coordinates(node, reference));
+            let gone = self.absent.contains(&reference.uid)
+                || self.absent.contains(&coordinates(node, reference));
             return if gone { Owner::Absent } else { Owner::Unknown { elsewhere: false } };
         };
         let elsewhere = owner.kind.namespaced && owner.key.namespace != node.key.namespace;
@@ -317,15 +330,26 @@ impl State {
     }
 
     fn waiting_owners(&self, node: &Node) -> Vec<Arc<str>> {
-        let owners = node.owners.iter().filter_map(|reference| self.nodes.get(reference.uid.as_str()));
-        owners.filter(|owner| owner.life == Life::Waiting).map(|owner| Arc::clone(&owner.uid)).collect()
+        let owners =
+            node.owners.iter().filter_map(|reference| self.nodes.get(reference.uid.as_str()));
+        owners
+            .filter(|owner| owner.life == Life::Waiting)
+            .map(|owner| Arc::clone(&owner.uid))
+            .collect()
     }
 
-    fn dependents_where(&self, uid: &str, wanted: fn(&Node, &OwnerReference) -> bool) -> Vec<Arc<str>> {
+    fn dependents_where(
+        &self,
+        uid: &str,
+        wanted: fn(&Node, &OwnerReference) -> bool,
+    ) -> Vec<Arc<str>> {
         let Some(owner) = self.nodes.get(uid) else { return Vec::new() };
-        let dependents = self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid));
+        let dependents =
+            self.dependents.get(uid).into_iter().flatten().filter_map(|uid| self.nodes.get(uid));
         dependents
-            .filter(|node| node.owners.iter().any(|reference| reference.uid == uid && wanted(owner, reference)))
+            .filter(|node| {
+                node.owners.iter().any(|reference| reference.uid == uid && wanted(owner, reference))
+            })
             .map(|node| Arc::clone(&node.uid))
             .collect()
     }
@@ -378,7 +402,8 @@ pub(super) mod tests {
     /// An object called `name`, with that as its uid too, owned by others; a name with `!` blocks its owner.
     pub fn node(kind: &str, namespace: &str, name: &str, owners: &[&str]) -> Node {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("", "v1", kind));
-        let kind = Arc::new(ServedKind { resource, namespaced: !namespace.is_empty(), verbs: Vec::new() });
+        let kind =
+            Arc::new(ServedKind { resource, namespaced: !namespace.is_empty(), verbs: Vec::new() });
         let reference = |owner: &&str| {
             let name = owner.trim_end_matches('!');
             OwnerReference {
@@ -416,7 +441,11 @@ pub(super) mod tests {
         let mut state = State::default();
         assert_eq!(names(state.apply(pod("owner", &[]))), "");
         assert_eq!(names(state.apply(pod("a", &["owner"]))), "");
-        assert_eq!(names(state.apply(pod("b", &["owner", "other"]))), "b", "the other owner is not known");
+        assert_eq!(
+            names(state.apply(pod("b", &["owner", "other"]))),
+            "b",
+            "the other owner is not known"
+        );
         assert_eq!(names(state.apply(pod("other", &[]))), "");
         let (_, look_at) = state.remove("owner").unwrap();
         assert_eq!(names(look_at), "a b");
@@ -444,7 +473,11 @@ pub(super) mod tests {
         assert_eq!(state.view("owner").unwrap().dependents, Dependents { blocking: false, ..all });
         let mut freed = pod("b", &[]);
         freed.version = 3;
-        assert_eq!(names(state.apply(freed)), "owner", "a reference that was removed counts as well");
+        assert_eq!(
+            names(state.apply(freed)),
+            "owner",
+            "a reference that was removed counts as well"
+        );
         assert_eq!(state.view("owner").unwrap().dependents, Dependents::default());
     }
 
@@ -460,14 +493,30 @@ pub(super) mod tests {
             state.apply(dependent);
             let look_at = state.apply(owner);
             assert_eq!(state.view(&uid).unwrap().owners, [expected]);
-            assert_eq!(look_at.contains(&uid), expected != Owner::Solid && !matches!(expected, Owner::Unknown { elsewhere: true } | Owner::OutOfReach));
+            assert_eq!(
+                look_at.contains(&uid),
+                expected != Owner::Solid
+                    && !matches!(expected, Owner::Unknown { elsewhere: true } | Owner::OutOfReach)
+            );
         };
         check(pod("owner", &[]), pod("a", &["owner"]), Owner::Solid);
         check(node("Pod", "", "owner", &[]), pod("a", &["owner"]), Owner::Solid);
         check(node("Pod", "", "owner", &[]), node("Node", "", "a", &["owner"]), Owner::Solid);
-        check(node("Pod", "other", "owner", &[]), pod("a", &["owner"]), Owner::Unknown { elsewhere: true });
-        check(node("Pod", "other", "owner", &[]), node("Node", "", "a", &["owner"]), Owner::OutOfReach);
-        check(node("Secret", "default", "owner", &[]), pod("a", &["owner"]), Owner::Unknown { elsewhere: false });
+        check(
+            node("Pod", "other", "owner", &[]),
+            pod("a", &["owner"]),
+            Owner::Unknown { elsewhere: true },
+        );
+        check(
+            node("Pod", "other", "owner", &[]),
+            node("Node", "", "a", &["owner"]),
+            Owner::OutOfReach,
+        );
+        check(
+            node("Secret", "default", "owner", &[]),
+            pod("a", &["owner"]),
+            Owner::Unknown { elsewhere: false },
+        );
     }
 
     #[test]
@@ -497,6 +546,9 @@ pub(super) mod tests {
         for uid in ["a", "a", "b", "s"] {
             graph.removed(uid);
         }
-        assert_eq!(*heard.lock(), [Gone::One, Gone::Last, Gone::Last].map(|gone| ("default".to_owned(), gone)));
+        assert_eq!(
+            *heard.lock(),
+            [Gone::One, Gone::Last, Gone::Last].map(|gone| ("default".to_owned(), gone))
+        );
     }
 }

@@ -89,7 +89,11 @@ impl Resource for Metadata {
 }
 
 /// The metadata API of a kind, in one namespace or (for cluster-scoped kinds, and to watch) at large.
-pub(crate) fn api_of(client: &Client, kind: &ApiResource, namespace: Option<&str>) -> Api<Metadata> {
+pub(crate) fn api_of(
+    client: &Client,
+    kind: &ApiResource,
+    namespace: Option<&str>,
+) -> Api<Metadata> {
     match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
         None => Api::all_with(client.clone(), kind),

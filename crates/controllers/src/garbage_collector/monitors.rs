@@ -69,7 +69,8 @@ impl Monitors {
 
     async fn reconcile(&self) -> Result<Next, Unfinished> {
         let Some(ctx) = self.ctx.upgrade() else { return Ok(Next::AwaitChange) };
-        let served = discover(&ctx.client).await.attempting(|| "discover what the API serves".to_owned())?;
+        let served =
+            discover(&ctx.client).await.attempting(|| "discover what the API serves".to_owned())?;
         let wanted = |kind: &ServedKind| kind.allows("watch") && !kind.is_events();
         let kinds: HashMap<Name, ServedKind> =
             served.kinds.into_iter().filter(wanted).map(|kind| (name(&kind), kind)).collect();
@@ -95,23 +96,33 @@ impl Monitors {
         let synced = futures::future::join_all(mirrors.iter().map(Mirror::synced));
         match tokio::time::timeout(PATIENCE / 2, synced).await {
             Ok(outcomes) if outcomes.iter().all(Result::is_ok) => (),
-            Ok(_) | Err(_) => warn!("some kinds do not answer; their objects are not collected yet"),
+            Ok(_) | Err(_) => {
+                warn!("some kinds do not answer; their objects are not collected yet")
+            }
         }
         self.graph.set_complete();
         Ok(Next::AwaitChange)
     }
 
     /// Feeds the graph with a kind: from the controllers' mirror, or else from one of its own, which it answers.
-    fn start(&self, ctx: &Arc<Context>, name: Name, kind: ServedKind) -> Option<Mirror<super::Metadata>> {
+    fn start(
+        &self,
+        ctx: &Arc<Context>,
+        name: Name,
+        kind: ServedKind,
+    ) -> Option<Mirror<super::Metadata>> {
         let kind = Arc::new(kind);
         if self.share(ctx, &kind) {
             self.followed.lock().insert(name, Monitor { kind, tasks: None });
             return None;
         }
         let tasks = Tasks::new(ctx.tasks.token().child_token());
-        let mirror = Mirror::start(&tasks, api_of(&ctx.client, &kind.resource, None), Selection::default());
+        let mirror =
+            Mirror::start(&tasks, api_of(&ctx.client, &kind.resource, None), Selection::default());
         feed(&self.graph, &mirror, &kind);
-        if kind.is("apiextensions.k8s.io", "customresourcedefinitions") || kind.is("apiregistration.k8s.io", "apiservices") {
+        if kind.is("apiextensions.k8s.io", "customresourcedefinitions")
+            || kind.is("apiregistration.k8s.io", "apiservices")
+        {
             let refresh = self.refresh.clone();
             mirror.on_change(move |_| refresh.add(ObjectKey::new("", "kinds")));
         }
@@ -150,15 +161,19 @@ fn feed<K>(graph: &Arc<Graph>, mirror: &Mirror<K>, kind: &Arc<ServedKind>)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let (graph, kind) = (Arc::clone(graph), Arc::clone(kind));
-    mirror.on_change(move |change| match change {
-        Change::Applied { old, new } => {
-            // The same name again is another object.
-            if let Some(old) = old.as_ref().filter(|old| old.meta().uid != new.meta().uid) {
-                graph.removed(old.meta().uid.as_deref().unwrap_or_default());
+    // Weak, because the graph's own listeners hold mirrors.
+    let (graph, kind) = (Arc::downgrade(graph), Arc::clone(kind));
+    mirror.on_change(move |change| {
+        let Some(graph) = graph.upgrade() else { return };
+        match change {
+            Change::Applied { old, new } => {
+                // The same name again is another object.
+                if let Some(old) = old.as_ref().filter(|old| old.meta().uid != new.meta().uid) {
+                    graph.removed(old.meta().uid.as_deref().unwrap_or_default());
+                }
+                graph.applied(&kind, new.meta());
             }
-            graph.applied(&kind, new.meta());
+            Change::Deleted(last) => graph.removed(last.meta().uid.as_deref().unwrap_or_default()),
         }
-        Change::Deleted(last) => graph.removed(last.meta().uid.as_deref().unwrap_or_default()),
     });
 }

@@ -100,7 +100,11 @@ pub(super) fn plan(node: &Node, owners: &[Owner], dependents: Dependents) -> Ste
         return if all { Step::Nothing } else { Step::DropOwners };
     }
     if owners.contains(&Owner::Waiting) && dependents.any {
-        return if dependents.waiting { Step::UnblockAndDelete } else { Step::Delete(Policy::Foreground) };
+        return if dependents.waiting {
+            Step::UnblockAndDelete
+        } else {
+            Step::Delete(Policy::Foreground)
+        };
     }
     Step::Delete(own_policy(&node.finalizers))
 }
@@ -135,17 +139,29 @@ mod tests {
     const CIRCLE: Dependents = Dependents { waiting: true, ..BLOCKING };
     const UNKNOWN: Owner = Owner::Unknown { elsewhere: false };
 
-    fn check(life: Life, finalizers: &[&str], owners: &[Owner], dependents: Dependents, expected: Step) {
+    fn check(
+        life: Life,
+        finalizers: &[&str],
+        owners: &[Owner],
+        dependents: Dependents,
+        expected: Step,
+    ) {
         let mut node = node("Pod", "default", "a", &[]);
         node.life = life;
         node.finalizers = finalizers.iter().map(|name| (*name).to_owned()).collect();
-        assert_eq!(plan(&node, owners, dependents), expected, "{life:?} {finalizers:?} {owners:?} {dependents:?}");
+        assert_eq!(
+            plan(&node, owners, dependents),
+            expected,
+            "{life:?} {finalizers:?} {owners:?} {dependents:?}"
+        );
     }
 
     #[test]
     fn an_object_goes_with_its_last_owner() {
         use Owner::{Absent, OutOfReach, Solid, Waiting};
-        let check = |owners: &[Owner], dependents, expected| check(Life::Living, &[], owners, dependents, expected);
+        let check = |owners: &[Owner], dependents, expected| {
+            check(Life::Living, &[], owners, dependents, expected)
+        };
         check(&[], NONE, Step::Nothing);
         check(&[Solid], NONE, Step::Nothing);
         check(&[Solid, Solid], SOME, Step::Nothing);
@@ -172,6 +188,12 @@ mod tests {
         check(Life::Waiting, &[FOREGROUND], &[Owner::Absent], NONE, Step::FinishForeground);
         check(Life::Orphaning, &[ORPHAN], &[], BLOCKING, Step::Orphan);
         check(Life::Living, &[ORPHAN], &[Owner::Absent], SOME, Step::Delete(Policy::Orphan));
-        check(Life::Living, &[FOREGROUND], &[Owner::Absent], SOME, Step::Delete(Policy::Foreground));
+        check(
+            Life::Living,
+            &[FOREGROUND],
+            &[Owner::Absent],
+            SOME,
+            Step::Delete(Policy::Foreground),
+        );
     }
 }

@@ -36,7 +36,8 @@ impl Findings {
             return;
         }
         self.unwatched |= !kind.allows("watch") || kind.is_events();
-        self.remaining.insert(format!("{}.{}", kind.resource.plural, kind.resource.group), left.len());
+        self.remaining
+            .insert(format!("{}.{}", kind.resource.plural, kind.resource.group), left.len());
         for (finalizer, count) in finalizers(left) {
             *self.finalizers.entry(finalizer).or_default() += count;
         }
@@ -49,7 +50,10 @@ impl Findings {
 
     /// Why the namespace cannot be judged, if so.
     pub fn failure(&self) -> Option<String> {
-        self.conditions().into_iter().take(3).find_map(|(_, failure)| failure.map(|(_, message)| message))
+        self.conditions()
+            .into_iter()
+            .take(3)
+            .find_map(|(_, failure)| failure.map(|(_, message)| message))
     }
 
     /// Each condition with its reason and message, if it holds. The first three are failures.
@@ -64,23 +68,44 @@ impl Findings {
         let mut failures = self.failures.clone();
         failures.sort();
         let content = (!failures.is_empty()).then(|| {
-            format!("Failed to delete all resource types, {} remaining: {}", failures.len(), failures.join(", "))
+            format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                failures.len(),
+                failures.join(", ")
+            )
         });
         let list = |counts: &BTreeMap<String, usize>, verb: &str| {
-            let lines = counts.iter().map(|(name, count)| format!("{name} {verb} {count} resource instances"));
+            let lines = counts
+                .iter()
+                .map(|(name, count)| format!("{name} {verb} {count} resource instances"));
             lines.collect::<Vec<_>>().join(", ")
         };
         let remaining = (!self.remaining.is_empty())
             .then(|| format!("Some resources are remaining: {}", list(&self.remaining, "has")));
         let finalizers = (!self.finalizers.is_empty()).then(|| {
-            format!("Some content in the namespace has finalizers remaining: {}", list(&self.finalizers, "in"))
+            format!(
+                "Some content in the namespace has finalizers remaining: {}",
+                list(&self.finalizers, "in")
+            )
         });
         [
-            ("NamespaceDeletionDiscoveryFailure", discovery.map(|message| ("DiscoveryFailed", message))),
+            (
+                "NamespaceDeletionDiscoveryFailure",
+                discovery.map(|message| ("DiscoveryFailed", message)),
+            ),
             ("NamespaceDeletionGroupVersionParsingFailure", None),
-            ("NamespaceDeletionContentFailure", content.map(|message| ("ContentDeletionFailed", message))),
-            ("NamespaceContentRemaining", remaining.map(|message| ("SomeResourcesRemain", message))),
-            ("NamespaceFinalizersRemaining", finalizers.map(|message| ("SomeFinalizersRemain", message))),
+            (
+                "NamespaceDeletionContentFailure",
+                content.map(|message| ("ContentDeletionFailed", message)),
+            ),
+            (
+                "NamespaceContentRemaining",
+                remaining.map(|message| ("SomeResourcesRemain", message)),
+            ),
+            (
+                "NamespaceFinalizersRemaining",
+                finalizers.map(|message| ("SomeFinalizersRemain", message)),
+            ),
         ]
     }
 }
@@ -88,7 +113,9 @@ impl Findings {
 /// The reason and message of a condition that does not hold.
 fn well(type_: &str) -> (&'static str, &'static str) {
     match type_ {
-        "NamespaceDeletionDiscoveryFailure" => ("ResourcesDiscovered", "All resources successfully discovered"),
+        "NamespaceDeletionDiscoveryFailure" => {
+            ("ResourcesDiscovered", "All resources successfully discovered")
+        }
         "NamespaceDeletionGroupVersionParsingFailure" => {
             ("ParsedGroupVersions", "All legacy kube types successfully parsed")
         }
@@ -101,7 +128,11 @@ fn well(type_: &str) -> (&'static str, &'static str) {
 }
 
 /// The namespace's status after a pass.
-pub(super) fn status(namespace: &Namespace, findings: &Findings, now: Timestamp) -> NamespaceStatus {
+pub(super) fn status(
+    namespace: &Namespace,
+    findings: &Findings,
+    now: Timestamp,
+) -> NamespaceStatus {
     let mut status = namespace.status.clone().unwrap_or_default();
     status.phase = Some("Terminating".to_owned());
     let conditions = status.conditions.get_or_insert_default();
@@ -113,7 +144,9 @@ pub(super) fn status(namespace: &Namespace, findings: &Findings, now: Timestamp)
         });
         let place = conditions.iter().position(|condition| condition.type_ == type_);
         let since = place.map(|place| &conditions[place]).filter(|known| known.status == holds);
-        let since = since.and_then(|known| known.last_transition_time.clone()).unwrap_or_else(|| api_time(now));
+        let since = since
+            .and_then(|known| known.last_transition_time.clone())
+            .unwrap_or_else(|| api_time(now));
         let condition = NamespaceCondition {
             type_: type_.to_owned(),
             status: holds.to_owned(),
@@ -137,19 +170,32 @@ mod tests {
     use serde_json::json;
 
     fn kind(group: &str, kind: &str, plural: &str) -> ServedKind {
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let resource =
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
         ServedKind { resource, namespaced: true, verbs: Vec::new() }
     }
 
     fn objects(finalizers: &[&[&str]]) -> Vec<Metadata> {
-        let object = |finalizers: &&[&str]| serde_json::from_value(json!({ "metadata": { "finalizers": finalizers } })).unwrap();
+        let object = |finalizers: &&[&str]| {
+            serde_json::from_value(json!({ "metadata": { "finalizers": finalizers } })).unwrap()
+        };
         finalizers.iter().map(object).collect()
     }
 
     fn check(findings: &Findings, expected: [&str; 5]) {
         let status = status(&Namespace::default(), findings, Timestamp::UNIX_EPOCH);
-        let found: Vec<String> = status.conditions.unwrap().into_iter()
-            .map(|condition| format!("{} {}: {}", condition.status, condition.reason.unwrap(), condition.message.unwrap()))
+        let found: Vec<String> = status
+            .conditions
+            .unwrap()
+            .into_iter()
+            .map(|condition| {
+                format!(
+                    "{} {}: {}",
+                    condition.status,
+                    condition.reason.unwrap(),
+                    condition.message.unwrap()
+                )
+            })
             .collect();
         assert_eq!(found, expected);
     }
@@ -170,19 +216,33 @@ mod tests {
         left.add(&kind("", "Pod", "pods"), &objects(&[&["a/b"], &["a/b", "c/d"], &[]]));
         left.add(&kind("apps", "Deployment", "deployments"), &objects(&[&[]]));
         left.add(&kind("", "Secret", "secrets"), &[]);
-        check(&left, [WELL[0], WELL[1], WELL[2],
-            "True SomeResourcesRemain: Some resources are remaining: deployments.apps has 1 resource instances, pods. has 3 resource instances",
-            "True SomeFinalizersRemain: Some content in the namespace has finalizers remaining: a/b in 2 resource instances, c/d in 1 resource instances",
-        ]);
+        check(
+            &left,
+            [
+                WELL[0],
+                WELL[1],
+                WELL[2],
+                "True SomeResourcesRemain: Some resources are remaining: deployments.apps has 1 resource instances, pods. has 3 resource instances",
+                "True SomeFinalizersRemain: Some content in the namespace has finalizers remaining: a/b in 2 resource instances, c/d in 1 resource instances",
+            ],
+        );
         assert_eq!(left.failure(), None);
 
-        let failed = Findings { failures: vec!["b".to_owned(), "a".to_owned()], stale: vec!["x/v1".to_owned()], ..Findings::default() };
-        check(&failed, [
-            "True DiscoveryFailed: Discovery failed for some groups, 1 failing: stale GroupVersion discovery: x/v1",
-            WELL[1],
-            "True ContentDeletionFailed: Failed to delete all resource types, 2 remaining: a, b",
-            WELL[3], WELL[4],
-        ]);
+        let failed = Findings {
+            failures: vec!["b".to_owned(), "a".to_owned()],
+            stale: vec!["x/v1".to_owned()],
+            ..Findings::default()
+        };
+        check(
+            &failed,
+            [
+                "True DiscoveryFailed: Discovery failed for some groups, 1 failing: stale GroupVersion discovery: x/v1",
+                WELL[1],
+                "True ContentDeletionFailed: Failed to delete all resource types, 2 remaining: a, b",
+                WELL[3],
+                WELL[4],
+            ],
+        );
         assert!(failed.failure().is_some());
     }
 
@@ -191,7 +251,10 @@ mod tests {
         let later = Timestamp::from_second(100).unwrap();
         let mut namespace = Namespace::default();
         namespace.status = Some(status(&namespace, &Findings::default(), Timestamp::UNIX_EPOCH));
-        assert_eq!(status(&namespace, &Findings::default(), later), namespace.status.clone().unwrap());
+        assert_eq!(
+            status(&namespace, &Findings::default(), later),
+            namespace.status.clone().unwrap()
+        );
         let failed = Findings { undiscovered: Some("down".to_owned()), ..Findings::default() };
         let conditions = status(&namespace, &failed, later).conditions.unwrap();
         assert_eq!(conditions[0].last_transition_time, Some(api_time(later)));

@@ -98,7 +98,9 @@ pub(super) fn status(
         replicas += 1;
         let labels = pod.metadata.labels.as_ref();
         let mut wanted = template_labels.into_iter().flatten();
-        labelled += i32::from(wanted.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)));
+        labelled += i32::from(
+            wanted.all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value)),
+        );
         ready += i32::from(is_ready(pod));
         available += i32::from(availability(pod, min_ready, now) == Availability::Available);
     }
@@ -119,10 +121,16 @@ fn nonzero(count: i32) -> Option<i32> {
     (count != 0).then_some(count)
 }
 
-fn conditions(set: &ReplicaSet, failure: Option<&Failure>, now: Timestamp) -> Option<Vec<ReplicaSetCondition>> {
-    let known = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
-    let (failed, mut conditions): (Vec<_>, Vec<_>) =
-        known.into_iter().partition(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
+fn conditions(
+    set: &ReplicaSet,
+    failure: Option<&Failure>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let known =
+        set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let (failed, mut conditions): (Vec<_>, Vec<_>) = known
+        .into_iter()
+        .partition(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
     if let Some(failure) = failure {
         let (reason, message) = failure.words();
         let known = failed.into_iter().find(|known| known.reason.as_deref() == Some(reason));
@@ -139,11 +147,17 @@ fn conditions(set: &ReplicaSet, failure: Option<&Failure>, now: Timestamp) -> Op
 }
 
 /// The time until the next ready pod becomes available, if one is under way to that.
-pub(super) fn next_availability(set: &ReplicaSet, pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
+pub(super) fn next_availability(
+    set: &ReplicaSet,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> Option<Duration> {
     let min_ready = min_ready(set);
-    let waits = pods.iter().filter(|pod| is_active(pod)).filter_map(|pod| match availability(pod, min_ready, now) {
-        Availability::After(wait) => Some(wait),
-        Availability::NotReady | Availability::Available => None,
+    let waits = pods.iter().filter(|pod| is_active(pod)).filter_map(|pod| {
+        match availability(pod, min_ready, now) {
+            Availability::After(wait) => Some(wait),
+            Availability::NotReady | Availability::Available => None,
+        }
     });
     waits.min()
 }
@@ -200,7 +214,8 @@ mod tests {
         let found = match plan(set, pods, HashMap::new, now()) {
             Step::Grow(count) => format!("+{count}"),
             Step::Shrink(pods) => {
-                let names: Vec<_> = pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
+                let names: Vec<_> =
+                    pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect();
                 format!("-{}", names.join(","))
             }
             Step::Settled => "=".to_owned(),
@@ -249,7 +264,10 @@ mod tests {
         let mut set = set(1, json!({}));
         let failed = status(&set, &[], Some(&quota), now());
         let condition = failed.conditions.clone().unwrap().remove(0);
-        assert_eq!((condition.type_.as_deref(), condition.status.as_deref()), (Some("ReplicaFailure"), Some("True")));
+        assert_eq!(
+            (condition.type_.as_deref(), condition.status.as_deref()),
+            (Some("ReplicaFailure"), Some("True"))
+        );
         assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
         assert_eq!(condition.message.as_deref(), Some("exceeded quota"));
 

@@ -26,7 +26,9 @@ pub(super) fn least_missed(
     }
     let mut ranked: Vec<(Rank, Arc<Pod>)> =
         pods.into_iter().map(|pod| (Rank::of(&pod, related, now), pod)).collect();
-    ranked.sort_by(|(a, pod_a), (b, pod_b)| a.cmp(b).then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid)));
+    ranked.sort_by(|(a, pod_a), (b, pod_b)| {
+        a.cmp(b).then_with(|| pod_a.metadata.uid.cmp(&pod_b.metadata.uid))
+    });
     ranked.into_iter().take(count).map(|(_, pod)| pod).collect()
 }
 
@@ -89,7 +91,8 @@ fn deletion_cost(pod: &Pod) -> i32 {
 
 fn most_restarts(pod: &Pod) -> i32 {
     let Some(status) = &pod.status else { return 0 };
-    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let containers =
+        status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
     containers.map(|container: &ContainerStatus| container.restart_count).max().unwrap_or(0)
 }
 
@@ -122,11 +125,10 @@ mod tests {
     fn what_is_worth_less_goes_first() {
         let plain = || json!({});
         let status = |name: &str| json!({ "status": { "phase": name } });
-        let not_ready = || json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } });
+        let not_ready =
+            || json!({ "status": { "conditions": [{ "type": "Ready", "status": "False" }] } });
         let cost = |cost: &str| json!({ "metadata": { "annotations": { DELETION_COST: cost } } });
-        let ready_since = |time: &str| {
-            json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": time }] } })
-        };
+        let ready_since = |time: &str| json!({ "status": { "conditions": [{ "type": "Ready", "status": "True", "lastTransitionTime": time }] } });
         let restarts = |count: i32| {
             json!({ "status": { "containerStatuses":
                 [{ "name": "c", "image": "", "imageID": "", "ready": true, "restartCount": count }] } })

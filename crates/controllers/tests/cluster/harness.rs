@@ -11,7 +11,9 @@ use coracle_controllers::Options;
 use coracle_reconcile::{Change, Mirror, Next, ObjectKey, Queue, Tasks};
 use coracle_store::Store;
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{
+    ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -25,10 +27,29 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub struct Cluster {
     pub client: Client,
     node: Tasks,
-    stop: CancellationToken,
-    controllers: tokio::task::JoinHandle<Result<(), coracle_controllers::Error>>,
+    controllers: Controllers,
+    manager: Client,
+    options: Options,
     store: Store,
     _folder: TempDir,
+}
+
+struct Controllers {
+    stop: CancellationToken,
+    task: tokio::task::JoinHandle<Result<(), coracle_controllers::Error>>,
+}
+
+impl Controllers {
+    fn start(client: &Client, options: &Options) -> Self {
+        let stop = CancellationToken::new();
+        let run = coracle_controllers::run(client.clone(), options.clone(), stop.clone());
+        Self { stop, task: tokio::spawn(run) }
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
 }
 
 impl Cluster {
@@ -45,19 +66,25 @@ impl Cluster {
             service_cidr: Cidr::new(Ipv4Addr::new(127, 201, 0, 0), 16),
         };
         let api = ApiServer::start(config).await.unwrap();
-        let stop = CancellationToken::new();
         let manager = api.client(User::controller_manager());
-        let controllers = tokio::spawn(coracle_controllers::run(manager, Options::new(pki.ca_pem()), stop.clone()));
+        let options = Options::new(pki.ca_pem());
+        let controllers = Controllers::start(&manager, &options);
         let client = api.client(User::admin());
         let node = Tasks::new(CancellationToken::new());
         obey(&node, &client);
-        Self { client, node, stop, controllers, store, _folder: folder }
+        Self { client, node, controllers, manager, options, store, _folder: folder }
+    }
+
+    /// Ends the controllers in the middle of what they do, and starts them anew.
+    pub async fn restart_controllers(&mut self) {
+        self.controllers.stop.cancel();
+        (&mut self.controllers.task).await.unwrap().unwrap();
+        self.controllers = Controllers::start(&self.manager, &self.options);
     }
 
     /// Ends everything; nothing may be left.
     pub async fn stop(self) {
-        self.stop.cancel();
-        self.controllers.await.unwrap().unwrap();
+        self.controllers.end().await;
         self.node.shutdown().await;
         self.store.close().await;
     }
@@ -110,7 +137,8 @@ impl Cluster {
         let events: Api<Event> = Api::namespaced(self.client.clone(), "default");
         let all = events.list(&ListParams::default()).await.unwrap().items;
         let about = |event: &Event| {
-            event.involved_object.name.as_deref() == Some(object) && event.reason.as_deref() == Some(reason)
+            event.involved_object.name.as_deref() == Some(object)
+                && event.reason.as_deref() == Some(reason)
         };
         all.into_iter().filter(about).map(|event| event.message.unwrap_or_default()).collect()
     }
@@ -140,11 +168,18 @@ impl Cluster {
             }
         };
         let outcome = tokio::time::timeout(DEADLINE, wait).await;
-        assert!(outcome.is_ok(), "{kind} {name}: {pointer} is not {expected}: {:#}", last.lock().unwrap());
+        assert!(
+            outcome.is_ok(),
+            "{kind} {name}: {pointer} is not {expected}: {:#}",
+            last.lock().unwrap()
+        );
     }
 
     pub async fn until_gone(&self, kind: &str, name: &str) {
-        self.until(&format!("{kind} {name} is gone"), || async { self.get(kind, name).await.is_null() }).await;
+        self.until(&format!("{kind} {name} is gone"), || async {
+            self.get(kind, name).await.is_null()
+        })
+        .await;
     }
 }
 

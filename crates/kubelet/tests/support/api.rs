@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Method, Request, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::Router;
 use bytes::Bytes;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -35,7 +35,12 @@ struct Objects {
 
 impl Api {
     pub fn new() -> Self {
-        Self { shared: Arc::new(Shared { objects: Mutex::default(), changes: broadcast::channel(65_536).0 }) }
+        Self {
+            shared: Arc::new(Shared {
+                objects: Mutex::default(),
+                changes: broadcast::channel(65_536).0,
+            }),
+        }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -61,11 +66,21 @@ impl Api {
 
     pub fn list(&self, collection: &str) -> Vec<Value> {
         let objects = self.shared.objects.lock();
-        objects.all.iter().filter(|((of, _), _)| of == collection).map(|(_, object)| object.clone()).collect()
+        objects
+            .all
+            .iter()
+            .filter(|((of, _), _)| of == collection)
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Waits until the object is as wished, and answers it.
-    pub async fn until(&self, collection: &str, name: &str, wish: impl Fn(&Value) -> bool) -> Value {
+    pub async fn until(
+        &self,
+        collection: &str,
+        name: &str,
+        wish: impl Fn(&Value) -> bool,
+    ) -> Value {
         let mut changes = self.shared.changes.subscribe();
         let wait = async {
             loop {
@@ -76,7 +91,9 @@ impl Api {
             }
         };
         let waited = tokio::time::timeout(std::time::Duration::from_secs(10), wait).await;
-        waited.unwrap_or_else(|_| panic!("{name} did not become as wished: {:#?}", self.get(collection, name)))
+        waited.unwrap_or_else(|_| {
+            panic!("{name} did not become as wished: {:#?}", self.get(collection, name))
+        })
     }
 
     pub async fn until_gone(&self, collection: &str, name: &str) {
@@ -102,18 +119,20 @@ impl Api {
         objects.revision += 1;
         object["metadata"]["resourceVersion"] = json!(objects.revision.to_string());
         let key = (collection.to_owned(), name.to_owned());
-        let kind = if objects.all.insert(key, object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        let kind =
+            if objects.all.insert(key, object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
         let _ = self.shared.changes.send((kind.to_owned(), collection.to_owned(), object.clone()));
         object
     }
 
-    fn remove(&self, collection: &str, name: &str) -> Option<Value> {
+    pub fn remove(&self, collection: &str, name: &str) -> Option<Value> {
         let mut objects = self.shared.objects.lock();
         objects.revision += 1;
         let revision = objects.revision;
         let mut last = objects.all.remove(&(collection.to_owned(), name.to_owned()))?;
         last["metadata"]["resourceVersion"] = json!(revision.to_string());
-        let _ = self.shared.changes.send(("DELETED".to_owned(), collection.to_owned(), last.clone()));
+        let _ =
+            self.shared.changes.send(("DELETED".to_owned(), collection.to_owned(), last.clone()));
         Some(last)
     }
 }
@@ -128,13 +147,28 @@ async fn handle(State(api): State<Api>, request: Request<Body>) -> Result<Respon
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    Ok(answer(&api, &parts.method, &parts.uri, parts.headers.get("content-type").map(|kind| kind.to_str().unwrap()), body))
+    Ok(answer(
+        &api,
+        &parts.method,
+        &parts.uri,
+        parts.headers.get("content-type").map(|kind| kind.to_str().unwrap()),
+        body,
+    ))
 }
 
 fn answer(api: &Api, method: &Method, uri: &Uri, content: Option<&str>, body: Value) -> Response {
     let query = uri.query().unwrap_or_default();
     let path = uri.path().trim_end_matches('/');
-    let plurals = ["pods", "nodes", "leases", "services", "configmaps", "secrets", "events", "serviceaccounts"];
+    let plurals = [
+        "pods",
+        "nodes",
+        "leases",
+        "services",
+        "configmaps",
+        "secrets",
+        "events",
+        "serviceaccounts",
+    ];
     let parts: Vec<&str> = path.split('/').collect();
     let at = parts.iter().rposition(|part| plurals.contains(part)).unwrap();
     let collection = parts[..=at].join("/");
@@ -143,7 +177,9 @@ fn answer(api: &Api, method: &Method, uri: &Uri, content: Option<&str>, body: Va
         ("GET", None, _) if query.contains("watch=") => watch(api, &collection, query),
         ("GET", None, _) => {
             let objects = api.shared.objects.lock();
-            let items: Vec<_> = objects.all.iter()
+            let items: Vec<_> = objects
+                .all
+                .iter()
                 .filter(|((of, _), object)| matches(of, &collection, object, query))
                 .map(|(_, object)| object.clone())
                 .collect();
@@ -152,7 +188,8 @@ fn answer(api: &Api, method: &Method, uri: &Uri, content: Option<&str>, body: Va
         ("GET", Some(name), _) => found(api.get(&collection, name)),
         ("POST", Some(_), Some("token")) => {
             let mut answer = body;
-            answer["status"] = json!({ "token": "a-token", "expirationTimestamp": "2100-01-01T00:00:00Z" });
+            answer["status"] =
+                json!({ "token": "a-token", "expirationTimestamp": "2100-01-01T00:00:00Z" });
             axum::Json(answer).into_response()
         }
         ("POST", None, _) => {
@@ -161,7 +198,8 @@ fn answer(api: &Api, method: &Method, uri: &Uri, content: Option<&str>, body: Va
         }
         ("PATCH", Some(name), _) => {
             let Some(mut object) = api.get(&collection, name) else { return found(None) };
-            if body["metadata"]["uid"].as_str().is_some_and(|uid| object["metadata"]["uid"] != *uid) {
+            if body["metadata"]["uid"].as_str().is_some_and(|uid| object["metadata"]["uid"] != *uid)
+            {
                 return status(StatusCode::CONFLICT, "the UID does not match");
             }
             merge(&mut object, &body, content.is_some_and(|kind| kind.contains("strategic")));
@@ -186,24 +224,42 @@ fn status(code: StatusCode, message: &str) -> Response {
 
 fn matches(of: &str, collection: &str, object: &Value, query: &str) -> bool {
     let plural = collection.rsplit('/').next().unwrap();
-    let in_range = of == collection || (namespace_of(collection).is_none() && of.ends_with(&format!("/{plural}")));
-    let selected = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=")).is_none_or(|selector| {
-        let selector = selector.replace("%3D", "=");
-        let (field, value) = selector.split_once('=').unwrap();
-        object.pointer(&format!("/{}", field.replace('.', "/"))).and_then(Value::as_str) == Some(value)
-    });
+    let in_range = of == collection
+        || (namespace_of(collection).is_none() && of.ends_with(&format!("/{plural}")));
+    let selected = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("fieldSelector="))
+        .is_none_or(|selector| {
+            let selector = selector.replace("%3D", "=");
+            let (field, value) = selector.split_once('=').unwrap();
+            object.pointer(&format!("/{}", field.replace('.', "/"))).and_then(Value::as_str)
+                == Some(value)
+        });
     in_range && selected
 }
 
 fn watch(api: &Api, collection: &str, query: &str) -> Response {
     let objects = api.shared.objects.lock();
-    let since: u64 = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion=")).unwrap().parse().unwrap();
+    let since: u64 = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("resourceVersion="))
+        .unwrap()
+        .parse()
+        .unwrap();
     let changes = BroadcastStream::new(api.shared.changes.subscribe());
-    let line = |kind: &str, object: &Value| Bytes::from(format!("{}\n", json!({ "type": kind, "object": object })));
+    let line = |kind: &str, object: &Value| {
+        Bytes::from(format!("{}\n", json!({ "type": kind, "object": object })))
+    };
     // What changed between the list and the watch.
-    let version = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
-    let missed: Vec<_> = objects.all.iter()
-        .filter(|((of, _), object)| version(object) > since && matches(of, collection, object, query))
+    let version = |object: &Value| {
+        object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    let missed: Vec<_> = objects
+        .all
+        .iter()
+        .filter(|((of, _), object)| {
+            version(object) > since && matches(of, collection, object, query)
+        })
         .map(|(_, object)| Ok::<_, Infallible>(line("MODIFIED", object)))
         .collect();
     drop(objects);
@@ -225,7 +281,8 @@ fn merge(into: &mut Value, patch: &Value, strategic: bool) {
     for (name, value) in changes {
         if value.is_null() {
             target.remove(name);
-        } else if strategic && name == "conditions" && target.get(name).is_some_and(Value::is_array) {
+        } else if strategic && name == "conditions" && target.get(name).is_some_and(Value::is_array)
+        {
             let known = target[name].as_array_mut().unwrap();
             for condition in value.as_array().unwrap() {
                 match known.iter_mut().find(|known| known["type"] == condition["type"]) {

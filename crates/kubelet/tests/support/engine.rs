@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use coracle_runtime::{
-    ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExitReason, Image, ImageError, PullCredentials, Runtime,
-    SandboxSpec, StartError, Usage,
+    ContainerId, ContainerSpec, ContainerState, ContainerStatus, ExitReason, Image, ImageError,
+    PullCredentials, Runtime, SandboxSpec, StartError, Usage,
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -51,9 +51,15 @@ impl Engine {
 
     /// Ends a running container from within, as a guest does that returns.
     pub fn end(&self, container: &str, exit_code: i32) {
-        let id = self.state.lock().containers.values().find(|(spec, status)| {
-            spec.name == container && matches!(status.state, ContainerState::Running { .. })
-        }).map(|(spec, _)| spec.id.clone());
+        let id = self
+            .state
+            .lock()
+            .containers
+            .values()
+            .find(|(spec, status)| {
+                spec.name == container && matches!(status.state, ContainerState::Running { .. })
+            })
+            .map(|(spec, _)| spec.id.clone());
         self.exit(&id.expect("no such container runs"), exit_code);
     }
 
@@ -61,7 +67,8 @@ impl Engine {
     pub fn print(&self, container: &str, line: &str) {
         let path = self.spec_of(container).expect("no such container").log_path;
         let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-        writeln!(file, "{} stdout F {line}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ")).unwrap();
+        writeln!(file, "{} stdout F {line}", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%9fZ"))
+            .unwrap();
     }
 
     fn exit(&self, id: &ContainerId, exit_code: i32) {
@@ -86,11 +93,19 @@ impl Runtime for Engine {
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        let image = Image { references: vec![reference.to_owned()], digest: format!("sha256:{reference}"), size_bytes: 7 };
+        let image = Image {
+            references: vec![reference.to_owned()],
+            digest: format!("sha256:{reference}"),
+            size_bytes: 7,
+        };
         Ok(Some(image).filter(|_| !reference.starts_with("missing")))
     }
 
-    async fn pull_image(&self, reference: &str, _: Option<&PullCredentials>) -> Result<Image, ImageError> {
+    async fn pull_image(
+        &self,
+        reference: &str,
+        _: Option<&PullCredentials>,
+    ) -> Result<Image, ImageError> {
         self.state.lock().pulls += 1;
         Err(ImageError::Pull { reference: reference.to_owned(), cause: "no such host".to_owned() })
     }
@@ -117,7 +132,10 @@ impl Runtime for Engine {
 
     async fn start_container(&self, spec: ContainerSpec) -> Result<(), StartError> {
         if spec.image.starts_with("import") {
-            return Err(StartError::MissingImport { image: spec.image, import: "env::magic".to_owned() });
+            return Err(StartError::MissingImport {
+                image: spec.image,
+                import: "env::magic".to_owned(),
+            });
         }
         let status = ContainerStatus {
             id: spec.id.clone(),
@@ -128,7 +146,10 @@ impl Runtime for Engine {
             state: ContainerState::Running { started_at: Timestamp::now() },
         };
         let id = spec.id.clone();
-        let exit = spec.image.strip_prefix("exit-").map(|code| code.trim_end_matches(":1").parse().unwrap());
+        let exit = spec
+            .image
+            .strip_prefix("exit-")
+            .map(|code| code.trim_end_matches(":1").parse().unwrap());
         std::fs::File::create(&spec.log_path).expect("the kubelet made the directory");
         self.state.lock().containers.insert(id.clone(), (spec, status.clone()));
         let _ = self.changes.send(status);

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod engine;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct TestNode {
     pub data: tempfile::TempDir,
     stop: CancellationToken,
     running: Option<JoinHandle<Result<(), coracle_kubelet::Error>>>,
+    port: u16,
+    tls: tls::Pair,
 }
 
 impl TestNode {
@@ -32,6 +35,8 @@ impl TestNode {
             data: tempfile::tempdir().unwrap(),
             stop: CancellationToken::new(),
             running: None,
+            port: 0,
+            tls: tls::Pair::new(),
         };
         node.begin().await;
         node
@@ -39,33 +44,32 @@ impl TestNode {
 
     async fn begin(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(rustls::server::ResolvesServerCertUsingSni::new()));
+        self.port = listener.local_addr().unwrap().port();
         let options = Options {
             node_name: "node-0".to_owned(),
             node_ip: "127.0.0.1".parse().unwrap(),
             data_dir: self.data.path().to_owned(),
             runtime: Arc::<Engine>::clone(&self.engine),
             listener,
-            tls: Arc::new(tls),
+            tls: self.tls.server(),
             capacity: Amounts { cpu_millis: 4000, memory_bytes: 8 << 30, pods: 2000 },
             labels: [("tier".to_owned(), "test".to_owned())].into(),
             pod_cidr: None,
             shutdown_grace: Duration::from_secs(1),
         };
         self.stop = CancellationToken::new();
-        self.running = Some(tokio::spawn(coracle_kubelet::run(self.api.client(), options, self.stop.clone())));
-        self.api.until("/api/v1/nodes", "node-0", |node| node["status"]["nodeInfo"].is_object()).await;
+        self.running =
+            Some(tokio::spawn(coracle_kubelet::run(self.api.client(), options, self.stop.clone())));
+        self.api
+            .until("/api/v1/nodes", "node-0", |node| node["status"]["nodeInfo"].is_object())
+            .await;
     }
 
     /// Stops the kubelet and its engine, as the end of their process does.
     pub async fn stop(&mut self) {
         self.stop.cancel();
-        let ended = tokio::time::timeout(Duration::from_secs(10), self.running.take().unwrap()).await;
+        let ended =
+            tokio::time::timeout(Duration::from_secs(10), self.running.take().unwrap()).await;
         ended.expect("the kubelet did not end in time").unwrap().unwrap();
     }
 
@@ -73,6 +77,21 @@ impl TestNode {
         self.stop().await;
         self.engine = Engine::new();
         self.begin().await;
+    }
+
+    /// Asks the kubelet for a log as the API server does: the status code and the text.
+    pub async fn logs(&self, container: &str, query: &str) -> (u16, String) {
+        tls::get(
+            self.port,
+            self.tls.client(),
+            &format!("/containerLogs/default/{container}{query}"),
+        )
+        .await
+        .unwrap()
+    }
+
+    pub async fn connect_without_certificate(&self) -> Result<(u16, String), String> {
+        tls::get(self.port, self.tls.stranger(), "/healthz").await
     }
 
     pub fn pod(&self, name: &str, spec: Value) {
@@ -99,7 +118,9 @@ impl TestNode {
         let wait = async {
             loop {
                 let events = self.api.list("/api/v1/namespaces/default/events");
-                let found = events.iter().find(|event| event["involvedObject"]["name"] == about && event["reason"] == reason);
+                let found = events.iter().find(|event| {
+                    event["involvedObject"]["name"] == about && event["reason"] == reason
+                });
                 if let Some(event) = found {
                     return event["message"].as_str().unwrap().to_owned();
                 }

@@ -1,6 +1,6 @@
 //! The body of an answer: in one piece when it is there already, else as the guest writes it.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
@@ -29,11 +29,10 @@ impl AnswerBody {
 
     /// Takes what is there. If that is all, the length is known and the answer is written at once.
     pub(super) fn gathered(mut body: HyperOutgoingBody) -> Self {
-        let mut context = Context::from_waker(Waker::noop());
         let mut first = Bytes::new();
         let mut more = BytesMut::new();
         while first.len() + more.len() < GATHERED_BYTES_MAX {
-            match Pin::new(&mut body).poll_frame(&mut context) {
+            match poll_now(&mut body) {
                 Poll::Ready(None) if more.is_empty() => return Self::Whole(first),
                 Poll::Ready(None) => return Self::Whole(join(&first, more)),
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -56,6 +55,12 @@ impl AnswerBody {
         let head = join(&first, more);
         Self::Streamed((!head.is_empty()).then(|| Frame::data(head)), body)
     }
+}
+
+/// The next frame if it is there. A busy task's budget, by which tokio makes it yield, must not hide it.
+fn poll_now(body: &mut HyperOutgoingBody) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    let next = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context));
+    pin!(tokio::task::unconstrained(next)).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn join(first: &Bytes, more: BytesMut) -> Bytes {

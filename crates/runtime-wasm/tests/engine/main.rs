@@ -1,10 +1,13 @@
 //! The Wasm engine with real guests. One process and one engine for all: a node has no more.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the message")]
+
 mod commands;
 mod http;
 mod images;
 mod limits;
 mod network;
+mod registry;
 mod support;
 
 use std::path::PathBuf;

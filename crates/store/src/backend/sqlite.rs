@@ -37,6 +37,9 @@ const MOST_ROWS: usize = MOST_WRITES;
 /// shorter recovery after a crash.
 const CHECKPOINT_PAGES: &str = "4000";
 
+/// Rows that SQLite may read ahead of us at open.
+const READ_AHEAD: usize = 1024;
+
 /// How long to wait for a tool that reads the file, such as a backup, at most.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -64,6 +67,7 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
+            .row_buffer_size(READ_AHEAD)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .disable_statement_logging()
             .thread_name(|_| "store-sqlite".to_owned());
@@ -269,4 +273,67 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
     // The low byte is the primary code of an extended one.
     code.is_some_and(|code| matches!(code & 0xff, BUSY | FULL))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(from: u64, count: u64) -> Vec<Entry> {
+        let row = |number| Entry {
+            revision: Revision::new(number),
+            kind: EntryKind::Create,
+            key: Key::new("pods", "default", number.to_string()),
+            created_revision: Revision::new(number),
+            bytes: Bytes::from(vec![b'x'; 5000]),
+        };
+        (from..from + count).map(row).collect()
+    }
+
+    async fn set_most_pages(backend: &mut Sqlite, pages: u32) {
+        let pragma = AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+        sqlx::query(pragma).execute(&mut backend.connection).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut backend = Sqlite::open(&directory.path().join("state.db")).await.unwrap();
+        backend.load().await.unwrap();
+        backend.append(&rows(1, 3)).await.unwrap();
+        set_most_pages(&mut backend, 30).await;
+        let full = backend.append(&rows(4, 100)).await;
+        assert!(matches!(full, Err(AppendError::Refused(_))), "{full:?}");
+        assert_eq!(backend.read(Revision::ZERO, 100).await.unwrap(), rows(1, 3));
+        set_most_pages(&mut backend, 3000).await;
+        backend.append(&rows(4, 100)).await.unwrap();
+        assert_eq!(backend.load().await.unwrap().last, Revision::new(103));
+        backend.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn batches_of_every_size_are_written_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut backend = Sqlite::open(&directory.path().join("state.db")).await.unwrap();
+        backend.load().await.unwrap();
+        let mut next = 1;
+        for count in [1, 2, 3, 4, 5, 7, 8, 9, 100, 512, 1000, 1, 3, MOST_ROWS as u64] {
+            backend.append(&rows(next, count)).await.unwrap();
+            next += count;
+        }
+        let read = backend.read(Revision::ZERO, usize::MAX).await.unwrap();
+        assert_eq!(read, rows(1, next - 1));
+        backend.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_revision_that_is_there_already_is_no_refusal() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut backend = Sqlite::open(&directory.path().join("state.db")).await.unwrap();
+        backend.load().await.unwrap();
+        backend.append(&rows(1, 3)).await.unwrap();
+        let twice = backend.append(&rows(3, 1)).await;
+        assert!(matches!(twice, Err(AppendError::Unknown(_))), "somebody else writes: {twice:?}");
+        backend.close().await.unwrap();
+    }
 }

@@ -112,6 +112,7 @@ where
         put(&store, "a", "one").await.unwrap();
         mode.store(doubt, Ordering::SeqCst);
         assert!(matches!(put(&store, "a", "two").await, Err(WriteError::Unknown(_))));
+        assert!(store.failure().is_some());
         mode.store(WORKS, Ordering::SeqCst);
         assert!(matches!(put(&store, "a", "three").await, Err(WriteError::Poisoned(_))));
         assert_eq!(store.get(&key("a")).unwrap().revision, Revision::new(1));

@@ -50,6 +50,12 @@ pub async fn a_write_gets_the_next_revision_and_carries_it(harness: impl Harness
     assert_eq!(content(&updated), (revision(3), "two".to_owned()));
     assert_eq!(updated.attributes.label("text"), Some("two"));
     assert!(Arc::ptr_eq(&store.get(&key("a")).unwrap(), &updated), "the object is held once");
+    let other = store.get(&key("b")).unwrap();
+    assert!(
+        Arc::ptr_eq(&other.key.resource, &updated.key.resource),
+        "and so are the texts of keys"
+    );
+    assert!(Arc::ptr_eq(&other.key.namespace, &updated.key.namespace));
     let deleted = remove(&store, "a").await.unwrap();
     assert_eq!((deleted.revision, deleted.created_revision), (revision(4), revision(1)));
     assert_eq!(content(&deleted), (revision(4), "last".to_owned()));

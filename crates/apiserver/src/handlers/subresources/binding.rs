@@ -78,7 +78,9 @@ fn assign(pods: &'static Kind, pod: &Value, binding: &Value, node: &str) -> Answ
     let wanted_uid = meta(binding, "uid");
     if !wanted_uid.is_empty() && wanted_uid != meta(pod, "uid") {
         let found = meta(pod, "uid");
-        return conflict(format!("Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {found}"));
+        return conflict(format!(
+            "Precondition failed: UID in precondition: {wanted_uid}, UID in object meta: {found}"
+        ));
     }
     if is_deleting(pod) {
         return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -87,14 +89,21 @@ fn assign(pods: &'static Kind, pod: &Value, binding: &Value, node: &str) -> Answ
     if !assigned.is_empty() {
         return conflict(format!("pod {name} is already assigned to node {assigned:?}"));
     }
-    if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+    if pod
+        .pointer("/spec/schedulingGates")
+        .and_then(Value::as_array)
+        .is_some_and(|gates| !gates.is_empty())
+    {
         return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
     }
     let mut new = pod.clone();
     object::set_meta(&mut new, "resourceVersion", None);
     entry_object(&mut new, "spec").insert("nodeName".to_owned(), json!(node));
     for field in ["annotations", "labels"] {
-        let Some(added) = binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object) else { continue };
+        let Some(added) = binding.pointer(&format!("/metadata/{field}")).and_then(Value::as_object)
+        else {
+            continue;
+        };
         let target = object::metadata_mut(&mut new).entry(field).or_insert_with(|| json!({}));
         for (key, value) in added {
             target[key] = value.clone();

@@ -17,8 +17,17 @@ use crate::object::text;
 use crate::storage;
 
 /// The words of `PodLogOptions` that the kubelet understands.
-const OPTIONS: [&str; 9] =
-    ["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "insecureSkipTLSVerifyBackend", "stream"];
+const OPTIONS: [&str; 9] = [
+    "follow",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "timestamps",
+    "tailLines",
+    "limitBytes",
+    "insecureSkipTLSVerifyBackend",
+    "stream",
+];
 
 /// What a kubelet may say about an error: more is cut off.
 const ERROR_BYTES: usize = 64 * 1024;
@@ -27,16 +36,26 @@ const ERROR_BYTES: usize = 64 * 1024;
 pub(super) async fn log(call: &mut Call) -> Answer<Response> {
     check_options(call)?;
     let key = storage::key(call.kind, call.namespace(), &call.target.name);
-    let pod = call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, &call.target.name))?;
+    let pod = call
+        .server
+        .store
+        .get(&key)
+        .ok_or_else(|| Status::not_found(call.kind, &call.target.name))?;
     let pod = storage::decode(&pod)?;
-    let container = choose_container(&pod, call.query.get("container").unwrap_or_default(), &call.target.name)?;
+    let container =
+        choose_container(&pod, call.query.get("container").unwrap_or_default(), &call.target.name)?;
     let node = text(&pod, "/spec/nodeName");
     if node.is_empty() {
         // Nothing has run, so nothing was said.
         return Ok(answer::with_type(StatusCode::OK, "text/plain", Body::empty()));
     }
     let (host, port) = node_address::kubelet(&call.server.store, node)?;
-    let path = format!("/containerLogs/{}/{}/{container}{}", call.target.namespace, call.target.name, kubelet_query(call));
+    let path = format!(
+        "/containerLogs/{}/{}/{container}{}",
+        call.target.namespace,
+        call.target.name,
+        kubelet_query(call)
+    );
     let url = format!("https://{host}:{port}{path}");
     let request = Request::get(&path).body(Body::empty()).map_err(Status::internal)?;
     let sent = call.server.kubelets.send(Scheme::KubeletHttps, &host, port, request).await;
@@ -45,7 +64,9 @@ pub(super) async fn log(call: &mut Call) -> Answer<Response> {
         return Err(kubelet_refusal(call, response).await);
     }
     let mut answer = answer::with_type(StatusCode::OK, "text/plain", Body::empty());
-    answer.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     *answer.body_mut() = super::proxy::until(response.into_body(), call.ends.clone());
     Ok(answer)
 }
@@ -53,10 +74,16 @@ pub(super) async fn log(call: &mut Call) -> Answer<Response> {
 /// Which container is meant, or upstream's words about why none is.
 fn choose_container(pod: &Value, wanted: &str, pod_name: &str) -> Answer<String> {
     let names = |list: &str| -> Vec<&str> {
-        let containers = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).map(Vec::as_slice);
-        containers.unwrap_or_default().iter().filter_map(|container| container.get("name")?.as_str()).collect()
+        let containers =
+            pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array).map(Vec::as_slice);
+        containers
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|container| container.get("name")?.as_str())
+            .collect()
     };
-    let (containers, init, ephemeral) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (containers, init, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
     if wanted.is_empty() {
         if let ([only], [], []) = (containers.as_slice(), init.as_slice(), ephemeral.as_slice()) {
             return Ok((*only).to_owned());
@@ -64,7 +91,10 @@ fn choose_container(pod: &Value, wanted: &str, pod_name: &str) -> Answer<String>
         if let ([only], _, []) = (containers.as_slice(), &init, ephemeral.as_slice()) {
             return Ok((*only).to_owned());
         }
-        let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", containers.join(" "));
+        let mut message = format!(
+            "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+            containers.join(" ")
+        );
         // Writing to a String cannot fail.
         if !init.is_empty() {
             write!(message, " or one of the init containers: [{}]", init.join(" ")).ok();
@@ -88,7 +118,11 @@ fn check_options(call: &Call) -> Answer<()> {
             errors.invalid(
                 field,
                 number,
-                if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" },
+                if least == 0 {
+                    "must be greater than or equal to 0"
+                } else {
+                    "must be greater than 0"
+                },
             );
         }
     }
@@ -132,14 +166,21 @@ pub(super) fn percent_encode(value: &str) -> String {
 /// The kubelet's refusal, in the Status that upstream makes of it.
 async fn kubelet_refusal(call: &Call, response: Response) -> Status {
     let code = response.status();
-    let body = Limited::new(response.into_body(), ERROR_BYTES).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = Limited::new(response.into_body(), ERROR_BYTES)
+        .collect()
+        .await
+        .map(|body| body.to_bytes())
+        .unwrap_or_default();
     let said = String::from_utf8_lossy(&body).trim_end().to_owned();
     match code {
         StatusCode::BAD_REQUEST => Status::bad_request(said),
         StatusCode::INTERNAL_SERVER_ERROR => Status::internal(said),
         StatusCode::NOT_FOUND => {
             let mut status = Status::new(404, Reason::NotFound, "");
-            status.message = format!("the server could not find the requested resource ( pods/log {})", call.target.name);
+            status.message = format!(
+                "the server could not find the requested resource ( pods/log {})",
+                call.target.name
+            );
             if !said.is_empty() {
                 status.message = said;
             }
@@ -168,6 +209,11 @@ mod tests {
         check("a", Ok("a"));
         check("prepare", Ok("prepare"));
         check("c", Err("container c is not valid for pod web"));
-        check("", Err("a container name must be specified for pod web, choose one of: [a b] or one of the init containers: [prepare]"));
+        check(
+            "",
+            Err(
+                "a container name must be specified for pod web, choose one of: [a b] or one of the init containers: [prepare]",
+            ),
+        );
     }
 }

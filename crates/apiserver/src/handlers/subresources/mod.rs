@@ -18,7 +18,8 @@ use crate::change::Part;
 
 /// Finds the handler of a subresource.
 pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
-    let subresource = call.kind.subresource(&call.target.subresource).ok_or_else(Status::no_such_path)?;
+    let subresource =
+        call.kind.subresource(&call.target.subresource).ok_or_else(Status::no_such_path)?;
     if !call.target.rest.is_empty() && subresource.name != "proxy" {
         return Err(Status::no_such_path());
     }
@@ -33,7 +34,9 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
         ("status" | "approval" | "ephemeralcontainers" | "resize", "get") => get::get(call),
         ("status", "update") => super::update::update(call, Part::Status).await,
         ("status", "patch") => super::patch::patch(call, Part::Status).await,
-        ("approval" | "ephemeralcontainers" | "resize" | "finalize", _) => parts::write(call, subresource.name).await,
+        ("approval" | "ephemeralcontainers" | "resize" | "finalize", _) => {
+            parts::write(call, subresource.name).await
+        }
         ("binding", "create") => binding::bind(call).await,
         ("eviction", "create") => eviction::evict(call).await,
         ("token", "create") => token(call).await,

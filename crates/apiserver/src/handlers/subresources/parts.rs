@@ -23,7 +23,13 @@ pub(super) async fn write(call: &mut Call, subresource: &'static str) -> Answer<
         _ => return Err(Status::method_not_served()),
     };
     let namespace = call.namespace().to_owned();
-    let what = Change { kind, namespace: &namespace, name: &call.target.name, part: Part::Subresource(subresource), dry_run };
+    let what = Change {
+        kind,
+        namespace: &namespace,
+        name: &call.target.name,
+        part: Part::Subresource(subresource),
+        dry_run,
+    };
     let written = change(call, &what, |old| {
         let wanted = match &source {
             Source::Object(object) => object.clone(),
@@ -54,7 +60,9 @@ fn take_part(subresource: &str, new: &mut Value, wanted: &Value) {
     match subresource {
         "approval" => approve(new, wanted),
         "finalize" => take(entry_object(new, "spec"), wanted.get("spec"), "finalizers"),
-        "ephemeralcontainers" => take(entry_object(new, "spec"), wanted.get("spec"), "ephemeralContainers"),
+        "ephemeralcontainers" => {
+            take(entry_object(new, "spec"), wanted.get("spec"), "ephemeralContainers")
+        }
         "resize" => resize(new, wanted),
         _ => (),
     }
@@ -71,7 +79,9 @@ fn take(target: &mut Map<String, Value>, source: Option<&Value>, field: &str) {
 fn approve(new: &mut Value, wanted: &Value) {
     let now = json!(object::now());
     let mut conditions = wanted.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
-    for condition in conditions.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+    for condition in
+        conditions.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut)
+    {
         for field in ["lastUpdateTime", "lastTransitionTime"] {
             if condition.get(field).is_none_or(Value::is_null) {
                 condition.insert(field.to_owned(), now.clone());
@@ -84,7 +94,11 @@ fn approve(new: &mut Value, wanted: &Value) {
 /// The resources of containers that both states have, by name.
 fn resize(new: &mut Value, wanted: &Value) {
     for list in ["containers", "initContainers"] {
-        let wanted = wanted.pointer(&format!("/spec/{list}")).and_then(Value::as_array).cloned().unwrap_or_default();
+        let wanted = wanted
+            .pointer(&format!("/spec/{list}"))
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let containers = entry_object(new, "spec").get_mut(list).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
             let same = wanted.iter().find(|other| other.get("name") == container.get("name"));

@@ -38,8 +38,11 @@ pub(super) async fn proxy(call: &mut Call) -> Answer<Response> {
     if let Some(raw) = call.raw_query.as_deref() {
         path = format!("{path}?{raw}");
     }
-    let mut request =
-        Request::builder().method(call.method.clone()).uri(&path).body(std::mem::take(call.body.get_mut())).map_err(Status::internal)?;
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri(&path)
+        .body(std::mem::take(call.body.get_mut()))
+        .map_err(Status::internal)?;
     *request.headers_mut() = call.headers.clone();
     drop_hop_headers(request.headers_mut());
     let sent = call.server.kubelets.send(scheme, &host, port, request).await;
@@ -70,10 +73,17 @@ fn destination(call: &Call) -> Answer<Destination> {
         [name] => ("", *name, ""),
         [name, port] => ("", *name, *port),
         [scheme, name, port] => (*scheme, *name, *port),
-        _ => return Err(Status::bad_request(format!("invalid {} request {:?}", call.kind.singular, call.target.name))),
+        _ => {
+            return Err(Status::bad_request(format!(
+                "invalid {} request {:?}",
+                call.kind.singular, call.target.name
+            )));
+        }
     };
     if !matches!(scheme, "" | "http") && call.kind.kind != "Node" {
-        return Err(Status::bad_request(format!("proxying with scheme {scheme:?} is not supported by this server yet")));
+        return Err(Status::bad_request(format!(
+            "proxying with scheme {scheme:?} is not supported by this server yet"
+        )));
     }
     match call.kind.kind {
         "Node" => {
@@ -88,17 +98,26 @@ fn destination(call: &Call) -> Answer<Destination> {
 
 fn pod(call: &Call, name: &str, port: &str) -> Answer<Destination> {
     let key = storage::key(call.kind, call.namespace(), name);
-    let pod = storage::decode(&*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?)?;
+    let pod = storage::decode(
+        &*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?,
+    )?;
     let host = text(&pod, "/status/podIP");
     if host.is_empty() {
         return Err(Status::service_unavailable(format!("pod {name} has no address yet")));
     }
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let mut ports = containers.iter().filter_map(|container| container.get("ports")?.as_array()).flatten();
+    let containers = pod
+        .pointer("/spec/containers")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let mut ports =
+        containers.iter().filter_map(|container| container.get("ports")?.as_array()).flatten();
     let found = match port.parse::<u16>() {
         Ok(number) => Some(number),
         Err(_) => ports
-            .find(|declared| port.is_empty() || declared.get("name").is_some_and(|name| name == port))
+            .find(|declared| {
+                port.is_empty() || declared.get("name").is_some_and(|name| name == port)
+            })
             .and_then(|declared| u16::try_from(declared.get("containerPort")?.as_u64()?).ok()),
     };
     let port = found.or(port.is_empty().then_some(80));
@@ -109,27 +128,49 @@ fn pod(call: &Call, name: &str, port: &str) -> Answer<Destination> {
 /// A random ready endpoint of the service.
 fn service(call: &Call, name: &str, port: &str) -> Answer<Destination> {
     let key = storage::key(call.kind, call.namespace(), name);
-    let service = storage::decode(&*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?)?;
-    let ports = service.pointer("/spec/ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let service = storage::decode(
+        &*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?,
+    )?;
+    let ports = service
+        .pointer("/spec/ports")
+        .and_then(Value::as_array)
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let wanted = ports.iter().find(|declared| {
         (port.is_empty() && ports.len() == 1)
             || declared.get("name").is_some_and(|name| name == port)
             || declared.get("port").is_some_and(|number| number.to_string() == port)
     });
-    let wanted = wanted.ok_or_else(|| Status::service_unavailable(format!("no service port {port:?} found for service {name:?}")))?;
+    let wanted = wanted.ok_or_else(|| {
+        Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
+    })?;
     let port_name = wanted.get("name").and_then(Value::as_str).unwrap_or_default();
-    let none = || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
+    let none =
+        || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
     let range = Range::namespace("endpointslices.discovery.k8s.io", call.namespace());
     let listing = call.server.store.list(&range, None, None, None).map_err(|_| none())?;
     let mut candidates = Vec::new();
-    for object in listing.objects.iter().filter(|object| object.attributes.label("kubernetes.io/service-name") == Some(name)) {
+    for object in listing
+        .objects
+        .iter()
+        .filter(|object| object.attributes.label("kubernetes.io/service-name") == Some(name))
+    {
         let slice = storage::decode(object)?;
-        let ports = slice.get("ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let port = ports.iter().find(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name);
-        let Some(port) = port.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok()) else { continue };
+        let ports =
+            slice.get("ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let port = ports
+            .iter()
+            .find(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name);
+        let Some(port) = port.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok())
+        else {
+            continue;
+        };
         for endpoint in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
-            let ready = endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
-            if let Some(host) = endpoint.pointer("/addresses/0").and_then(Value::as_str).filter(|_| ready) {
+            let ready =
+                endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
+            if let Some(host) =
+                endpoint.pointer("/addresses/0").and_then(Value::as_str).filter(|_| ready)
+            {
                 candidates.push((host.to_owned(), port));
             }
         }
@@ -155,7 +196,10 @@ impl http_body::Body for Until {
     type Data = Bytes;
     type Error = axum::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.ends.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }

@@ -35,7 +35,13 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
         _ => return Err(Status::method_not_served()),
     };
     let namespace = call.namespace().to_owned();
-    let what = Change { kind, namespace: &namespace, name: &name, part: Part::Subresource("scale"), dry_run };
+    let what = Change {
+        kind,
+        namespace: &namespace,
+        name: &name,
+        part: Part::Subresource("scale"),
+        dry_run,
+    };
     let written = change(call, &what, |old| {
         let scale = match &source {
             Source::Scale(scale) => scale.clone(),
@@ -58,7 +64,8 @@ enum Source {
 fn patched_scale(patch: &Patch, old: &Value) -> Answer<Value> {
     let patched = patch.apply_to("autoscaling", "v1", "Scale", &scale_of(old))?;
     let bytes = patched.to_string();
-    let decoded = decode_body("autoscaling", "v1", "Scale", bytes.as_bytes(), FieldValidation::Ignore);
+    let decoded =
+        decode_body("autoscaling", "v1", "Scale", bytes.as_bytes(), FieldValidation::Ignore);
     let mut scale = decoded.map_err(|error| error.patch_status(&bytes))?.value;
     if meta(&scale, "resourceVersion") == meta(old, "resourceVersion") {
         set_meta(&mut scale, "resourceVersion", None);
@@ -85,7 +92,13 @@ fn apply(scale: &Value, name: &str, old: &Value) -> Answer<Value> {
 fn answer_scale(call: &Call, object: &Value) -> Answer<Response> {
     // A Scale has no table of its own: the generic one shows its name.
     let representation = call.representation;
-    Ok(answer::shown(representation, Include::read(&call.query)?, StatusCode::OK, call.kind, scale_of(object)))
+    Ok(answer::shown(
+        representation,
+        Include::read(&call.query)?,
+        StatusCode::OK,
+        call.kind,
+        scale_of(object),
+    ))
 }
 
 fn scale_of(object: &Value) -> Value {

@@ -1,0 +1,125 @@
+//! What the API is told: the pod's status, and at last that it has ended.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use tracing::warn;
+
+use super::{Alarm, FIRST_STATUS, Ground, Teardown, Worker};
+use crate::operations::{self, Done};
+use crate::plan::Plan;
+use crate::record::{Activity, Record};
+use crate::snapshot::Snapshot;
+use crate::status::{self, Facts};
+
+impl Worker {
+    pub(super) fn tell(&mut self, plan: &Plan, now: Timestamp, alarm: &mut Alarm) {
+        self.publish_snapshot();
+        if self.gone {
+            return;
+        }
+        if let Some(retry_at) = self.status.retry_at.filter(|retry_at| *retry_at > now) {
+            return alarm.at(Some(retry_at));
+        }
+        self.status.retry_at = None;
+        if !self.over {
+            self.write_status(plan.initialized, now, alarm);
+        }
+        let deleted = self.pod.metadata.deletion_timestamp.is_some();
+        let settled = self.status.writing.is_none();
+        let done = self.ended && matches!(self.teardown, Teardown::Done);
+        if !(deleted && settled && done) || self.status.deleting || self.status.deleted {
+            return;
+        }
+        self.status.deleting = true;
+        let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
+        self.begin(async move { Done::Deleted(operations::delete(ctx, pod).await) });
+    }
+
+    fn write_status(&mut self, initialized: bool, now: Timestamp, alarm: &mut Alarm) {
+        if self.status.writing.is_some() {
+            return;
+        }
+        let address = match &self.ground {
+            Ground::Ready(ground) if !matches!(self.teardown, Teardown::Done) => {
+                Some(ground.address)
+            }
+            Ground::Ready(_) | Ground::None { .. } | Ground::Preparing { .. } => None,
+        };
+        let wanted = status::build(&Facts {
+            pod: &self.pod,
+            records: &self.records,
+            address,
+            node_ip: self.ctx.node_ip,
+            started_at: self.started_at,
+            initialized,
+            ended: self.ended,
+            verdict: self.verdict.as_ref(),
+            scheme: &self.ctx.scheme,
+            now,
+        });
+        if self.status.written.as_ref() == Some(&wanted) {
+            return;
+        }
+        if self.status.written.is_none() && self.only_beginning() {
+            let until = self.started_at + FIRST_STATUS;
+            if until > now {
+                return alarm.at(Some(until));
+            }
+        }
+        let known = self.pod.status.clone().unwrap_or_default();
+        let Some(patch) = status::patch(&self.uid, &known, &wanted) else {
+            self.status.written = Some(wanted);
+            return;
+        };
+        self.status.writing = Some(wanted);
+        let (ctx, pod) = (Arc::clone(&self.ctx), Arc::clone(&self.pod));
+        self.begin(async move {
+            Done::Written(Box::new(operations::write_status(ctx, pod, patch).await))
+        });
+    }
+
+    /// True while nothing is known but that the pod is being made.
+    fn only_beginning(&self) -> bool {
+        let quiet = |record: &Record| {
+            record.ended.is_none()
+                && record.waiting.is_none()
+                && matches!(record.activity, Activity::Idle { .. } | Activity::Starting)
+        };
+        self.verdict.is_none() && !self.ended && self.records.values().all(quiet)
+    }
+
+    fn publish_snapshot(&self) {
+        let snapshot = Snapshot::of(&self.pod, &self.records, self.ended);
+        self.snapshot.send_if_modified(|known| {
+            let changed = *known != snapshot;
+            if changed {
+                *known = snapshot;
+            }
+            changed
+        });
+    }
+
+    pub(super) fn written(&mut self, result: Result<Pod, kube::Error>, now: Timestamp) {
+        let writing = self.status.writing.take();
+        match result {
+            Ok(pod) => {
+                self.status.written = writing;
+                self.status.failures = 0;
+                self.take_pod(Arc::new(pod));
+            }
+            // It is gone, or another pod has its name: the watch tells the rest.
+            Err(kube::Error::Api(answer)) if answer.code == 404 => self.status.written = writing,
+            Err(kube::Error::Api(answer))
+                if answer.code == 409 && answer.message.contains("UID") =>
+            {
+                self.status.written = writing;
+            }
+            Err(error) => {
+                warn!(pod = %self.uid, %error, "status not written");
+                self.write_again(now);
+            }
+        }
+    }
+}
