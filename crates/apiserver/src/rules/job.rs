@@ -86,7 +86,10 @@ fn own_pods_by_label(job: &mut Value) {
         (LEGACY_CONTROLLER_UID, &uid),
         (LEGACY_JOB_NAME, &name),
     ] {
-        default_zero(labels, label, value.clone());
+        // A generated name may not be known yet.
+        if !value.text().is_empty() {
+            default_zero(labels, label, value.clone());
+        }
     }
     let selector = object(object(spec, "selector"), "matchLabels");
     default(selector, CONTROLLER_UID, uid);
@@ -253,6 +256,9 @@ fn generated_selector(job: &Value, errors: &mut FieldErrors) {
         (JOB_NAME, job["metadata"]["name"].text()),
     ] {
         match labels.get(label).map(Read::text) {
+            // Upstream wants the name as well. It was not known when the labels were made, if it
+            // is a generated one; the selector goes by the uid.
+            None if label == JOB_NAME || label == LEGACY_JOB_NAME => (),
             None => errors.required(path.key(label), format!("must be '{want}'")),
             Some(got) if got != want => {
                 errors.invalid(path.key(label), got, format!("must be '{want}'"))

@@ -788,3 +788,19 @@ fn label_keys_become_part_of_selectors() {
     let added = json!([{"key": "pod-template-hash", "operator": "In", "values": ["abc"]}]);
     assert_eq!(selector["matchExpressions"], added);
 }
+
+#[test]
+fn a_job_may_have_its_name_generated_late() {
+    let mut job = job_with(json!({}));
+    job["metadata"] = json!({"generateName": "j-", "uid": "u-1", "namespace": "default"});
+    let rules = for_kind(kind("batch/v1", "Job"));
+    (rules.default)(&mut job);
+    (rules.prepare_create)(&mut job);
+    job["metadata"]["name"] = json!("j-abcde");
+    let mut errors = FieldErrors::new();
+    (rules.validate)(&job, &mut errors);
+    assert_eq!(errors, FieldErrors::new());
+    (rules.prepare_create)(&mut job);
+    let label = &job["spec"]["template"]["metadata"]["labels"]["batch.kubernetes.io/job-name"];
+    assert_eq!(label, "j-abcde");
+}
