@@ -77,7 +77,7 @@ impl Cluster {
             .expect("a log file");
         // The kubeconfig of the run before names a port that nobody listens on.
         let _ = fs::remove_file(self.kubeconfig());
-        let process = Command::new(tools::coracle())
+        let process = Command::new(tools::binary())
             .arg("server")
             .arg("--data-dir")
             .arg(self.data_dir())
@@ -229,6 +229,22 @@ impl Cluster {
         serde_json::from_str(&text).expect("kubectl prints JSON")
     }
 
+    /// What any kubectl command prints, as JSON.
+    ///
+    /// # Panics
+    /// When it fails or prints something else.
+    #[track_caller]
+    pub fn json_of(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.kubectl(arguments)).expect("kubectl prints JSON")
+    }
+
+    /// A kubectl command without this cluster's kubeconfig: it has no credentials.
+    pub fn bare_kubectl(&self) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.env("HOME", self.folder.path()).env("KUBECONFIG", "/dev/null");
+        command
+    }
+
     /// Puts a local module into the image store.
     ///
     /// # Panics
@@ -239,9 +255,29 @@ impl Cluster {
         assert_eq!(output.code, Some(0), "image import: {output:#?}");
     }
 
+    /// Puts a guest that is written as text into the image store.
+    ///
+    /// # Panics
+    /// When it is refused.
+    #[track_caller]
+    pub fn import_text(&self, text: &str, name: &str) {
+        self.import_bytes(&crate::guests::module(text), name);
+    }
+
+    /// Puts any bytes into the image store.
+    ///
+    /// # Panics
+    /// When they are refused.
+    #[track_caller]
+    pub fn import_bytes(&self, bytes: &[u8], name: &str) {
+        let file = self.folder.path().join(format!("{name}.import"));
+        fs::write(&file, bytes).expect("a file can be written");
+        self.import(&file, name);
+    }
+
     /// Runs another coracle command on this cluster's data directory.
     pub fn coracle(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(tools::coracle());
+        let mut command = Command::new(tools::binary());
         Output::of(command.args(arguments).arg("--data-dir").arg(self.data_dir()))
     }
 

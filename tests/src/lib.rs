@@ -4,9 +4,10 @@
 //! on a data directory of its own, on free ports and its own loopback networks.
 
 mod cluster;
+pub mod guests;
 mod http;
 mod tools;
 
 pub use cluster::{Cluster, Output};
 pub use http::{Answer, get};
-pub use tools::{examples, helm, kubectls};
+pub use tools::{binary, examples, helm, kubectls};

@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 ///
 /// # Panics
 /// When it was not built: `cargo build` makes it, `cargo xtask ci` does that first.
-pub(crate) fn coracle() -> PathBuf {
+pub fn binary() -> PathBuf {
     let own = env::current_exe().expect("this test has a path");
     let folder = own.ancestors().nth(2).expect("target/debug/deps/stories");
     let binary = folder.join("coracle");

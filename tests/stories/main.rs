@@ -1,1 +1,11 @@
 //! Stories: what Coracle promises, checked as a user would see it.
+
+mod bad_guests;
+mod bad_input;
+mod durability;
+mod garbage;
+mod jobs;
+mod kubectl;
+mod security;
+mod services;
+mod up;

@@ -1,8 +1,9 @@
 //! A whole cluster in this process: the parts, who talks to whom, and the order in which they end.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
 use coracle_apiserver::{ApiServer, Cidr, Config};
 use coracle_runtime::Runtime;
-use coracle_runtime_wasm::WasmRuntime;
+use coracle_runtime_wasm::{PodNet, WasmRuntime};
 use coracle_store::Store;
 use kube::Client;
 use tokio::net::TcpListener;
@@ -28,6 +29,11 @@ const STANDARD_PORT: u16 = 6443;
 const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long one group of parts may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
+
+/// Every part of this issue lives on one machine, and reaches the node by loopback.
+pub const NODE_IP: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// How long containers get to end when the node stops.
+const NODE_GRACE: Duration = Duration::from_secs(20);
 
 /// What a cluster is started with.
 pub struct Options {
@@ -192,18 +198,10 @@ async fn start_node(
         Some(name) => name.clone(),
         None => host_name().unwrap_or_else(|| "coracle".to_owned()),
     };
-    let node_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let listener = TcpListener::bind((node_ip, 0)).await.context("cannot listen for the kubelet")?;
-    let kubelet = coracle_kubelet::Options {
-        tls: plane.pki.kubelet_server_config(&node_name, &[node_ip])?,
-        ..coracle_kubelet::Options::new(
-            node_name.clone(),
-            node_ip,
-            options.data_dir.kubelet(),
-            Arc::clone(runtime) as Arc<dyn Runtime>,
-            listener,
-        )
-    };
+    let node_ip = NODE_IP;
+    let tls = plane.pki.kubelet_server_config(&node_name, &[node_ip])?;
+    let data_dir = options.data_dir.kubelet();
+    let kubelet = kubelet_options(node_name.clone(), data_dir, Arc::clone(runtime) as _, tls).await?;
     let kubelet_client = plane.api.client(User::node(&node_name));
     let deliver = Arc::clone(runtime);
     let proxy = coracle_network::Options {
@@ -218,18 +216,38 @@ async fn start_node(
     ])
 }
 
+/// What the kubelet of this machine is started with.
+pub async fn kubelet_options(
+    node_name: String,
+    data_dir: PathBuf,
+    runtime: Arc<dyn Runtime>,
+    tls: Arc<rustls::ServerConfig>,
+) -> Result<coracle_kubelet::Options> {
+    let listener =
+        TcpListener::bind((NODE_IP, 0)).await.context("cannot listen for the kubelet")?;
+    Ok(coracle_kubelet::Options {
+        node_name,
+        node_ip: NODE_IP,
+        data_dir,
+        runtime,
+        listener,
+        tls,
+        capacity: coracle_kubelet::Options::machine_capacity(),
+        labels: BTreeMap::new(),
+        pod_cidr: None,
+        shutdown_grace: NODE_GRACE,
+    })
+}
+
 /// The Wasm engine of this node.
 pub fn open_runtime(
     data_dir: &DataDir,
     networks: &Networks,
     services: &Arc<ServiceTable>,
 ) -> Result<WasmRuntime> {
-    let options = coracle_runtime_wasm::Options::new(
-        data_dir.wasm(),
-        networks.pods(),
-        16,
-        Arc::clone(services),
-    );
+    let pods = PodNet::new(networks.pods(), 16)?;
+    let options =
+        coracle_runtime_wasm::Options::new(data_dir.wasm(), pods, Arc::clone(services));
     WasmRuntime::new(options).context("cannot start the Wasm engine")
 }
 

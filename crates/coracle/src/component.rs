@@ -1,7 +1,6 @@
 //! One part of a cluster by itself: the same code as in one process, over HTTPS.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,10 +8,11 @@ use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
 use coracle_apiserver::identity::User;
 use coracle_runtime::Runtime;
-use tokio::net::TcpListener;
 
 use crate::cli;
-use crate::cluster::{ControlPlane, Options, Port, client_from, host_name, open_runtime};
+use crate::cluster::{
+    ControlPlane, NODE_IP, Options, Port, client_from, host_name, kubelet_options, open_runtime,
+};
 use crate::data_dir::DataDir;
 use crate::shutdown;
 
@@ -49,7 +49,7 @@ fn write_component_files(plane: &ControlPlane, data_dir: &DataDir) -> Result<()>
         let path = data_dir.path().join(format!("{name}.kubeconfig"));
         DataDir::write_private(&path, kubeconfig.as_bytes())?;
     }
-    let own = plane.pki.serving_certificate(&node, &[IpAddr::V4(Ipv4Addr::LOCALHOST)])?;
+    let own = plane.pki.serving_certificate(&node, &[NODE_IP])?;
     DataDir::write_private(&data_dir.pki().join("kubelet.crt"), own.certificate.as_bytes())?;
     DataDir::write_private(&data_dir.pki().join("kubelet.key"), own.key.as_bytes())
 }
@@ -76,7 +76,7 @@ pub async fn proxy(options: cli::Component) -> Result<()> {
     let client = client_from(&options.kubeconfig).await?;
     let options = coracle_network::Options {
         table: Arc::new(ServiceTable::default()),
-        node_addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+        node_addresses: vec![NODE_IP],
         // No server lives in this process.
         deliver: Arc::new(|_, stream| Err(stream)),
     };
@@ -93,23 +93,13 @@ pub async fn kubelet(options: cli::Kubelet) -> Result<()> {
     let runtime = Arc::new(open_runtime(&data_dir, &networks, &services)?);
     let node_name =
         options.node_name.or_else(host_name).context("this machine has no name: --node-name")?;
-    let node_ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let listener = TcpListener::bind((node_ip, 0)).await.context("cannot listen for the kubelet")?;
     let tls = coracle_apiserver::pki::kubelet_server_config_from(
         &read(&options.tls_cert_file)?,
         &read(&options.tls_private_key_file)?,
         &read(&options.client_ca_file)?,
     )?;
-    let kubelet = coracle_kubelet::Options {
-        tls,
-        ..coracle_kubelet::Options::new(
-            node_name,
-            node_ip,
-            data_dir.kubelet(),
-            Arc::clone(&runtime) as Arc<dyn Runtime>,
-            listener,
-        )
-    };
+    let kubelet =
+        kubelet_options(node_name, data_dir.kubelet(), Arc::clone(&runtime) as _, tls).await?;
     let table = coracle_network::follow_table(client.clone(), services, stop.clone());
     let (kubelet, table) = tokio::join!(coracle_kubelet::run(client, kubelet, stop), table);
     runtime.shutdown(std::time::Duration::from_secs(1)).await;

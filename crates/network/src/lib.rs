@@ -14,7 +14,7 @@ mod routes;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use coracle_api::services::{ServiceTable, Services};
+use coracle_api::services::ServiceTable;
 use coracle_reconcile::{Mirror, NotSynced, Tasks};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -56,11 +56,19 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
-    let mut listeners = listeners::Listeners::new(&tasks, &options);
-    let outcome = follow(&tasks, &client, &options.table, async |services| {
-        listeners.follow(services).await;
-    })
-    .await;
+    let outcome = match Source::open(&tasks, &client).await {
+        Err(error) => Err(error),
+        Ok(source) => {
+            let mut listeners = listeners::Listeners::new(&tasks, &options);
+            loop {
+                source.refresh(&options.table);
+                listeners.follow(&options.table.current()).await;
+                if source.until_changed(&tasks).await.is_stop() {
+                    break Ok(());
+                }
+            }
+        }
+    };
     tasks.shutdown().await;
     outcome
 }
@@ -75,34 +83,64 @@ pub async fn follow_table(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
-    let outcome = follow(&tasks, &client, &table, async |_| ()).await;
+    let outcome = match Source::open(&tasks, &client).await {
+        Err(error) => Err(error),
+        Ok(source) => loop {
+            source.refresh(&table);
+            if source.until_changed(&tasks).await.is_stop() {
+                break Ok(());
+            }
+        },
+    };
     tasks.shutdown().await;
     outcome
 }
 
-/// Makes a new snapshot for each change, and lets `act` act on it.
-async fn follow(
-    tasks: &Tasks,
-    client: &Client,
-    table: &ServiceTable,
-    mut act: impl AsyncFnMut(&Services),
-) -> Result<(), Error> {
-    let services: Mirror<Service> = Mirror::all(tasks, client);
-    let slices: Mirror<EndpointSlice> = Mirror::all(tasks, client);
-    let changed = Arc::new(Notify::new());
-    let on_service = Arc::clone(&changed);
-    services.on_change(move |_| on_service.notify_one());
-    let on_slice = Arc::clone(&changed);
-    slices.on_change(move |_| on_slice.notify_one());
-    services.synced().await?;
-    slices.synced().await?;
-    loop {
-        // Changes that arrive while a snapshot is made are all in the next one.
-        let next = routes::compile(&services.list(), &slices.list(), &table.current());
-        table.replace(next);
-        act(&table.current()).await;
-        if tasks.token().run_until_cancelled(changed.notified()).await.is_none() {
-            return Ok(());
+/// What the table is made of.
+struct Source {
+    services: Mirror<Service>,
+    slices: Mirror<EndpointSlice>,
+    changed: Arc<Notify>,
+}
+
+/// Why a wait ended.
+enum Waited {
+    Changed,
+    Stopped,
+}
+
+impl Waited {
+    fn is_stop(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
+}
+
+impl Source {
+    async fn open(tasks: &Tasks, client: &Client) -> Result<Self, Error> {
+        let services: Mirror<Service> = Mirror::all(tasks, client);
+        let slices: Mirror<EndpointSlice> = Mirror::all(tasks, client);
+        let changed = Arc::new(Notify::new());
+        let on_service = Arc::clone(&changed);
+        services.on_change(move |_| on_service.notify_one());
+        let on_slice = Arc::clone(&changed);
+        slices.on_change(move |_| on_slice.notify_one());
+        services.synced().await?;
+        slices.synced().await?;
+        Ok(Self { services, slices, changed })
+    }
+
+    /// Puts a new snapshot into the table.
+    fn refresh(&self, table: &ServiceTable) {
+        let services = self.services.list();
+        let slices = self.slices.list();
+        table.replace(routes::compile(&services, &slices, &table.current()));
+    }
+
+    /// Changes that arrive while a snapshot is made are all in the next one.
+    async fn until_changed(&self, tasks: &Tasks) -> Waited {
+        match tasks.token().run_until_cancelled(self.changed.notified()).await {
+            Some(()) => Waited::Changed,
+            None => Waited::Stopped,
         }
     }
 }

@@ -110,7 +110,7 @@ async fn drive(
 
 /// Loads the local modules into the image store, under the names that the manifests use.
 async fn import(data_dir: &DataDir, manifests: &manifests::Manifests) -> Result<()> {
-    let store = ImageStore::open(data_dir.wasm())?;
+    let store = ImageStore::open(&data_dir.wasm())?;
     for (name, file) in &manifests.modules {
         let image = store
             .import(file, name)
