@@ -31,8 +31,10 @@ async fn bench(directory: &Path, time: Duration) -> Result<(), Box<dyn Error>> {
     for (name, work) in [("create", Work::Create), ("update", Work::Update)] {
         for clients in [1, 64, 256] {
             let path = directory.path().join(format!("{name}-{clients}.db"));
+            let start = Instant::now();
             let store =
                 Store::open(Options::sqlite(path.clone(), |_, _| Attributes::default())).await?;
+            eprintln!("a new store opened in {:?}", start.elapsed());
             let mut latencies = run(&store, clients, time, work).await?;
             latencies.sort_unstable();
             let rate = latencies.len() as f64 / time.as_secs_f64();

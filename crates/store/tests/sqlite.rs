@@ -52,6 +52,21 @@ async fn missing_directories_are_made() {
     assert!(path.exists());
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = SqliteFile::fresh();
+    let store = Store::open(Options::sqlite(file.path(), attributes)).await.unwrap();
+    store.create(Key::new("secrets", "a", "b"), value("x")).await.unwrap();
+    let entries = std::fs::read_dir(file.directory.path()).unwrap();
+    let modes: Vec<_> = entries
+        .map(|entry| entry.unwrap().metadata().unwrap().permissions().mode() & 0o777)
+        .collect();
+    assert!(modes.len() >= 3 && modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_file_that_is_no_database_is_an_error() {
     let directory = tempfile::tempdir().unwrap();

@@ -68,6 +68,8 @@ impl Sqlite {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
             .row_buffer_size(READ_AHEAD)
+            // macOS has a sync that does not reach the disk; elsewhere this means nothing.
+            .pragma("fullfsync", "ON")
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .disable_statement_logging()
             .thread_name(|_| "store-sqlite".to_owned());
@@ -182,7 +184,7 @@ impl Backend for Sqlite {
     }
 }
 
-/// Takes the lock that says that the store is open.
+/// Takes the lock that says that the store is open, and makes the files that are missing.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -194,13 +196,25 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock_path = PathBuf::from(name);
-    let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path);
-    let lock = lock.map_err(failed(&lock_path))?;
+    let lock = private_file(&lock_path).map_err(failed(&lock_path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Io { path: lock_path, source }),
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => return Err(failed(&lock_path)(source)),
     }
+    // SQLite makes its other files like this one. They hold the cluster's secrets. Not before the lock is ours:
+    // closing a file that SQLite has open in this process would take SQLite's own locks away.
+    private_file(path).map_err(failed(path))?;
+    Ok(lock)
+}
+
+/// Opens a file; if it is missing, makes it readable for its owner only.
+fn private_file(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 async fn migrate(connection: &mut SqliteConnection) -> Result<(), BackendError> {
