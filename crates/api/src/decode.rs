@@ -86,7 +86,11 @@ impl FieldValidation {
 }
 
 /// Decodes an object of `kind`; absent `apiVersion` and `kind` are filled in. The caller bounds the size.
-pub fn decode(kind: &Kind, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn decode(
+    kind: &Kind,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     decode_body(kind.group, kind.version, kind.kind, bytes, validation)
 }
 
@@ -116,7 +120,9 @@ pub fn decode_body(
         return Err(wanted.refuse(&found, wrong));
     }
     if validation == FieldValidation::Strict && !findings.is_empty() {
-        return Err(wanted.refuse(&found, format!("strict decoding error: {}", findings.join(", "))));
+        return Err(
+            wanted.refuse(&found, format!("strict decoding error: {}", findings.join(", ")))
+        );
     }
     object.insert("apiVersion".to_owned(), kinds::api_version(group, version).into());
     object.insert("kind".to_owned(), kind.into());
@@ -125,14 +131,23 @@ pub fn decode_body(
 }
 
 /// Checks an object that a patch made, as if it had come in as bytes.
-pub fn check(kind: &Kind, value: &Value, validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn check(
+    kind: &Kind,
+    value: &Value,
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     decode(kind, value.to_string().as_bytes(), validation)
 }
 
 /// Decodes a value of any type of the schema; nothing is filled in.
-pub fn decode_type(type_id: TypeId, bytes: &[u8], validation: FieldValidation) -> Result<Decoded, DecodeError> {
+pub fn decode_type(
+    type_id: TypeId,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<Decoded, DecodeError> {
     let plain = |cause: String| DecodeError { message: cause.clone(), cause };
-    let (value, wrong_type, findings) = Reader::read(Schema::get(), Root::Known(type_id), bytes).map_err(plain)?;
+    let (value, wrong_type, findings) =
+        Reader::read(Schema::get(), Root::Known(type_id), bytes).map_err(plain)?;
     if let Some(wrong) = wrong_type {
         return Err(plain(wrong));
     }
@@ -215,7 +230,10 @@ impl Wanted<'_> {
     /// The body names its kind, and something in it is wrong.
     fn refuse(&self, found: &Found, cause: String) -> DecodeError {
         let version = go_quote(&found.version);
-        let message = format!("{} in version {version} cannot be handled as a {}: {cause}", found.kind, self.kind);
+        let message = format!(
+            "{} in version {version} cannot be handled as a {}: {cause}",
+            found.kind, self.kind
+        );
         DecodeError { cause, message }
     }
 
@@ -230,7 +248,9 @@ impl Wanted<'_> {
             Some(_) => format!("{}{dots}", text::hexadecimal(shown)),
         };
         let kind = self.kind;
-        let message = format!("the object provided is unrecognized (must be of type {kind}): {cause} ({summary})");
+        let message = format!(
+            "the object provided is unrecognized (must be of type {kind}): {cause} ({summary})"
+        );
         DecodeError { cause, message }
     }
 }
@@ -251,7 +271,9 @@ fn root_type_error(value: &Value) -> String {
 fn go_type(schema: &Schema, id: TypeId) -> String {
     let found = schema.type_(id);
     match &found.shape {
-        Shape::String | Shape::IntOrString | Shape::Quantity | Shape::Time | Shape::MicroTime => "string".to_owned(),
+        Shape::String | Shape::IntOrString | Shape::Quantity | Shape::Time | Shape::MicroTime => {
+            "string".to_owned()
+        }
         Shape::Int32 => "int32".to_owned(),
         Shape::Int64 => "int64".to_owned(),
         Shape::Number => "float64".to_owned(),

@@ -39,7 +39,8 @@ pub fn to_events(event: &mut Value) {
 
 /// The name in `v1` of a field of `events.k8s.io/v1`, for field selectors: `regarding.name` is `involvedObject.name`.
 pub fn core_field(field: &str) -> String {
-    let (first, rest) = field.split_once('.').map_or((field, None), |(first, rest)| (first, Some(rest)));
+    let (first, rest) =
+        field.split_once('.').map_or((field, None), |(first, rest)| (first, Some(rest)));
     let core = RENAMED.iter().find(|(_, events)| *events == first).map_or(first, |(core, _)| core);
     match rest {
         Some(rest) => format!("{core}.{rest}"),
@@ -47,7 +48,11 @@ pub fn core_field(field: &str) -> String {
     }
 }
 
-fn rename(event: &mut Value, version: &str, direction: fn((&'static str, &'static str)) -> (&'static str, &'static str)) {
+fn rename(
+    event: &mut Value,
+    version: &str,
+    direction: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) {
     let Some(object) = event.as_object_mut() else { return };
     let moved: Map<String, Value> = RENAMED
         .iter()

@@ -175,14 +175,22 @@ pub fn group_versions() -> &'static [GroupVersion] {
 pub fn by_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
     static BY_PLURAL: LazyLock<HashMap<&'static str, Vec<&'static Kind>>> =
         LazyLock::new(|| index(|kind| kind.plural));
-    BY_PLURAL.get(plural)?.iter().find(|kind| kind.group == group && kind.version == version).copied()
+    BY_PLURAL
+        .get(plural)?
+        .iter()
+        .find(|kind| kind.group == group && kind.version == version)
+        .copied()
 }
 
 /// The kind called `kind`; only kinds that have a path of their own (`Scale` has none).
 pub fn by_kind(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
     static BY_KIND: LazyLock<HashMap<&'static str, Vec<&'static Kind>>> =
         LazyLock::new(|| index(|kind| kind.kind));
-    BY_KIND.get(kind)?.iter().find(|found| found.group == group && found.version == version).copied()
+    BY_KIND
+        .get(kind)?
+        .iter()
+        .find(|found| found.group == group && found.version == version)
+        .copied()
 }
 
 /// The kind called `kind` in the group-version written as `api_version`.

@@ -174,13 +174,29 @@ mod tests {
                 { "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "2", "controller": true, "blockOwnerDeletion": true }
             ]
         } });
-        assert_eq!((name(&object), namespace(&object), uid(&object), resource_version(&object)), ("web", "default", "u", "7"));
+        assert_eq!(
+            (name(&object), namespace(&object), uid(&object), resource_version(&object)),
+            ("web", "default", "u", "7")
+        );
         assert_eq!((generation(&object), deletion_grace_period_seconds(&object)), (2, Some(30)));
-        assert_eq!(deletion_timestamp(&object).zip(creation_timestamp(&object)).map(|(end, start)| end.as_second() - start.as_second()), Some(30));
-        assert!(is_deleting(&object) && has_finalizer(&object, "x") && !has_finalizer(&object, "y"));
-        assert_eq!((label(&object, "app"), label(&object, "x"), annotation(&object, "a")), (Some("web"), None, Some("b")));
+        assert_eq!(
+            deletion_timestamp(&object)
+                .zip(creation_timestamp(&object))
+                .map(|(end, start)| end.as_second() - start.as_second()),
+            Some(30)
+        );
+        assert!(
+            is_deleting(&object) && has_finalizer(&object, "x") && !has_finalizer(&object, "y")
+        );
+        assert_eq!(
+            (label(&object, "app"), label(&object, "x"), annotation(&object, "a")),
+            (Some("web"), None, Some("b"))
+        );
         assert_eq!(label_pairs(&object).collect::<Vec<_>>(), [("app", "web")]);
-        assert_eq!(controller(&object).map(|owner| (owner.kind, owner.uid)), Some(("ReplicaSet", "2")));
+        assert_eq!(
+            controller(&object).map(|owner| (owner.kind, owner.uid)),
+            Some(("ReplicaSet", "2"))
+        );
         assert_eq!(owner_references(&object).len(), 2);
     }
 
@@ -188,7 +204,11 @@ mod tests {
     fn absent_metadata_is_empty_and_can_be_made() {
         let mut object = json!({});
         assert_eq!((name(&object), generation(&object), is_deleting(&object)), ("", 0, false));
-        assert!(finalizers(&object).is_empty() && controller(&object).is_none() && labels(&object).is_none());
+        assert!(
+            finalizers(&object).is_empty()
+                && controller(&object).is_none()
+                && labels(&object).is_none()
+        );
         metadata_mut(&mut object).insert("name".to_owned(), "web".into());
         assert_eq!(name(&object), "web");
     }

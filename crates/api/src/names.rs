@@ -65,8 +65,7 @@ pub fn wildcard_dns_subdomain(value: &str) -> Vec<String> {
 pub fn qualified_name(value: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     let examples = ["MyName", "my.name", "123-abc"];
-    let rule =
-        "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+    let rule = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
     let mut parts = value.split('/');
     let name = match (parts.next(), parts.next(), parts.next()) {
         (Some(name), None, _) => name,
@@ -74,13 +73,19 @@ pub fn qualified_name(value: &str) -> Vec<String> {
             if prefix.is_empty() {
                 wrong.push("prefix part must be non-empty".to_owned());
             } else {
-                wrong.extend(dns_subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")));
+                wrong.extend(
+                    dns_subdomain(prefix)
+                        .into_iter()
+                        .map(|message| format!("prefix part {message}")),
+                );
             }
             name
         }
         _ => {
             let message = pattern(&format!("a qualified name {rule}"), QUALIFIED_FORMAT, &examples);
-            return vec![format!("{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')")];
+            return vec![format!(
+                "{message} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+            )];
         }
     };
     if name.is_empty() {
@@ -164,14 +169,20 @@ pub fn port_number(port: i64) -> Vec<String> {
 
 /// An integer between two others.
 pub fn in_range(value: i64, min: i64, max: i64) -> Vec<String> {
-    if (min..=max).contains(&value) { Vec::new() } else { vec![format!("must be between {min} and {max}, inclusive")] }
+    if (min..=max).contains(&value) {
+        Vec::new()
+    } else {
+        vec![format!("must be between {min} and {max}, inclusive")]
+    }
 }
 
 /// The name of a container's port.
 pub fn port_name(value: &str) -> Vec<String> {
     let mut wrong = too_long(value, 15);
     if value.is_empty() || !value.bytes().all(is_label_byte) {
-        wrong.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
+        wrong.push(
+            "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned(),
+        );
     }
     if !value.bytes().any(|byte| byte.is_ascii_lowercase()) {
         wrong.push("must contain at least one letter (a-z)".to_owned());
@@ -244,11 +255,17 @@ pub fn random_suffix(length: usize) -> String {
 
 /// Encodes a hash in the safe alphabet, as upstream's `rand.SafeEncodeString` does for pod-template hashes.
 pub fn safe_encode(text: &str) -> String {
-    text.bytes().map(|byte| char::from(SUFFIX_ALPHABET[usize::from(byte) % SUFFIX_ALPHABET.len()])).collect()
+    text.bytes()
+        .map(|byte| char::from(SUFFIX_ALPHABET[usize::from(byte) % SUFFIX_ALPHABET.len()]))
+        .collect()
 }
 
 fn too_long(value: &str, max_bytes: usize) -> Vec<String> {
-    if value.len() > max_bytes { vec![format!("must be no more than {max_bytes} bytes")] } else { Vec::new() }
+    if value.len() > max_bytes {
+        vec![format!("must be no more than {max_bytes} bytes")]
+    } else {
+        Vec::new()
+    }
 }
 
 fn parent_directory(value: &str) -> Option<String> {
@@ -271,7 +288,10 @@ fn is_label_byte(byte: u8) -> bool {
 }
 
 fn is_dns_label(value: &str) -> bool {
-    !value.is_empty() && !value.starts_with('-') && !value.ends_with('-') && value.bytes().all(is_label_byte)
+    !value.is_empty()
+        && !value.starts_with('-')
+        && !value.ends_with('-')
+        && value.bytes().all(is_label_byte)
 }
 
 fn is_dns_subdomain(value: &str) -> bool {
@@ -284,7 +304,9 @@ fn is_qualified(value: &str) -> bool {
     match bytes {
         [only] => only.is_ascii_alphanumeric(),
         [first, middle @ .., last] => {
-            first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() && middle.iter().all(inner)
+            first.is_ascii_alphanumeric()
+                && last.is_ascii_alphanumeric()
+                && middle.iter().all(inner)
         }
         [] => false,
     }

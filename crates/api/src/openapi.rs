@@ -29,14 +29,18 @@ enum Form {
 
 /// The OpenAPI v3 document of a group-version, such as `apps/v1` or `v1`; `None` if it has no built-in kinds.
 pub fn document(group_version: &str) -> Option<Value> {
-    let served = kinds::group_versions().iter().find(|served| served.api_version == group_version)?;
+    let served =
+        kinds::group_versions().iter().find(|served| served.api_version == group_version)?;
     Some(v3_document(*served, &definitions()))
 }
 
 /// Every OpenAPI v3 document with its group-version, unpacking the definitions once.
 pub fn documents() -> Vec<(GroupVersion, Value)> {
     let definitions = definitions();
-    kinds::group_versions().iter().map(|served| (*served, v3_document(*served, &definitions))).collect()
+    kinds::group_versions()
+        .iter()
+        .map(|served| (*served, v3_document(*served, &definitions)))
+        .collect()
 }
 
 /// The OpenAPI v2 document of everything.
@@ -46,7 +50,10 @@ pub fn v2_document() -> Value {
     for served in kinds::group_versions() {
         all_paths.append(&mut paths::of(*served, Form::V2, &definitions));
     }
-    let roots = kinds::group_versions().iter().flat_map(|served| root_names(*served, &definitions)).collect();
+    let roots = kinds::group_versions()
+        .iter()
+        .flat_map(|served| root_names(*served, &definitions))
+        .collect();
     let kept = schemas::reachable(&definitions, roots);
     definitions.retain(|name, _| kept.contains(name));
     json!({
@@ -103,7 +110,11 @@ fn root_names(served: GroupVersion, definitions: &Map<String, Value>) -> Vec<Str
         names.insert(format!("{name}List"));
         names.insert(name);
         for subresource in kind.subresources {
-            names.extend(schemas::name_of(subresource.group, subresource.version, subresource.kind));
+            names.extend(schemas::name_of(
+                subresource.group,
+                subresource.version,
+                subresource.kind,
+            ));
         }
     }
     names.into_iter().filter(|name| definitions.contains_key(name)).collect()
@@ -114,7 +125,8 @@ fn definitions() -> Map<String, Value> {
     let mut text = String::new();
     let unpacked = flate2::read::GzDecoder::new(PACKED).read_to_string(&mut text);
     let parsed = unpacked.ok().and_then(|_| serde_json::from_str(&text).ok());
-    let mut definitions: Map<String, Value> = parsed.expect("the packed definitions are generated and tested");
+    let mut definitions: Map<String, Value> =
+        parsed.expect("the packed definitions are generated and tested");
     schemas::add_lists(&mut definitions);
     schemas::add_shared_kinds(&mut definitions);
     definitions

@@ -57,15 +57,22 @@ pub fn merge_patch(original: &Value, patch: &[u8]) -> Result<Value, PatchError> 
 
 /// Applies a strategic merge patch to an object of the type. Without a type (a kind made at run time) upstream
 /// answers 415 instead.
-pub fn strategic_merge_patch(type_id: TypeId, original: &Value, patch: &[u8]) -> Result<Value, PatchError> {
+pub fn strategic_merge_patch(
+    type_id: TypeId,
+    original: &Value,
+    patch: &[u8],
+) -> Result<Value, PatchError> {
     match (original.clone(), parse(patch)?) {
-        (Value::Object(original), Value::Object(patch)) => strategic::apply(type_id, original, patch),
+        (Value::Object(original), Value::Object(patch)) => {
+            strategic::apply(type_id, original, patch)
+        }
         _ => Err(PatchError::Malformed("Invalid JSON document".to_owned())),
     }
 }
 
 fn parse(patch: &[u8]) -> Result<Value, PatchError> {
-    decode::parse(patch).map_err(|wrong| PatchError::Malformed(format!("error decoding patch: {wrong}")))
+    decode::parse(patch)
+        .map_err(|wrong| PatchError::Malformed(format!("error decoding patch: {wrong}")))
 }
 
 fn merge(target: &mut Value, patch: Value) {

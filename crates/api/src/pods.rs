@@ -59,7 +59,9 @@ pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
         return false;
     }
     min_ready_seconds == 0
-        || ready_since(pod).is_some_and(|since| now.as_second() - since.as_second() >= i64::from(min_ready_seconds))
+        || ready_since(pod).is_some_and(|since| {
+            now.as_second() - since.as_second() >= i64::from(min_ready_seconds)
+        })
 }
 
 /// Whether the scheduler has chosen a node.
@@ -85,12 +87,18 @@ pub fn port_number(pod: &Pod, port: &IntOrString, protocol: &str) -> Option<i32>
         IntOrString::Int(number) => Some(*number),
         IntOrString::String(name) => {
             let spec = pod.spec.as_ref()?;
-            let sidecars = spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
-            let ports = spec.containers.iter().chain(sidecars).filter_map(|container| container.ports.as_ref());
+            let sidecars =
+                spec.init_containers.iter().flatten().filter(|container| is_sidecar(container));
+            let ports = spec
+                .containers
+                .iter()
+                .chain(sidecars)
+                .filter_map(|container| container.ports.as_ref());
             ports
                 .flatten()
                 .find(|port| {
-                    port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+                    port.name.as_deref() == Some(name)
+                        && port.protocol.as_deref().unwrap_or("TCP") == protocol
                 })
                 .map(|port| port.container_port)
         }
@@ -104,12 +112,16 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// What the scheduler reserves for the pod; upstream's `PodRequests` in `component-helpers/resource`.
 pub fn effective_requests(pod: &Pod) -> Resources {
-    pod.spec.as_ref().map_or_else(Resources::new, |spec| aggregate(spec, |resources| resources.requests.as_ref()))
+    pod.spec.as_ref().map_or_else(Resources::new, |spec| {
+        aggregate(spec, |resources| resources.requests.as_ref())
+    })
 }
 
 /// The most that the pod may use; resources that some container may use without limit are absent for that container.
 pub fn effective_limits(pod: &Pod) -> Resources {
-    pod.spec.as_ref().map_or_else(Resources::new, |spec| aggregate(spec, |resources| resources.limits.as_ref()))
+    pod.spec
+        .as_ref()
+        .map_or_else(Resources::new, |spec| aggregate(spec, |resources| resources.limits.as_ref()))
 }
 
 type Select = fn(&ResourceRequirements) -> Option<&BTreeMap<String, Written>>;
@@ -117,7 +129,9 @@ type Select = fn(&ResourceRequirements) -> Option<&BTreeMap<String, Written>>;
 /// Init containers run one after another, beside the sidecars started before them; then all containers run beside
 /// all sidecars. The pod needs the largest of these sums, and its overhead.
 fn aggregate(spec: &PodSpec, select: Select) -> Resources {
-    let of = |container: &Container| container.resources.as_ref().and_then(select).map(read).unwrap_or_default();
+    let of = |container: &Container| {
+        container.resources.as_ref().and_then(select).map(read).unwrap_or_default()
+    };
     let mut running = Resources::new();
     for container in &spec.containers {
         add(&mut running, of(container));
@@ -148,7 +162,10 @@ fn aggregate(spec: &PodSpec, select: Select) -> Resources {
 
 /// Resource lists as amounts; what cannot be read was never admitted and counts as nothing.
 pub fn read(written: &BTreeMap<String, Written>) -> Resources {
-    written.iter().filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?))).collect()
+    written
+        .iter()
+        .filter_map(|(name, amount)| Some((name.clone(), amount.0.parse().ok()?)))
+        .collect()
 }
 
 fn add(sum: &mut Resources, more: Resources) {
@@ -192,7 +209,9 @@ pub fn quality_of_service(pod: &Pod) -> QualityOfService {
     let Some(spec) = &pod.spec else { return QualityOfService::BestEffort };
     let counted = |amounts: Option<&BTreeMap<String, Written>>| -> Resources {
         let mut amounts = amounts.map(read).unwrap_or_default();
-        amounts.retain(|name, amount| matches!(name.as_str(), "cpu" | "memory") && *amount > Quantity::ZERO);
+        amounts.retain(|name, amount| {
+            matches!(name.as_str(), "cpu" | "memory") && *amount > Quantity::ZERO
+        });
         amounts
     };
     let whole = spec.resources.as_ref();
@@ -237,7 +256,10 @@ mod tests {
     use super::*;
 
     fn pod(spec: Value, status: Value) -> Pod {
-        serde_json::from_value(json!({ "metadata": { "name": "p" }, "spec": spec, "status": status })).unwrap()
+        serde_json::from_value(
+            json!({ "metadata": { "name": "p" }, "spec": spec, "status": status }),
+        )
+        .unwrap()
     }
 
     fn container(name: &str, cpu: &str, memory: &str) -> Value {
@@ -256,8 +278,14 @@ mod tests {
         let two = json!([container("a", "100m", "64Mi"), container("b", "0.2", "64Mi")]);
         assert_eq!(requests(json!({ "containers": two })), (300, 128 * MEBI));
         let init = json!([container("i", "250m", "1Gi"), container("j", "1", "1Mi")]);
-        assert_eq!(requests(json!({ "containers": two, "initContainers": init })), (1000, 1024 * MEBI));
-        assert_eq!(requests(json!({ "containers": two, "overhead": { "cpu": "50m" } })), (350, 128 * MEBI));
+        assert_eq!(
+            requests(json!({ "containers": two, "initContainers": init })),
+            (1000, 1024 * MEBI)
+        );
+        assert_eq!(
+            requests(json!({ "containers": two, "overhead": { "cpu": "50m" } })),
+            (350, 128 * MEBI)
+        );
         let whole = json!({ "requests": { "cpu": "2" } });
         assert_eq!(requests(json!({ "containers": two, "resources": whole })), (2000, 128 * MEBI));
         assert_eq!(requests(json!({ "containers": [{ "name": "a" }] })), (0, 0));
@@ -277,7 +305,8 @@ mod tests {
     #[test]
     fn quality_of_service_follows_requests_and_limits() {
         let check = |resources: Value, expected: &str| {
-            let one = pod(json!({ "containers": [{ "name": "a", "resources": resources }] }), json!({}));
+            let one =
+                pod(json!({ "containers": [{ "name": "a", "resources": resources }] }), json!({}));
             assert_eq!(quality_of_service(&one).as_str(), expected, "{resources}");
         };
         check(json!({}), "BestEffort");
@@ -285,8 +314,14 @@ mod tests {
         check(json!({ "requests": { "cpu": "1" } }), "Burstable");
         check(json!({ "limits": { "cpu": "1" } }), "Burstable");
         check(json!({ "limits": { "cpu": "1", "memory": "1Gi" } }), "Guaranteed");
-        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1000m", "memory": "1024Mi" } }), "Guaranteed");
-        check(json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } }), "Burstable");
+        check(
+            json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "1000m", "memory": "1024Mi" } }),
+            "Guaranteed",
+        );
+        check(
+            json!({ "limits": { "cpu": "1", "memory": "1Gi" }, "requests": { "cpu": "500m" } }),
+            "Burstable",
+        );
     }
 
     #[test]
@@ -298,7 +333,11 @@ mod tests {
         assert!(is_available(&one, 0, at("2026-11-23T06:00:00Z")));
         assert!(!is_available(&one, 10, at("2026-11-23T06:00:09Z")));
         assert!(is_available(&one, 10, at("2026-11-23T06:00:10Z")));
-        assert!(!is_available(&pod(json!({ "containers": [] }), json!({})), 0, at("2026-11-23T06:00:00Z")));
+        assert!(!is_available(
+            &pod(json!({ "containers": [] }), json!({})),
+            0,
+            at("2026-11-23T06:00:00Z")
+        ));
     }
 
     #[test]
@@ -315,7 +354,10 @@ mod tests {
     #[test]
     fn named_ports_are_found_by_name_and_protocol() {
         let ports = json!([{ "name": "http", "containerPort": 8080 }, { "name": "dns", "containerPort": 53, "protocol": "UDP" }]);
-        let one = pod(json!({ "containers": [{ "name": "a", "ports": ports }] }), json!({ "podIPs": [{ "ip": "127.1.0.2" }] }));
+        let one = pod(
+            json!({ "containers": [{ "name": "a", "ports": ports }] }),
+            json!({ "podIPs": [{ "ip": "127.1.0.2" }] }),
+        );
         let named = |name: &str| IntOrString::String(name.to_owned());
         assert_eq!(port_number(&one, &named("http"), "TCP"), Some(8080));
         assert_eq!(port_number(&one, &named("dns"), "TCP"), None);

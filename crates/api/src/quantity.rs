@@ -182,7 +182,11 @@ fn read_suffix(suffix: &str) -> Result<(Scale, Format), QuantityError> {
 fn wrong_suffix(suffix: &str) -> QuantityError {
     let letters = suffix.trim_start_matches(|character| "eEinumkKMGTP".contains(character));
     let digits = letters.strip_prefix(['-', '+']).unwrap_or(letters);
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { QuantityError::Suffix } else { QuantityError::Format }
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        QuantityError::Suffix
+    } else {
+        QuantityError::Format
+    }
 }
 
 /// `whole.fraction * 10^exponent` in billionths, rounded up and capped.
@@ -227,7 +231,8 @@ fn binary_nanos(whole: &str, fraction: &str, shift: u32) -> i128 {
     if rest.bytes().any(|digit| digit != b'0') && denominator > 1 {
         numerator += 1;
     }
-    let Some(whole) = whole.checked_mul(unit).and_then(|units| units.checked_mul(NANOS_PER_UNIT)) else {
+    let Some(whole) = whole.checked_mul(unit).and_then(|units| units.checked_mul(NANOS_PER_UNIT))
+    else {
         return MAX_NANOS;
     };
     // numerator < 10^18 and unit <= 2^60, so the first product fits; the second is split to stay within 127 bits.

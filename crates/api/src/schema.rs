@@ -131,7 +131,8 @@ impl Schema {
     /// The schema, loaded on first use.
     pub fn get() -> &'static Self {
         static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
-            load::read(STRUCTURE).expect("the structure file is generated and tested: it can be read")
+            load::read(STRUCTURE)
+                .expect("the structure file is generated and tested: it can be read")
         });
         &SCHEMA
     }
@@ -177,9 +178,9 @@ impl Schema {
     fn fields(&self, id: TypeId) -> Option<&Fields> {
         match &self.type_(id).shape {
             Shape::Object(fields) => Some(fields),
-            Shape::List { item: inner } | Shape::Map { value: inner } | Shape::Either { object: inner, .. } => {
-                self.fields(*inner)
-            }
+            Shape::List { item: inner }
+            | Shape::Map { value: inner }
+            | Shape::Either { object: inner, .. } => self.fields(*inner),
             _ => None,
         }
     }

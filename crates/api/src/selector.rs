@@ -95,12 +95,17 @@ impl LabelSelector {
         }
         if let Some(expressions) = selector.get("matchExpressions").and_then(Value::as_array) {
             for expression in expressions {
-                let text = |name: &str| expression.get(name).and_then(Value::as_str).unwrap_or_default();
+                let text =
+                    |name: &str| expression.get(name).and_then(Value::as_str).unwrap_or_default();
                 let values = expression.get("values").and_then(Value::as_array);
-                let values: Vec<&str> = values.into_iter().flatten().filter_map(Value::as_str).collect();
+                let values: Vec<&str> =
+                    values.into_iter().flatten().filter_map(Value::as_str).collect();
                 let operator = text("operator");
                 if !matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist") {
-                    return Err(SelectorError(format!("{} is not a valid label selector operator", go_quote(operator))));
+                    return Err(SelectorError(format!(
+                        "{} is not a valid label selector operator",
+                        go_quote(operator)
+                    )));
                 }
                 requirements.push(Requirement::new(text("key"), operator, &values)?);
             }
@@ -112,9 +117,11 @@ impl LabelSelector {
     /// matches nothing, because such an owner selects no pods.
     pub fn from_map(selector: Option<&Value>) -> Self {
         match selector.and_then(Value::as_object) {
-            Some(labels) if !labels.is_empty() => {
-                Self::equals(labels.iter().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())))
-            }
+            Some(labels) if !labels.is_empty() => Self::equals(
+                labels
+                    .iter()
+                    .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())),
+            ),
             _ => Self::Nothing,
         }
     }
@@ -156,11 +163,24 @@ impl Requirement {
     pub fn new(key: &str, operator: &str, values: &[&str]) -> Result<Self, SelectorError> {
         let wrong = names::qualified_name(key);
         if !wrong.is_empty() {
-            return Err(SelectorError(format!("key: Invalid value: {}: {}", go_quote(key), wrong.join("; "))));
+            return Err(SelectorError(format!(
+                "key: Invalid value: {}: {}",
+                go_quote(key),
+                wrong.join("; ")
+            )));
         }
-        let shown = || format!("[{}]", values.iter().map(|value| go_quote(value)).collect::<Vec<_>>().join(","));
+        let shown = || {
+            format!(
+                "[{}]",
+                values.iter().map(|value| go_quote(value)).collect::<Vec<_>>().join(",")
+            )
+        };
         let wants = |good: bool, what: &str| {
-            if good { Ok(()) } else { Err(SelectorError(format!("values: Invalid value: {}: {what}", shown()))) }
+            if good {
+                Ok(())
+            } else {
+                Err(SelectorError(format!("values: Invalid value: {}: {what}", shown())))
+            }
         };
         let integer = || {
             let number = values.first().and_then(|value| value.parse::<i64>().ok());
@@ -174,8 +194,12 @@ impl Requirement {
         let exactly_one = "for 'Gt', 'Lt' operators, exactly one value is required";
         let operator = match operator {
             "In" | "NotIn" => {
-                wants(!values.is_empty(), "for 'in', 'notin' operators, values set can't be empty")?;
-                let set: BTreeSet<String> = values.iter().map(|value| (*value).to_owned()).collect();
+                wants(
+                    !values.is_empty(),
+                    "for 'in', 'notin' operators, values set can't be empty",
+                )?;
+                let set: BTreeSet<String> =
+                    values.iter().map(|value| (*value).to_owned()).collect();
                 if operator == "In" { Operator::In(set) } else { Operator::NotIn(set) }
             }
             "Exists" | "DoesNotExist" => {
@@ -190,13 +214,20 @@ impl Requirement {
                 wants(values.len() == 1, exactly_one)?;
                 Operator::LessThan(integer()?)
             }
-            other => return Err(SelectorError(format!("operator: Unsupported value: {}", go_quote(other)))),
+            other => {
+                return Err(SelectorError(format!(
+                    "operator: Unsupported value: {}",
+                    go_quote(other)
+                )));
+            }
         };
         for (index, value) in values.iter().enumerate() {
             let wrong = names::label_value(value);
             if !wrong.is_empty() {
                 let (value, wrong) = (go_quote(value), wrong.join("; "));
-                return Err(SelectorError(format!("values[{index}][{key}]: Invalid value: {value}: {wrong}")));
+                return Err(SelectorError(format!(
+                    "values[{index}][{key}]: Invalid value: {value}: {wrong}"
+                )));
             }
         }
         Ok(Self { key: key.to_owned(), operator })
@@ -222,7 +253,8 @@ fn number(value: Option<&str>) -> Option<i64> {
 impl Display for Requirement {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let key = &self.key;
-        let joined = |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(",");
+        let joined =
+            |set: &BTreeSet<String>| set.iter().map(String::as_str).collect::<Vec<_>>().join(",");
         match &self.operator {
             Operator::In(set) if set.len() == 1 => write!(out, "{key}={}", joined(set)),
             Operator::In(set) => write!(out, "{key} in ({})", joined(set)),
@@ -276,7 +308,13 @@ impl FieldSelector {
 
     /// Selects on `field` being exactly `value`.
     pub fn equals(field: &str, value: &str) -> Self {
-        Self { terms: vec![FieldTerm { field: field.to_owned(), value: value.to_owned(), negated: false }] }
+        Self {
+            terms: vec![FieldTerm {
+                field: field.to_owned(),
+                value: value.to_owned(),
+                negated: false,
+            }],
+        }
     }
 
     /// Each requirement.
@@ -291,7 +329,10 @@ impl FieldSelector {
 
     /// The one value that `field` must have, if the selector says so.
     pub fn requires_exact(&self, field: &str) -> Option<&str> {
-        self.terms.iter().find(|term| !term.negated && term.field == field).map(|term| term.value.as_str())
+        self.terms
+            .iter()
+            .find(|term| !term.negated && term.field == field)
+            .map(|term| term.value.as_str())
     }
 
     /// The first field that `is_supported` refuses: upstream answers 400 to it.
@@ -301,7 +342,9 @@ impl FieldSelector {
 
     /// Whether an object with these fields is selected; an absent field counts as empty.
     pub fn matches<'a>(&self, field: impl Fn(&str) -> Option<&'a str>) -> bool {
-        self.terms.iter().all(|term| (field(&term.field).unwrap_or_default() == term.value) != term.negated)
+        self.terms
+            .iter()
+            .all(|term| (field(&term.field).unwrap_or_default() == term.value) != term.negated)
     }
 }
 
@@ -362,12 +405,20 @@ fn unescape(value: &str) -> Result<String, SelectorError> {
             '\\' => match characters.next() {
                 Some(escaped @ ('\\' | ',' | '=')) => plain.push(escaped),
                 Some(other) => {
-                    return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{other}")));
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{other}"
+                    )));
                 }
-                None => return Err(SelectorError("invalid field selector: invalid escape sequence: \\".to_owned())),
+                None => {
+                    return Err(SelectorError(
+                        "invalid field selector: invalid escape sequence: \\".to_owned(),
+                    ));
+                }
             },
             ',' | '=' => {
-                return Err(SelectorError(format!("invalid field selector: unescaped character in value: {character}")));
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in value: {character}"
+                )));
             }
             plain_character => plain.push(plain_character),
         }

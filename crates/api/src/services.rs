@@ -90,7 +90,13 @@ impl ServicePort {
     ) -> Self {
         let next = previous.map_or(0, |port| port.next.load(Ordering::Relaxed));
         let choices = previous.map(|port| port.choices.lock().clone()).unwrap_or_default();
-        Self { name, endpoints, affinity, next: AtomicUsize::new(next), choices: Mutex::new(choices) }
+        Self {
+            name,
+            endpoints,
+            affinity,
+            next: AtomicUsize::new(next),
+            choices: Mutex::new(choices),
+        }
     }
 
     /// Chooses an endpoint for a client; `now` is the instant that affinity is counted from.

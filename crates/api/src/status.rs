@@ -172,7 +172,8 @@ impl Status {
 
     /// 404: nothing is served at this path.
     pub fn no_such_path() -> Self {
-        let mut status = Self::new(404, Reason::NotFound, "the server could not find the requested resource");
+        let mut status =
+            Self::new(404, Reason::NotFound, "the server could not find the requested resource");
         status.details = Some(Box::default());
         status
     }
@@ -201,7 +202,8 @@ impl Status {
         why: impl std::fmt::Display,
     ) -> Self {
         let resource = resource.into();
-        let message = format!("Operation cannot be fulfilled on {resource} {}: {why}", go_quote(name));
+        let message =
+            format!("Operation cannot be fulfilled on {resource} {}: {why}", go_quote(name));
         Self::new(409, Reason::Conflict, message).about(resource, name)
     }
 
@@ -218,8 +220,7 @@ impl Status {
 
     /// 422, for kinds outside the table (`Scale`, `Eviction`).
     pub fn invalid_kind(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Self {
-        let group_kind =
-            if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let group_kind = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let message = format!("{group_kind} {} is invalid: {errors}", go_quote(name));
         let mut status = Self::new(422, Reason::Invalid, message);
         status.details = Some(Box::new(Details {
@@ -275,7 +276,10 @@ impl Status {
     /// 405: the resource does not bear the verb.
     pub fn method_not_allowed<'a>(resource: impl Into<GroupResource<'a>>, verb: &str) -> Self {
         let resource = resource.into();
-        let message = format!("{verb} is not supported on resources of kind {}", go_quote(&resource.to_string()));
+        let message = format!(
+            "{verb} is not supported on resources of kind {}",
+            go_quote(&resource.to_string())
+        );
         Self::new(405, Reason::MethodNotAllowed, message).about(resource, "")
     }
 
@@ -292,7 +296,8 @@ impl Status {
 
     /// 406: the client takes none of what we offer.
     pub fn not_acceptable(offered: &[&str]) -> Self {
-        let message = format!("only the following media types are accepted: {}", offered.join(", "));
+        let message =
+            format!("only the following media types are accepted: {}", offered.join(", "));
         Self::new(406, Reason::NotAcceptable, message)
     }
 
@@ -318,7 +323,8 @@ impl Status {
 
     /// 504: it took too long.
     pub fn timeout(message: impl std::fmt::Display, retry_after_seconds: u32) -> Self {
-        Self::new(504, Reason::Timeout, format!("Timeout: {message}")).retry_after(retry_after_seconds)
+        Self::new(504, Reason::Timeout, format!("Timeout: {message}"))
+            .retry_after(retry_after_seconds)
     }
 
     /// 500: the server could not finish in time; trying again may help.
@@ -328,10 +334,13 @@ impl Status {
         retry_after_seconds: u32,
     ) -> Self {
         let resource = resource.into();
-        let message =
-            format!("The {verb} operation against {resource} could not be completed at this time, please try again.");
+        let message = format!(
+            "The {verb} operation against {resource} could not be completed at this time, please try again."
+        );
         // Upstream puts the operation where the name belongs.
-        Self::new(500, Reason::ServerTimeout, message).about(resource, verb).retry_after(retry_after_seconds)
+        Self::new(500, Reason::ServerTimeout, message)
+            .about(resource, verb)
+            .retry_after(retry_after_seconds)
     }
 
     /// 503: not now.
@@ -341,9 +350,14 @@ impl Status {
 
     /// 500: our fault. `why` is shown to the caller, so it names no secrets.
     pub fn internal(why: impl std::fmt::Display) -> Self {
-        let mut status = Self::new(500, Reason::InternalError, format!("Internal error occurred: {why}"));
+        let mut status =
+            Self::new(500, Reason::InternalError, format!("Internal error occurred: {why}"));
         status.details = Some(Box::new(Details {
-            causes: vec![Cause { reason: String::new(), message: why.to_string(), field: String::new() }],
+            causes: vec![Cause {
+                reason: String::new(),
+                message: why.to_string(),
+                field: String::new(),
+            }],
             ..Details::default()
         }));
         status

@@ -42,7 +42,11 @@ pub(super) type Read = (Value, Option<String>, Vec<String>);
 
 impl<'a> Reader<'a> {
     /// An error is one of syntax: the text is no JSON.
-    pub(super) fn read(schema: &'static Schema, root: Root, bytes: &'a [u8]) -> Result<Read, String> {
+    pub(super) fn read(
+        schema: &'static Schema,
+        root: Root,
+        bytes: &'a [u8],
+    ) -> Result<Read, String> {
         let mut reader = Self {
             schema,
             text: Text::new(bytes),
@@ -83,7 +87,9 @@ impl<'a> Reader<'a> {
             (Shape::Either { object, .. }, b'{') => self.value(*object),
             (Shape::Either { other, .. }, _) => self.value(*other),
             (Shape::Bool, b't' | b'f') => self.any(),
-            (Shape::String | Shape::IntOrString, b'"') => Ok(self.text.string()?.into_owned().into()),
+            (Shape::String | Shape::IntOrString, b'"') => {
+                Ok(self.text.string()?.into_owned().into())
+            }
             (Shape::Bytes, b'"') => {
                 let text = self.text.string()?;
                 match base64(&text) {
@@ -97,9 +103,10 @@ impl<'a> Reader<'a> {
                 let micro = schema.type_(id).shape == Shape::MicroTime;
                 Ok(self.time(&text, micro))
             }
-            (Shape::Int32 | Shape::Int64 | Shape::IntOrString | Shape::Number, b'-' | b'0'..=b'9') => {
-                self.typed_number(id)
-            }
+            (
+                Shape::Int32 | Shape::Int64 | Shape::IntOrString | Shape::Number,
+                b'-' | b'0'..=b'9',
+            ) => self.typed_number(id),
             _ => self.mismatch(id),
         }
     }
@@ -118,9 +125,15 @@ impl<'a> Reader<'a> {
             Some(at) if micro => time::micros(at).into(),
             Some(at) => time::seconds(at).into(),
             None => {
-                let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
+                let layout = if micro {
+                    "2006-01-02T15:04:05.000000Z07:00"
+                } else {
+                    "2006-01-02T15:04:05Z07:00"
+                };
                 let text = go_quote(text);
-                self.wrong(format!("parsing time {text} as \"{layout}\": cannot parse {text} as \"2006\""))
+                self.wrong(format!(
+                    "parsing time {text} as \"{layout}\": cannot parse {text} as \"2006\""
+                ))
             }
         }
     }
@@ -217,7 +230,9 @@ impl<'a> Reader<'a> {
                         self.fields.push_str(field.name);
                         let value = self.nullable(field.type_id)?;
                         // An empty list that may be absent is absent: Go's `omitempty`.
-                        if value.is_null() || (!field.required && self.is_nothing(field.type_id, &value)) {
+                        if value.is_null()
+                            || (!field.required && self.is_nothing(field.type_id, &value))
+                        {
                             object.remove(field.name);
                         } else {
                             object.insert(field.name.to_owned(), value);

@@ -89,18 +89,40 @@ fn unknown_and_duplicate_fields_are_named() {
 #[test]
 fn wrong_types_are_worded_as_go_words_them() {
     let cases = [
-        (r#"{"spec":{"replicas":"3"}}"#, "string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"spec":{"replicas":1.5}}"#, "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"spec":{"replicas":3000000000}}"#, "number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            r#"{"spec":{"replicas":"3"}}"#,
+            "string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"spec":{"replicas":1.5}}"#,
+            "number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"spec":{"replicas":3000000000}}"#,
+            "number 3000000000 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
         (r#"{"spec":[]}"#, "array into Go struct field Deployment.spec of type v1.DeploymentSpec"),
-        (r#"{"metadata":{"labels":{"a":1}}}"#, "number into Go struct field ObjectMeta.metadata.labels of type string"),
-        (r#"{"spec":{"template":{"spec":{"containers":{}}}}}"#, "object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container"),
-        (r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"value":true}]}]}}}}"#, "bool into Go struct field EnvVar.spec.template.spec.containers.env.value of type string"),
-        (r#"{"spec":{"paused":"yes","replicas":"3"}}"#, "string into Go struct field DeploymentSpec.spec.paused of type bool"),
+        (
+            r#"{"metadata":{"labels":{"a":1}}}"#,
+            "number into Go struct field ObjectMeta.metadata.labels of type string",
+        ),
+        (
+            r#"{"spec":{"template":{"spec":{"containers":{}}}}}"#,
+            "object into Go struct field PodSpec.spec.template.spec.containers of type []v1.Container",
+        ),
+        (
+            r#"{"spec":{"template":{"spec":{"containers":[{"env":[{"value":true}]}]}}}}"#,
+            "bool into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
+        ),
+        (
+            r#"{"spec":{"paused":"yes","replicas":"3"}}"#,
+            "string into Go struct field DeploymentSpec.spec.paused of type bool",
+        ),
     ];
     for (body, message) in cases {
-        let message =
-            format!("Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal {message}");
+        let message = format!(
+            "Deployment in version \"v1\" cannot be handled as a Deployment: json: cannot unmarshal {message}"
+        );
         refused(deployment(), body.as_bytes(), &message);
     }
 }
@@ -108,16 +130,29 @@ fn wrong_types_are_worded_as_go_words_them() {
 #[test]
 fn values_with_a_form_of_their_own_are_checked() {
     let cases = [
-        (r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}"#, "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"),
-        (r#"{"metadata":{"creationTimestamp":"today"}}"#, r#"parsing time "today" as "2006-01-02T15:04:05Z07:00": cannot parse "today" as "2006""#),
+        (
+            r#"{"spec":{"containers":[{"resources":{"limits":{"cpu":"lots"}}}]}}"#,
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (
+            r#"{"metadata":{"creationTimestamp":"today"}}"#,
+            r#"parsing time "today" as "2006-01-02T15:04:05Z07:00": cannot parse "today" as "2006""#,
+        ),
     ];
     for (body, message) in cases {
-        refused(pod(), body.as_bytes(), &format!("Pod in version \"v1\" cannot be handled as a Pod: {message}"));
+        refused(
+            pod(),
+            body.as_bytes(),
+            &format!("Pod in version \"v1\" cannot be handled as a Pod: {message}"),
+        );
     }
     let secret = kinds::by_kind("", "v1", "Secret").unwrap();
     let message = "Secret in version \"v1\" cannot be handled as a Secret: illegal base64 data at input byte 3";
     refused(secret, br#"{"data":{"a":"abc!"}}"#, message);
-    assert_eq!(good(secret, r#"{"data":{"a":"YWJj\nZGVm","b":null}}"#)["data"], json!({ "a": "YWJjZGVm", "b": "" }));
+    assert_eq!(
+        good(secret, r#"{"data":{"a":"YWJj\nZGVm","b":null}}"#)["data"],
+        json!({ "a": "YWJjZGVm", "b": "" })
+    );
 }
 
 #[test]
@@ -146,7 +181,9 @@ fn text_that_is_no_json_is_explained() {
 fn roots_that_are_no_objects_are_refused() {
     for (body, found) in [("[]", "array"), ("\"a\"", "string"), ("7", "number"), ("true", "bool")] {
         let error = decode(pod(), body.as_bytes(), FieldValidation::Ignore).unwrap_err();
-        let start = format!("couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value");
+        let start = format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go value"
+        );
         assert!(error.cause().starts_with(&start), "{error}");
     }
 }
@@ -180,7 +217,10 @@ fn deep_nesting_is_refused_without_overflowing_the_stack() {
     let kind = kinds::by_kind("apps", "v1", "ControllerRevision").unwrap();
     let good = decode(kind, &nested(MAX_DEPTH - 1), FieldValidation::Strict).unwrap();
     let as_item = json!({ "type": "ADDED", "object": { "items": [good.value] } }).to_string();
-    assert!(serde_json::from_str::<Value>(&as_item).is_ok(), "whatever we accept, serde_json reads in a list");
+    assert!(
+        serde_json::from_str::<Value>(&as_item).is_ok(),
+        "whatever we accept, serde_json reads in a list"
+    );
     for depth in [MAX_DEPTH, 1_000, 1_000_000] {
         let error = decode(kind, &nested(depth), FieldValidation::Strict).unwrap_err();
         assert!(error.cause().ends_with("invalid character '[' exceeded max depth"), "{error}");
@@ -213,7 +253,8 @@ fn recursive_schemas_and_either_ors_are_followed() {
     let decoded = decode(kind, body.to_string().as_bytes(), FieldValidation::Warn).unwrap();
     let path = "spec.versions[0].schema.openAPIV3Schema.properties.a.items.oops";
     assert_eq!(decoded.warnings, [format!("unknown field \"{path}\"")]);
-    let properties = &decoded.value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let properties =
+        &decoded.value["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
     assert_eq!(properties["a"]["items"], json!({ "type": "string" }));
     assert_eq!(properties["b"]["additionalProperties"], true);
 }

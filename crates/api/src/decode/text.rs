@@ -172,7 +172,8 @@ impl<'a> Text<'a> {
             b't' => '\t',
             b'u' => {
                 let first = self.hexadecimal()?;
-                if !(0xd800..0xdc00).contains(&first) || !self.bytes[self.at..].starts_with(b"\\u") {
+                if !(0xd800..0xdc00).contains(&first) || !self.bytes[self.at..].starts_with(b"\\u")
+                {
                     return Ok(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
                 }
                 let back = self.at;
@@ -194,7 +195,8 @@ impl<'a> Text<'a> {
         for _ in 0..4 {
             let byte = self.bytes.get(self.at).copied().ok_or_else(too_short)?;
             let digit = char::from(byte).to_digit(16);
-            code = code * 16 + digit.ok_or_else(|| unexpected(byte, "in \\u hexadecimal character escape"))?;
+            code = code * 16
+                + digit.ok_or_else(|| unexpected(byte, "in \\u hexadecimal character escape"))?;
             self.at += 1;
         }
         Ok(code)
@@ -224,7 +226,8 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 /// Checks standard base64 as Go reads it, line breaks allowed; gives back the text without them.
 pub(super) fn base64(text: &str) -> Result<Cow<'_, str>, String> {
     let is_break = |byte: &u8| matches!(byte, b'\r' | b'\n');
-    let kept: Vec<(usize, u8)> = text.bytes().enumerate().filter(|(_, byte)| !is_break(byte)).collect();
+    let kept: Vec<(usize, u8)> =
+        text.bytes().enumerate().filter(|(_, byte)| !is_break(byte)).collect();
     let corrupt = |at: usize| format!("illegal base64 data at input byte {at}");
     let padding = kept.iter().rev().take_while(|(_, byte)| *byte == b'=').count();
     let digits = kept.len() - padding;

@@ -16,14 +16,30 @@ fn each_rule_tells_good_from_bad() {
     let long = "a".repeat(254);
     let label = &long[..63];
     let longer_label = &long[..64];
-    check(dns_label, &["a", "a-1", "0a", label], &["", "-a", "a-", "A", "a.b", "a_b", longer_label, "é", " a"]);
-    check(dns_subdomain, &["a", "a.b-c.d", "1.2", &long[..253]], &["", ".a", "a.", "a..b", "A.b", "a/b", &long]);
+    check(
+        dns_label,
+        &["a", "a-1", "0a", label],
+        &["", "-a", "a-", "A", "a.b", "a_b", longer_label, "é", " a"],
+    );
+    check(
+        dns_subdomain,
+        &["a", "a.b-c.d", "1.2", &long[..253]],
+        &["", ".a", "a.", "a..b", "A.b", "a/b", &long],
+    );
     check(dns_1035_label, &["a", "a-1", label], &["", "1a", "-a", "a-", "a.b", longer_label]);
     check(wildcard_dns_subdomain, &["*.a", "*.foo.bar"], &["*", "a", "*.*.a", "*a.b", "*."]);
-    check(qualified_name, &["a", "A.b_c-d", "example.com/Name", "1"], &["", "/", "a/", "/a", "a/b/c", "-a", "a-", "E.com/a", longer_label]);
+    check(
+        qualified_name,
+        &["a", "A.b_c-d", "example.com/Name", "1"],
+        &["", "/", "a/", "/a", "a/b/c", "-a", "a-", "E.com/a", longer_label],
+    );
     check(label_value, &["", "a", "A_1.b-c", label], &["-a", "a-", "a b", "a/b", longer_label]);
     check(path_segment, &["a", "system:node", "a b"], &[".", "..", "a/b", "a%b"]);
-    check(config_key, &["a", "A.b_c-d", "...a"].map(|key| if key == "...a" { ".a" } else { key }), &["", ".", "..", "..a", "a/b", "é", &long]);
+    check(
+        config_key,
+        &["a", "A.b_c-d", "...a"].map(|key| if key == "...a" { ".a" } else { key }),
+        &["", ".", "..", "..a", "a/b", "é", &long],
+    );
     check(environment_variable, &["A", "a.b-c", "1", "a b"], &["", "a=b", "é", "a\n"]);
     check(c_identifier, &["a", "_1", "A9"], &["", "1a", "a-b"]);
     check(port_name, &["http", "a-1"], &["", "1", "a--b", "-a", "a-", "A", "abcdefghijklmnop"]);
@@ -38,22 +54,28 @@ fn each_rule_tells_good_from_bad() {
 fn messages_are_upstreams() {
     assert_eq!(
         dns_subdomain("A"),
-        ["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
+        [
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
           and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]
+          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        ]
     );
     assert_eq!(
         dns_label("A"),
-        ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+        [
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
           with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-          '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
+          '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        ]
     );
     assert_eq!(dns_label("a.b"), ["must not contain dots"]);
     assert_eq!(
         qualified_name("a b"),
-        ["name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+        [
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
           alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-          '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"]
+          '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+        ]
     );
     assert_eq!(qualified_name("/a"), ["prefix part must be non-empty"]);
     assert_eq!(label_value(&"a".repeat(64)), ["must be no more than 63 bytes"]);

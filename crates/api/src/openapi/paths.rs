@@ -6,7 +6,8 @@ use super::schemas::{name_of, v2_reference, v3_reference};
 use super::{Form, META};
 use crate::kinds::{self, GroupVersion, Kind, Subresource};
 
-const OBJECT_TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const OBJECT_TYPES: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 const STREAM_TYPES: [&str; 2] =
     ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
 const PATCH_TYPES: [&str; 4] = [
@@ -28,31 +29,56 @@ const READ: [Parameter; 10] = [
     ("limit", "integer", "The largest number of objects to return in one page."),
     ("resourceVersion", "string", "The version from which on the request may be served."),
     ("resourceVersionMatch", "string", "How resourceVersion is applied to a list."),
-    ("sendInitialEvents", "boolean", "Start a watch with an event for each object that exists, then a bookmark."),
+    (
+        "sendInitialEvents",
+        "boolean",
+        "Start a watch with an event for each object that exists, then a bookmark.",
+    ),
     ("timeoutSeconds", "integer", "How long a list or watch may take."),
     ("watch", "boolean", "Answer with a stream of changes instead of a list."),
 ];
 const WRITE: [Parameter; 3] = [
-    ("dryRun", "string", "With 'All', all stages of the request are processed, but nothing is persisted."),
+    (
+        "dryRun",
+        "string",
+        "With 'All', all stages of the request are processed, but nothing is persisted.",
+    ),
     ("fieldManager", "string", "The name of the actor or entity that makes the change."),
-    ("fieldValidation", "string", "What to do about unknown or duplicate fields: Ignore, Warn or Strict."),
+    (
+        "fieldValidation",
+        "string",
+        "What to do about unknown or duplicate fields: Ignore, Warn or Strict.",
+    ),
 ];
-const FORCE: Parameter = ("force", "boolean", "Take over fields that other managers own; for apply patches only.");
+const FORCE: Parameter =
+    ("force", "boolean", "Take over fields that other managers own; for apply patches only.");
 const DELETE: [Parameter; 5] = [
     WRITE[0],
-    ("gracePeriodSeconds", "integer", "How long the object may take to end; zero deletes it at once."),
+    (
+        "gracePeriodSeconds",
+        "integer",
+        "How long the object may take to end; zero deletes it at once.",
+    ),
     (
         "ignoreStoreReadErrorWithClusterBreakingPotential",
         "boolean",
         "Delete an object that can no longer be read from storage.",
     ),
     ("orphanDependents", "boolean", "Deprecated: use propagationPolicy."),
-    ("propagationPolicy", "string", "What happens to dependents: Orphan, Background or Foreground."),
+    (
+        "propagationPolicy",
+        "string",
+        "What happens to dependents: Orphan, Background or Foreground.",
+    ),
 ];
 const LOG: [Parameter; 9] = [
     ("container", "string", "The container; the only one by default."),
     ("follow", "boolean", "Go on with new lines as they are written."),
-    ("insecureSkipTLSVerifyBackend", "boolean", "Do not verify the serving certificate of the node."),
+    (
+        "insecureSkipTLSVerifyBackend",
+        "boolean",
+        "Do not verify the serving certificate of the node.",
+    ),
     ("limitBytes", "integer", "The largest number of bytes to return."),
     ("previous", "boolean", "The logs of the previous instance of the container."),
     ("sinceSeconds", "integer", "Only lines newer than so many seconds."),
@@ -72,7 +98,11 @@ const PORT_FORWARD: [Parameter; 1] = [("ports", "integer", "The ports to forward
 const PROXY: [Parameter; 1] = [("path", "string", "The path of the proxied request.")];
 
 /// The paths of a group-version.
-pub(super) fn of(served: GroupVersion, form: Form, definitions: &Map<String, Value>) -> Map<String, Value> {
+pub(super) fn of(
+    served: GroupVersion,
+    form: Form,
+    definitions: &Map<String, Value>,
+) -> Map<String, Value> {
     let mut paths = Map::new();
     let root = kinds::root_path(served.group, served.version);
     let writer = Writer { form, served, definitions };
@@ -131,8 +161,10 @@ impl Writer<'_> {
             if operations.is_empty() {
                 return;
             }
-            let mut operations: Map<String, Value> =
-                operations.into_iter().map(|(method, operation)| (method.to_owned(), operation)).collect();
+            let mut operations: Map<String, Value> = operations
+                .into_iter()
+                .map(|(method, operation)| (method.to_owned(), operation))
+                .collect();
             operations.insert("parameters".to_owned(), self.path_parameters(in_path));
             paths.insert(path, operations.into());
         };
@@ -145,17 +177,28 @@ impl Writer<'_> {
             let allowed = pairs.iter().filter(|(_, verb)| kind.allows(verb));
             allowed.map(|(method, verb)| (*method, self.main(kind, verb, scoped))).collect()
         };
-        insert(collection, &place, select(&[("get", "list"), ("post", "create"), ("delete", "deletecollection")]));
+        insert(
+            collection,
+            &place,
+            select(&[("get", "list"), ("post", "create"), ("delete", "deletecollection")]),
+        );
         insert(
             item.clone(),
             &named,
             select(&[("get", "get"), ("put", "update"), ("patch", "patch"), ("delete", "delete")]),
         );
         for subresource in kind.subresources {
-            let methods =
-                [("get", "get"), ("post", "create"), ("put", "update"), ("patch", "patch"), ("delete", "delete")];
+            let methods = [
+                ("get", "get"),
+                ("post", "create"),
+                ("put", "update"),
+                ("patch", "patch"),
+                ("delete", "delete"),
+            ];
             let allowed = methods.iter().filter(|(_, verb)| subresource.allows(verb));
-            let operations = allowed.map(|(method, verb)| (*method, self.sub(kind, subresource, verb))).collect();
+            let operations = allowed
+                .map(|(method, verb)| (*method, self.sub(kind, subresource, verb)))
+                .collect();
             insert(format!("{item}/{}", subresource.name), &named, operations);
         }
     }
@@ -224,7 +267,8 @@ impl Writer<'_> {
             _ => ("patch", "patch"),
         };
         let scope = if kind.namespaced { "Namespaced" } else { "" };
-        let id = format!("{word}{}{scope}{}{}", self.group_name(), kind.kind, camel(subresource.name));
+        let id =
+            format!("{word}{}{scope}{}{}", self.group_name(), kind.kind, camel(subresource.name));
         let is_log = subresource.name == "log";
         let parameters = match (subresource.name, verb) {
             ("log", _) => LOG.to_vec(),
@@ -256,8 +300,11 @@ impl Writer<'_> {
             "x-kubernetes-action": operation.action,
             "x-kubernetes-group-version-kind": { "group": group, "kind": kind, "version": version },
         });
-        let mut parameters: Vec<Value> =
-            operation.parameters.iter().map(|parameter| self.parameter("query", *parameter)).collect();
+        let mut parameters: Vec<Value> = operation
+            .parameters
+            .iter()
+            .map(|parameter| self.parameter("query", *parameter))
+            .collect();
         let codes: &[&str] = match operation.action {
             "post" => &["200", "201", "202"],
             "put" | "patch" => &["200", "201"],
@@ -265,7 +312,8 @@ impl Writer<'_> {
             _ => &["200"],
         };
         for code in codes {
-            written["responses"][*code] = self.response(code, operation.answer.as_deref(), operation.action);
+            written["responses"][*code] =
+                self.response(code, operation.answer.as_deref(), operation.action);
         }
         written["responses"]["401"] = json!({ "description": "Unauthorized" });
         match (self.form, &operation.body) {
@@ -310,20 +358,29 @@ impl Writer<'_> {
                 let schema = json!({ "schema": { "$ref": v3_reference(name) } });
                 let streams = if action == "list" { STREAM_TYPES.as_slice() } else { &[] };
                 let types = OBJECT_TYPES.iter().chain(streams);
-                let content: Map<String, Value> = types.map(|media| ((*media).to_owned(), schema.clone())).collect();
+                let content: Map<String, Value> =
+                    types.map(|media| ((*media).to_owned(), schema.clone())).collect();
                 json!({ "description": description, "content": content })
             }
             (Form::V3, None) => {
                 json!({ "description": description, "content": { "*/*": { "schema": { "type": "string" } } } })
             }
-            (Form::V2, Some(name)) => json!({ "description": description, "schema": { "$ref": v2_reference(name) } }),
-            (Form::V2, None) => json!({ "description": description, "schema": { "type": "string" } }),
+            (Form::V2, Some(name)) => {
+                json!({ "description": description, "schema": { "$ref": v2_reference(name) } })
+            }
+            (Form::V2, None) => {
+                json!({ "description": description, "schema": { "type": "string" } })
+            }
         }
     }
 
     fn path_parameters(&self, names: &[&str]) -> Value {
         let describe = |name: &&str| match *name {
-            "namespace" => ("namespace", "string", "object name and auth scope, such as for teams and projects"),
+            "namespace" => (
+                "namespace",
+                "string",
+                "object name and auth scope, such as for teams and projects",
+            ),
             _ => ("name", "string", "name of the object"),
         };
         names.iter().map(describe).map(|parameter| self.parameter("path", parameter)).collect()
@@ -349,7 +406,11 @@ impl Writer<'_> {
 
     /// `AppsV1`, `CoreV1`, `RbacAuthorizationV1`: part of every operation's id.
     fn group_name(&self) -> String {
-        format!("{}{}", group_words(self.served.group).iter().map(|word| camel(word)).collect::<String>(), camel(self.served.version))
+        format!(
+            "{}{}",
+            group_words(self.served.group).iter().map(|word| camel(word)).collect::<String>(),
+            camel(self.served.version)
+        )
     }
 
     /// `apps_v1`, `rbacAuthorization_v1`.

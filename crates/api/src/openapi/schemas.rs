@@ -90,7 +90,10 @@ fn references(schema: &Value, found: &mut Vec<String>) {
 }
 
 /// The definitions called `names` in OpenAPI v3's form.
-pub(super) fn as_v3(definitions: &Map<String, Value>, names: &BTreeSet<String>) -> Map<String, Value> {
+pub(super) fn as_v3(
+    definitions: &Map<String, Value>,
+    names: &BTreeSet<String>,
+) -> Map<String, Value> {
     names
         .iter()
         .filter_map(|name| Some((name.clone(), definitions.get(name)?)))
@@ -118,7 +121,9 @@ fn schema_as_v3(schema: &Value) -> Value {
         let value = match (key.as_str(), value) {
             ("$ref", Value::String(_)) => continue,
             ("properties", Value::Object(properties)) => {
-                let properties = properties.iter().map(|(name, property)| (name.clone(), schema_as_v3(property)));
+                let properties = properties
+                    .iter()
+                    .map(|(name, property)| (name.clone(), schema_as_v3(property)));
                 Value::Object(properties.collect())
             }
             ("items" | "additionalProperties", value) => schema_as_v3(value),

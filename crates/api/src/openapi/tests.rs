@@ -32,10 +32,14 @@ fn every_document_is_closed_and_names_its_kinds() {
         for kind in kinds::all().iter().filter(|kind| kind.group_version() == served) {
             let wanted = json!({ "group": kind.group, "kind": kind.kind, "version": kind.version });
             let described = schemas.values().any(|schema| {
-                schema["x-kubernetes-group-version-kind"].as_array().is_some_and(|kinds| kinds.contains(&wanted))
+                schema["x-kubernetes-group-version-kind"]
+                    .as_array()
+                    .is_some_and(|kinds| kinds.contains(&wanted))
             });
             assert!(described, "{} is not described", kind.kind);
-            let patchable = paths.values().any(|path| path["patch"]["x-kubernetes-group-version-kind"] == wanted);
+            let patchable = paths
+                .values()
+                .any(|path| path["patch"]["x-kubernetes-group-version-kind"] == wanted);
             assert_eq!(patchable, kind.allows("patch"), "{}", kind.kind);
         }
     }
@@ -54,7 +58,8 @@ fn patching_takes_what_kubectl_looks_for() {
     assert!(item["patch"]["requestBody"]["content"]["application/apply-patch+yaml"].is_object());
     let list = &document["paths"]["/apis/apps/v1/deployments"]["get"];
     assert_eq!(list["operationId"], "listAppsV1DeploymentForAllNamespaces");
-    let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]["patch"];
+    let scale = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}/scale"]
+        ["patch"];
     assert_eq!(scale["x-kubernetes-group-version-kind"]["group"], "autoscaling");
 }
 
@@ -82,7 +87,10 @@ fn version_two_holds_everything() {
     assert!(document["definitions"]["io.k8s.api.apps.v1.Deployment"].is_object());
     let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
     assert!(parameters(patch).contains(&"fieldValidation") && parameters(patch).contains(&"body"));
-    assert_eq!(document["paths"]["/apis/rbac.authorization.k8s.io/v1/clusterroles"]["get"]["operationId"], "listRbacAuthorizationV1ClusterRole");
+    assert_eq!(
+        document["paths"]["/apis/rbac.authorization.k8s.io/v1/clusterroles"]["get"]["operationId"],
+        "listRbacAuthorizationV1ClusterRole"
+    );
 }
 
 #[test]
@@ -90,7 +98,9 @@ fn operation_ids_are_unique() {
     let document = v2_document();
     let mut seen = BTreeSet::new();
     for path in document["paths"].as_object().unwrap().values() {
-        for operation in path.as_object().unwrap().values().filter(|operation| operation.is_object()) {
+        for operation in
+            path.as_object().unwrap().values().filter(|operation| operation.is_object())
+        {
             let id = operation["operationId"].as_str().unwrap();
             assert!(seen.insert(id.to_owned()), "{id} occurs twice");
         }

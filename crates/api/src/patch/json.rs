@@ -11,7 +11,9 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 pub(super) fn apply(mut document: Value, patch: &Value) -> Result<Value, PatchError> {
     let malformed = |what: &str| PatchError::Malformed(format!("error decoding patch: {what}"));
-    let operations = patch.as_array().ok_or_else(|| malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch"))?;
+    let operations = patch.as_array().ok_or_else(|| {
+        malformed("json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    })?;
     if operations.len() > MAX_OPERATIONS {
         return Err(PatchError::TooLarge(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -22,10 +24,14 @@ pub(super) fn apply(mut document: Value, patch: &Value) -> Result<Value, PatchEr
     for operation in operations {
         let text = |key: &str| operation.get(key).and_then(Value::as_str);
         let kind = text("op").unwrap_or_default();
-        let path = text("path").ok_or_else(|| malformed("operation missing path field: missing value"))?;
+        let path =
+            text("path").ok_or_else(|| malformed("operation missing path field: missing value"))?;
         let value = operation.get("value");
-        let needed = || value.cloned().ok_or_else(|| malformed("operation missing value field: missing value"));
-        let from = || text("from").ok_or_else(|| malformed("operation missing from field: missing value"));
+        let needed = || {
+            value.cloned().ok_or_else(|| malformed("operation missing value field: missing value"))
+        };
+        let from =
+            || text("from").ok_or_else(|| malformed("operation missing from field: missing value"));
         match kind {
             "add" => add(&mut document, path, needed()?, "add")?,
             "remove" => drop(remove(&mut document, path, "remove")?),
@@ -36,7 +42,8 @@ pub(super) fn apply(mut document: Value, patch: &Value) -> Result<Value, PatchEr
             }
             "copy" => {
                 let from = from()?;
-                let found = find(&document, from).cloned().ok_or_else(|| missing("copy", "key", from))?;
+                let found =
+                    find(&document, from).cloned().ok_or_else(|| missing("copy", "key", from))?;
                 copied_bytes += found.to_string().len();
                 if copied_bytes > MAX_COPIED_BYTES {
                     return Err(PatchError::TooLarge(format!(
@@ -77,7 +84,8 @@ fn add(document: &mut Value, path: &str, value: Value, operation: &str) -> Resul
         *document = value;
         return Ok(());
     }
-    let (container, key) = parent(document, path).ok_or_else(|| missing(operation, "path", path))?;
+    let (container, key) =
+        parent(document, path).ok_or_else(|| missing(operation, "path", path))?;
     match container {
         Value::Object(object) => {
             object.insert(key, value);
@@ -101,10 +109,13 @@ fn add(document: &mut Value, path: &str, value: Value, operation: &str) -> Resul
 }
 
 fn remove(document: &mut Value, path: &str, operation: &str) -> Result<Value, PatchError> {
-    let (container, key) = parent(document, path).ok_or_else(|| missing(operation, "path", path))?;
+    let (container, key) =
+        parent(document, path).ok_or_else(|| missing(operation, "path", path))?;
     let removed = match container {
         Value::Object(object) => object.remove(&key),
-        Value::Array(list) => index(&key).filter(|index| *index < list.len()).map(|index| list.remove(index)),
+        Value::Array(list) => {
+            index(&key).filter(|index| *index < list.len()).map(|index| list.remove(index))
+        }
         _ => None,
     };
     removed.ok_or_else(|| missing(operation, "key", path))
@@ -128,9 +139,15 @@ fn pointer(path: &str) -> Option<&str> {
 
 /// Digits without leading zeros.
 fn index(key: &str) -> Option<usize> {
-    if key.starts_with('+') || (key.starts_with('0') && key.len() > 1) { None } else { key.parse().ok() }
+    if key.starts_with('+') || (key.starts_with('0') && key.len() > 1) {
+        None
+    } else {
+        key.parse().ok()
+    }
 }
 
 fn missing(operation: &str, what: &str, path: &str) -> PatchError {
-    PatchError::Inapplicable(format!("{operation} operation does not apply: doc is missing {what}: {path}: missing value"))
+    PatchError::Inapplicable(format!(
+        "{operation} operation does not apply: doc is missing {what}: {path}: missing value"
+    ))
 }

@@ -26,7 +26,11 @@ enum Identity<'a> {
     Key(&'a str),
 }
 
-fn merge_objects(mut original: Object, mut patch: Object, type_: Option<TypeId>) -> Result<Object, PatchError> {
+fn merge_objects(
+    mut original: Object,
+    mut patch: Object,
+    type_: Option<TypeId>,
+) -> Result<Object, PatchError> {
     if let Some(directive) = patch.remove(PATCH) {
         return match directive.as_str() {
             Some("replace") => Ok(without_directives(patch)),
@@ -50,10 +54,12 @@ fn merge_objects(mut original: Object, mut patch: Object, type_: Option<TypeId>)
             (Some(Value::Object(old)), Value::Object(new)) => {
                 Value::Object(merge_objects(old, new, member_type(type_, &key))?)
             }
-            (Some(Value::Array(old)), Value::Array(new)) => match field(type_, &key).filter(|field| field.patch_merge) {
-                Some(field) => Value::Array(merge_lists(old, new, field)?),
-                None => clean(Value::Array(new)),
-            },
+            (Some(Value::Array(old)), Value::Array(new)) => {
+                match field(type_, &key).filter(|field| field.patch_merge) {
+                    Some(field) => Value::Array(merge_lists(old, new, field)?),
+                    None => clean(Value::Array(new)),
+                }
+            }
             (_, new) => clean(new),
         };
         original.insert(key, merged);
@@ -78,10 +84,16 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
 }
 
 /// `$setElementOrder/list: [...]`: merges that list, and puts it into this order.
-fn merge_ordered_lists(original: &mut Object, patch: &mut Object, type_: Option<TypeId>) -> Result<(), PatchError> {
-    let directives: Vec<String> = patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).cloned().collect();
+fn merge_ordered_lists(
+    original: &mut Object,
+    patch: &mut Object,
+    type_: Option<TypeId>,
+) -> Result<(), PatchError> {
+    let directives: Vec<String> =
+        patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
-        let malformed = || PatchError::Malformed("invalid patch format of setElementOrder list".to_owned());
+        let malformed =
+            || PatchError::Malformed("invalid patch format of setElementOrder list".to_owned());
         let Some(Value::Array(order)) = patch.remove(&directive) else { return Err(malformed()) };
         let name = directive.trim_start_matches(ELEMENT_ORDER);
         let Some(field) = field(type_, name).filter(|field| field.patch_merge) else { continue };
@@ -98,7 +110,8 @@ fn merge_ordered_lists(original: &mut Object, patch: &mut Object, type_: Option<
             _ => None,
         };
         let identity = identity(field, order.first().or(new.as_ref().and_then(|new| new.first())))?;
-        let unordered = |item: &Value| !is_directive(item) && position(&order, item, identity).is_none();
+        let unordered =
+            |item: &Value| !is_directive(item) && position(&order, item, identity).is_none();
         if new.iter().flatten().any(unordered) {
             return Err(malformed());
         }
@@ -109,7 +122,10 @@ fn merge_ordered_lists(original: &mut Object, patch: &mut Object, type_: Option<
             (Some(old), None) => old,
             (None, None) => continue,
         };
-        original.insert(name.to_owned(), Value::Array(in_order(merged, &order, &old.unwrap_or_default(), identity)));
+        original.insert(
+            name.to_owned(),
+            Value::Array(in_order(merged, &order, &old.unwrap_or_default(), identity)),
+        );
     }
     Ok(())
 }
@@ -139,7 +155,8 @@ fn merge_lists(old: Vec<Value>, new: Vec<Value>, field: &Field) -> Result<Vec<Va
         match position(&merged, item, identity) {
             Some(at) => {
                 let Value::Object(existing) = std::mem::take(&mut merged[at]) else { continue };
-                merged[at] = Value::Object(merge_objects(existing, item_object.clone(), item_type)?);
+                merged[at] =
+                    Value::Object(merge_objects(existing, item_object.clone(), item_type)?);
             }
             None => merged.push(clean(item.clone())),
         }
@@ -167,7 +184,12 @@ fn apply_item_directives(
                 }
                 Some("replace") => replace = true,
                 Some("merge") => plain.push(item),
-                _ => return Err(unknown_directive(&directive, item.as_object().unwrap_or(&Object::new()))),
+                _ => {
+                    return Err(unknown_directive(
+                        &directive,
+                        item.as_object().unwrap_or(&Object::new()),
+                    ));
+                }
             },
         }
     }
@@ -176,13 +198,19 @@ fn apply_item_directives(
 
 /// `$deleteFromPrimitiveList/list: [...]`.
 fn delete_scalars(original: &mut Object, list: &str, deleted: &Value) {
-    if let (Some(Value::Array(items)), Some(deleted)) = (original.get_mut(list), deleted.as_array()) {
+    if let (Some(Value::Array(items)), Some(deleted)) = (original.get_mut(list), deleted.as_array())
+    {
         items.retain(|item| !deleted.contains(item));
     }
 }
 
 /// The items named in `order` in that order, and between them the others, where they stood in `old`.
-fn in_order(merged: Vec<Value>, order: &[Value], old: &[Value], identity: Identity<'_>) -> Vec<Value> {
+fn in_order(
+    merged: Vec<Value>,
+    order: &[Value],
+    old: &[Value],
+    identity: Identity<'_>,
+) -> Vec<Value> {
     let (mut named, mut others): (Vec<Value>, Vec<Value>) =
         merged.into_iter().partition(|item| position(order, item, identity).is_some());
     named.sort_by_key(|item| position(order, item, identity));
@@ -212,9 +240,10 @@ fn position(list: &[Value], item: &Value, identity: Identity<'_>) -> Option<usiz
 fn identity<'a>(field: &'a Field, sample: Option<&Value>) -> Result<Identity<'a>, PatchError> {
     match (field.patch_merge_key, sample) {
         (Some(key), _) => Ok(Identity::Key(key)),
-        (None, Some(Value::Object(_))) => {
-            Err(PatchError::Inapplicable(format!("cannot merge the list {} without a merge key", field.name)))
-        }
+        (None, Some(Value::Object(_))) => Err(PatchError::Inapplicable(format!(
+            "cannot merge the list {} without a merge key",
+            field.name
+        ))),
         (None, _) => Ok(Identity::Scalar),
     }
 }
@@ -228,7 +257,8 @@ fn clean(value: Value) -> Value {
     match value {
         Value::Object(object) => Value::Object(without_directives(object)),
         Value::Array(items) => {
-            let dropped = |item: &Value| item.get(PATCH).is_some_and(|directive| directive != "merge");
+            let dropped =
+                |item: &Value| item.get(PATCH).is_some_and(|directive| directive != "merge");
             Value::Array(items.into_iter().filter(|item| !dropped(item)).map(clean).collect())
         }
         scalar => scalar,
@@ -237,7 +267,10 @@ fn clean(value: Value) -> Value {
 
 fn without_directives(object: Object) -> Object {
     let is_plain = |key: &str| {
-        key != PATCH && key != RETAIN_KEYS && !key.starts_with(ELEMENT_ORDER) && !key.starts_with(DELETE_FROM_LIST)
+        key != PATCH
+            && key != RETAIN_KEYS
+            && !key.starts_with(ELEMENT_ORDER)
+            && !key.starts_with(DELETE_FROM_LIST)
     };
     object
         .into_iter()

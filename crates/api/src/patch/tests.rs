@@ -13,7 +13,8 @@ fn strategic(kind: (&str, &str), original: &Value, patch: &Value) -> Result<Valu
 }
 
 fn pod_spec(original: Value, patch: Value, expected: Value) {
-    let merged = strategic(("", "Pod"), &json!({ "spec": original }), &json!({ "spec": patch })).unwrap();
+    let merged =
+        strategic(("", "Pod"), &json!({ "spec": original }), &json!({ "spec": patch })).unwrap();
     assert_eq!(merged["spec"], expected);
 }
 
@@ -55,13 +56,21 @@ fn null_deletes_and_never_lands() {
 #[test]
 fn items_are_deleted_and_lists_replaced_by_directive() {
     let two = json!({ "containers": [{ "name": "a", "image": "a" }, { "name": "b" }] });
-    pod_spec(two.clone(), json!({ "containers": [{ "name": "a", "$patch": "delete" }] }), json!({ "containers": [{ "name": "b" }] }));
+    pod_spec(
+        two.clone(),
+        json!({ "containers": [{ "name": "a", "$patch": "delete" }] }),
+        json!({ "containers": [{ "name": "b" }] }),
+    );
     pod_spec(
         two.clone(),
         json!({ "containers": [{ "$patch": "replace" }, { "name": "c", "image": "c" }] }),
         json!({ "containers": [{ "name": "c", "image": "c" }] }),
     );
-    pod_spec(two.clone(), json!({ "containers": [{ "name": "a", "$patch": "replace" }] }), json!({ "containers": [] }));
+    pod_spec(
+        two.clone(),
+        json!({ "containers": [{ "name": "a", "$patch": "replace" }] }),
+        json!({ "containers": [] }),
+    );
     pod_spec(
         json!({ "securityContext": { "runAsUser": 1 }, "hostIPC": true }),
         json!({ "securityContext": { "$patch": "replace", "runAsGroup": 3 } }),
@@ -72,7 +81,11 @@ fn items_are_deleted_and_lists_replaced_by_directive() {
         json!({ "securityContext": { "$patch": "delete" } }),
         json!({ "securityContext": {} }),
     );
-    pod_spec(json!({}), json!({ "containers": [{ "name": "a", "$patch": "delete" }, { "name": "b" }] }), json!({ "containers": [{ "name": "b" }] }));
+    pod_spec(
+        json!({}),
+        json!({ "containers": [{ "name": "a", "$patch": "delete" }, { "name": "b" }] }),
+        json!({ "containers": [{ "name": "b" }] }),
+    );
 }
 
 #[test]
@@ -97,9 +110,15 @@ fn element_order_is_followed_and_foreign_items_keep_their_place() {
 fn scalars_are_added_once_and_deleted_by_directive() {
     let original = json!({ "metadata": { "finalizers": ["a", "b"] } });
     let add = json!({ "metadata": { "finalizers": ["b", "c"] } });
-    assert_eq!(strategic(("", "Pod"), &original, &add).unwrap()["metadata"]["finalizers"], json!(["a", "b", "c"]));
+    assert_eq!(
+        strategic(("", "Pod"), &original, &add).unwrap()["metadata"]["finalizers"],
+        json!(["a", "b", "c"])
+    );
     let delete = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["a", "x"] } });
-    assert_eq!(strategic(("", "Pod"), &original, &delete).unwrap()["metadata"]["finalizers"], json!(["b"]));
+    assert_eq!(
+        strategic(("", "Pod"), &original, &delete).unwrap()["metadata"]["finalizers"],
+        json!(["b"])
+    );
 }
 
 #[test]
@@ -108,7 +127,8 @@ fn retained_keys_are_all_that_stays() {
     let patch = json!({ "spec": { "strategy": { "$retainKeys": ["type"], "type": "Recreate" } } });
     let merged = strategic(("apps", "Deployment"), &original, &patch).unwrap();
     assert_eq!(merged["spec"]["strategy"], json!({ "type": "Recreate" }));
-    let wrong = json!({ "spec": { "strategy": { "$retainKeys": ["rollingUpdate"], "type": "Recreate" } } });
+    let wrong =
+        json!({ "spec": { "strategy": { "$retainKeys": ["rollingUpdate"], "type": "Recreate" } } });
     let error = strategic(("apps", "Deployment"), &original, &wrong).unwrap_err();
     assert_eq!(error, PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
     pod_spec(
@@ -120,8 +140,10 @@ fn retained_keys_are_all_that_stays() {
 
 #[test]
 fn ports_of_services_are_merged_by_number() {
-    let original = json!({ "spec": { "ports": [{ "port": 80, "protocol": "TCP", "nodePort": 30000 }] } });
-    let patch = json!({ "spec": { "ports": [{ "port": 80, "targetPort": 8080 }, { "port": 443 }] } });
+    let original =
+        json!({ "spec": { "ports": [{ "port": 80, "protocol": "TCP", "nodePort": 30000 }] } });
+    let patch =
+        json!({ "spec": { "ports": [{ "port": 80, "targetPort": 8080 }, { "port": 443 }] } });
     let merged = strategic(("", "Service"), &original, &patch).unwrap();
     let expected = json!([{ "port": 80, "protocol": "TCP", "nodePort": 30000, "targetPort": 8080 }, { "port": 443 }]);
     assert_eq!(merged["spec"]["ports"], expected);
@@ -134,7 +156,10 @@ fn malformed_strategic_patches_are_refused() {
         (json!({ "spec": { "containers": [{ "image": "x" }] } }), 422),
         (json!({ "spec": { "$patch": "explode" } }), 422),
         (json!({ "spec": { "$setElementOrder/containers": "x" } }), 400),
-        (json!({ "spec": { "$setElementOrder/containers": [{ "name": "b" }], "containers": [{ "name": "a" }] } }), 400),
+        (
+            json!({ "spec": { "$setElementOrder/containers": [{ "name": "b" }], "containers": [{ "name": "a" }] } }),
+            400,
+        ),
         (json!([1]), 400),
     ];
     for (patch, code) in cases {
@@ -159,7 +184,11 @@ fn merge_patches_follow_the_rfc() {
         (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
     ];
     for (original, patch, expected) in cases {
-        assert_eq!(merge_patch(&original, patch.to_string().as_bytes()).unwrap(), expected, "{patch}");
+        assert_eq!(
+            merge_patch(&original, patch.to_string().as_bytes()).unwrap(),
+            expected,
+            "{patch}"
+        );
     }
     assert_eq!(merge_patch(&json!({}), b"[]").unwrap_err().status().message, "Invalid JSON Patch");
     assert_eq!(merge_patch(&json!({}), b"{").unwrap_err().status().code, 400);
@@ -169,30 +198,72 @@ fn merge_patches_follow_the_rfc() {
 fn json_patches_follow_the_rfc() {
     let original = json!({ "a": { "b/c": [1, 2, 3], "d~": "x" } });
     let good = [
-        (json!([{ "op": "add", "path": "/a/b~1c/-", "value": 4 }]), json!({ "a": { "b/c": [1, 2, 3, 4], "d~": "x" } })),
-        (json!([{ "op": "add", "path": "/a/b~1c/0", "value": 0 }]), json!({ "a": { "b/c": [0, 1, 2, 3], "d~": "x" } })),
+        (
+            json!([{ "op": "add", "path": "/a/b~1c/-", "value": 4 }]),
+            json!({ "a": { "b/c": [1, 2, 3, 4], "d~": "x" } }),
+        ),
+        (
+            json!([{ "op": "add", "path": "/a/b~1c/0", "value": 0 }]),
+            json!({ "a": { "b/c": [0, 1, 2, 3], "d~": "x" } }),
+        ),
         (json!([{ "op": "remove", "path": "/a/d~0" }]), json!({ "a": { "b/c": [1, 2, 3] } })),
-        (json!([{ "op": "replace", "path": "/a/b~1c/1", "value": null }]), json!({ "a": { "b/c": [1, null, 3], "d~": "x" } })),
-        (json!([{ "op": "move", "from": "/a/d~0", "path": "/e" }]), json!({ "a": { "b/c": [1, 2, 3] }, "e": "x" })),
-        (json!([{ "op": "copy", "from": "/a/d~0", "path": "/e" }]), json!({ "a": { "b/c": [1, 2, 3], "d~": "x" }, "e": "x" })),
-        (json!([{ "op": "test", "path": "/a/d~0", "value": "x" }, { "op": "test", "path": "/z", "value": null }]), original.clone()),
+        (
+            json!([{ "op": "replace", "path": "/a/b~1c/1", "value": null }]),
+            json!({ "a": { "b/c": [1, null, 3], "d~": "x" } }),
+        ),
+        (
+            json!([{ "op": "move", "from": "/a/d~0", "path": "/e" }]),
+            json!({ "a": { "b/c": [1, 2, 3] }, "e": "x" }),
+        ),
+        (
+            json!([{ "op": "copy", "from": "/a/d~0", "path": "/e" }]),
+            json!({ "a": { "b/c": [1, 2, 3], "d~": "x" }, "e": "x" }),
+        ),
+        (
+            json!([{ "op": "test", "path": "/a/d~0", "value": "x" }, { "op": "test", "path": "/z", "value": null }]),
+            original.clone(),
+        ),
     ];
     for (patch, expected) in good {
-        assert_eq!(json_patch(&original, patch.to_string().as_bytes()).unwrap(), expected, "{patch}");
+        assert_eq!(
+            json_patch(&original, patch.to_string().as_bytes()).unwrap(),
+            expected,
+            "{patch}"
+        );
     }
     let bad = [
-        (json!([{ "op": "test", "path": "/a/d~0", "value": "y" }]), 422, "testing value /a/d~0 failed: test failed"),
-        (json!([{ "op": "remove", "path": "/x" }]), 422, "remove operation does not apply: doc is missing key: /x: missing value"),
-        (json!([{ "op": "replace", "path": "/x", "value": 1 }]), 422, "replace operation does not apply: doc is missing key: /x: missing value"),
-        (json!([{ "op": "add", "path": "/x/y", "value": 1 }]), 422, "add operation does not apply: doc is missing path: /x/y: missing value"),
+        (
+            json!([{ "op": "test", "path": "/a/d~0", "value": "y" }]),
+            422,
+            "testing value /a/d~0 failed: test failed",
+        ),
+        (
+            json!([{ "op": "remove", "path": "/x" }]),
+            422,
+            "remove operation does not apply: doc is missing key: /x: missing value",
+        ),
+        (
+            json!([{ "op": "replace", "path": "/x", "value": 1 }]),
+            422,
+            "replace operation does not apply: doc is missing key: /x: missing value",
+        ),
+        (
+            json!([{ "op": "add", "path": "/x/y", "value": 1 }]),
+            422,
+            "add operation does not apply: doc is missing path: /x/y: missing value",
+        ),
         (json!([{ "op": "add", "path": "/a/b~1c/9", "value": 1 }]), 422, "index"),
         (json!([{ "op": "add", "path": "/a" }]), 400, "value"),
         (json!({ "op": "add" }), 400, "Patch"),
         (json!([{ "op": "paint", "path": "/a" }]), 422, "Unexpected kind: paint"),
     ];
     for (patch, code, words) in bad {
-        let error = json_patch(&original, patch.to_string().as_bytes()).expect_err("it must be refused");
-        assert!(error.status().code == code && error.to_string().contains(words), "{patch}: {error}");
+        let error =
+            json_patch(&original, patch.to_string().as_bytes()).expect_err("it must be refused");
+        assert!(
+            error.status().code == code && error.to_string().contains(words),
+            "{patch}: {error}"
+        );
     }
 }
 
@@ -203,11 +274,16 @@ fn json_patches_are_bounded() {
     let error = json_patch(&json!({ "a": { "x": {} } }), json!(steps).to_string().as_bytes());
     // Each copy nests the object into itself: the growth is linear here, and must be cut off when it is not.
     assert!(error.is_ok());
-    let wide: Vec<Value> = (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/k{n}") })).collect();
-    let error = json_patch(&json!({ "a": "x".repeat(1000) }), json!(wide).to_string().as_bytes()).unwrap_err();
+    let wide: Vec<Value> =
+        (0..40).map(|n| json!({ "op": "copy", "from": "", "path": format!("/k{n}") })).collect();
+    let error = json_patch(&json!({ "a": "x".repeat(1000) }), json!(wide).to_string().as_bytes())
+        .unwrap_err();
     assert_eq!(error.status().code, 413);
     let many: Vec<Value> = (0..10_001).map(|_| json!({ "op": "test", "path": "/z" })).collect();
-    assert_eq!(json_patch(&json!({}), json!(many).to_string().as_bytes()).unwrap_err().status().code, 413);
+    assert_eq!(
+        json_patch(&json!({}), json!(many).to_string().as_bytes()).unwrap_err().status().code,
+        413
+    );
 }
 
 /// A pod's spec with containers from a small set of names, so that patches meet what is there.
@@ -232,7 +308,11 @@ fn any_spec() -> impl Strategy<Value = Value> {
 
 fn names(pod: &Value) -> Vec<String> {
     let containers = pod["spec"]["containers"].as_array();
-    containers.into_iter().flatten().map(|item| item["name"].as_str().unwrap_or_default().to_owned()).collect()
+    containers
+        .into_iter()
+        .flatten()
+        .map(|item| item["name"].as_str().unwrap_or_default().to_owned())
+        .collect()
 }
 
 proptest! {

@@ -73,7 +73,9 @@ impl Loader {
             if word == "=" {
                 let first = words.next().ok_or("a definition that equals nothing")?;
                 let shape = match words.next() {
-                    Some(other) => Shape::Either { object: self.type_of(first)?, other: self.type_of(other)? },
+                    Some(other) => {
+                        Shape::Either { object: self.type_of(first)?, other: self.type_of(other)? }
+                    }
                     None => {
                         let same = self.type_of(first)?;
                         self.types[same.0 as usize].shape.clone()
@@ -88,7 +90,9 @@ impl Loader {
             }
             let mut parts = word.split('/');
             match (parts.next(), parts.next(), parts.next()) {
-                (Some(group), Some(version), Some(kind)) => self.by_kind.insert((group, version, kind), id),
+                (Some(group), Some(version), Some(kind)) => {
+                    self.by_kind.insert((group, version, kind), id)
+                }
                 _ => return Err("a kind that is not group/version/Kind"),
             };
         }

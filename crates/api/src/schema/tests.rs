@@ -3,7 +3,8 @@ use crate::kinds;
 
 fn field(kind: (&str, &str, &str), path: &str) -> Field {
     let schema = Schema::get();
-    let id = schema.kind_type(kind.0, kind.1, kind.2).unwrap_or_else(|| panic!("no type for {kind:?}"));
+    let id =
+        schema.kind_type(kind.0, kind.1, kind.2).unwrap_or_else(|| panic!("no type for {kind:?}"));
     schema.field_at(id, path).unwrap_or_else(|| panic!("no field {path} in {kind:?}")).clone()
 }
 
@@ -16,7 +17,9 @@ fn every_kind_of_the_table_has_a_type_with_metadata() {
     let schema = Schema::get();
     for kind in kinds::all() {
         let id = schema.of(kind).unwrap_or_else(|| panic!("no type for {kind:?}"));
-        let metadata = schema.field_at(id, "metadata").unwrap_or_else(|| panic!("no metadata in {}", kind.kind));
+        let metadata = schema
+            .field_at(id, "metadata")
+            .unwrap_or_else(|| panic!("no metadata in {}", kind.kind));
         assert!(schema.type_(metadata.type_id).name.ends_with(".ObjectMeta"), "{}", kind.kind);
         for subresource in kind.subresources {
             if subresource.kind.ends_with("Options") {
@@ -30,11 +33,24 @@ fn every_kind_of_the_table_has_a_type_with_metadata() {
 
 #[test]
 fn every_stable_kind_of_the_served_groups_is_in_the_table() {
-    let served: Vec<_> = kinds::group_versions().iter().map(|one| (one.group, one.version)).collect();
-    let elsewhere = ["Scale", "Eviction", "TokenRequest", "Status", "APIGroup", "APIGroupList", "APIResourceList", "APIVersions"];
+    let served: Vec<_> =
+        kinds::group_versions().iter().map(|one| (one.group, one.version)).collect();
+    let elsewhere = [
+        "Scale",
+        "Eviction",
+        "TokenRequest",
+        "Status",
+        "APIGroup",
+        "APIGroupList",
+        "APIResourceList",
+        "APIVersions",
+    ];
     for (group, version, kind) in Schema::get().by_kind.keys() {
         if served.contains(&(*group, *version)) && !elsewhere.contains(kind) {
-            assert!(kinds::by_kind(group, version, kind).is_some(), "{group}/{version} {kind} is not served");
+            assert!(
+                kinds::by_kind(group, version, kind).is_some(),
+                "{group}/{version} {kind} is not served"
+            );
         }
     }
 }
@@ -42,7 +58,10 @@ fn every_stable_kind_of_the_served_groups_is_in_the_table() {
 #[test]
 fn lists_know_their_keys() {
     let containers = field(POD, "spec.containers");
-    assert_eq!((containers.list_type, containers.list_map_keys.as_slice()), (ListType::Map, ["name"].as_slice()));
+    assert_eq!(
+        (containers.list_type, containers.list_map_keys.as_slice()),
+        (ListType::Map, ["name"].as_slice())
+    );
     assert_eq!((containers.patch_merge, containers.patch_merge_key), (true, Some("name")));
     assert!(containers.required);
     let ports = field(SERVICE, "spec.ports");
@@ -56,7 +75,10 @@ fn lists_know_their_keys() {
     assert_eq!(field(POD, "metadata.ownerReferences").list_map_keys, ["uid"]);
     assert_eq!(field(POD, "spec.tolerations").list_type, ListType::Atomic);
     assert!(!field(POD, "spec.tolerations").patch_merge);
-    assert_eq!(field(POD, "spec.topologySpreadConstraints").list_map_keys, ["topologyKey", "whenUnsatisfiable"]);
+    assert_eq!(
+        field(POD, "spec.topologySpreadConstraints").list_map_keys,
+        ["topologyKey", "whenUnsatisfiable"]
+    );
     assert_eq!(field(POD, "status.conditions").patch_merge_key, Some("type"));
 }
 
@@ -69,7 +91,9 @@ fn patch_strategies_and_atomic_structs_are_known() {
     assert!(field(SERVICE, "spec.selector").atomic);
     assert!(field(POD, "spec.nodeSelector").atomic);
     let schema = Schema::get();
-    let selector = schema.by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector").map(|id| schema.type_(id));
+    let selector = schema
+        .by_name("io.k8s.apimachinery.pkg.apis.meta.v1.LabelSelector")
+        .map(|id| schema.type_(id));
     assert!(selector.is_some_and(|selector| selector.atomic));
 }
 
@@ -90,11 +114,16 @@ fn scalars_have_shapes_of_their_own() {
     assert_eq!(shape(POD, "metadata.creationTimestamp"), Shape::Time);
     assert_eq!(shape(("coordination.k8s.io", "v1", "Lease"), "spec.renewTime"), Shape::MicroTime);
     assert_eq!(shape(DEPLOYMENT, "spec.replicas"), Shape::Int32);
-    let Shape::Map { value } = shape(POD, "spec.containers.resources.limits") else { panic!("limits are a map") };
+    let Shape::Map { value } = shape(POD, "spec.containers.resources.limits") else {
+        panic!("limits are a map")
+    };
     assert_eq!(schema.type_(value).shape, Shape::Quantity);
     let Shape::Map { value } = shape(("", "v1", "Secret"), "data") else { panic!("data is a map") };
     assert_eq!(schema.type_(value).shape, Shape::Bytes);
     let validation = ("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
-    assert!(matches!(shape(validation, "spec.versions.schema.openAPIV3Schema.items"), Shape::Either { .. }));
+    assert!(matches!(
+        shape(validation, "spec.versions.schema.openAPIV3Schema.items"),
+        Shape::Either { .. }
+    ));
     assert_eq!(shape(validation, "spec.versions.schema.openAPIV3Schema.default"), Shape::Any);
 }

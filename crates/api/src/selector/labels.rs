@@ -145,7 +145,12 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn checked(&self, key: &str, operator: &str, values: &[&str]) -> Result<Requirement, SelectorError> {
+    fn checked(
+        &self,
+        key: &str,
+        operator: &str,
+        values: &[&str],
+    ) -> Result<Requirement, SelectorError> {
         Requirement::new(key, operator, values)
             .map_err(|error| SelectorError(format!("unable to parse requirement: {error}")))
     }

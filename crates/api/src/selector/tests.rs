@@ -4,7 +4,8 @@ use serde_json::json;
 use super::*;
 
 fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
-    let selector = LabelSelector::parse(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
+    let selector =
+        LabelSelector::parse(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
     selector.matches(|key| labels.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))
 }
 
@@ -12,11 +13,39 @@ fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
 fn labels_match_as_written() {
     let web = [("app", "web"), ("tier", "front"), ("size", "7"), ("empty", "")];
     let good = [
-        "", "app", "app=web", "app==web", "app!=db", "app in (web,db)", "app in (web, db),tier", "!old", "other!=x", "app notin (db)",
-        "other notin (x)", "size>6", "size<8", " app = web , tier = front ", "empty=", "empty in ()", "empty in (,x)", "empty in (x,)", "in notin (x)",
+        "",
+        "app",
+        "app=web",
+        "app==web",
+        "app!=db",
+        "app in (web,db)",
+        "app in (web, db),tier",
+        "!old",
+        "other!=x",
+        "app notin (db)",
+        "other notin (x)",
+        "size>6",
+        "size<8",
+        " app = web , tier = front ",
+        "empty=",
+        "empty in ()",
+        "empty in (,x)",
+        "empty in (x,)",
+        "in notin (x)",
     ];
     let bad = [
-        "app=db", "app!=web", "old", "!app", "app in (db)", "app notin (web,db)", "size>7", "size<7", "app>1", "other>1", "app=web,old", "other=",
+        "app=db",
+        "app!=web",
+        "old",
+        "!app",
+        "app in (db)",
+        "app notin (web,db)",
+        "size>7",
+        "size<7",
+        "app>1",
+        "other>1",
+        "app=web,old",
+        "other=",
     ];
     for selector in good {
         assert!(matches(selector, &web), "{selector}");
@@ -43,7 +72,10 @@ fn malformed_label_selectors_are_explained() {
     ];
     for (selector, words) in cases {
         let error = LabelSelector::parse(selector).expect_err(selector).to_string();
-        assert!(error.starts_with("unable to parse requirement: ") && error.contains(words), "{selector}: {error}");
+        assert!(
+            error.starts_with("unable to parse requirement: ") && error.contains(words),
+            "{selector}: {error}"
+        );
     }
 }
 
@@ -63,26 +95,51 @@ fn selectors_of_objects_match_what_they_say() {
     assert_eq!(selector.to_string(), "app=web,tier in (back,front),!old");
     assert!(!LabelSelector::from_value(None).unwrap().matches_labels(Some(&json!({}))));
     assert!(LabelSelector::from_value(Some(&json!({}))).unwrap().is_everything());
-    let wrong = json!({ "matchExpressions": [{ "key": "a", "operator": "Near", "values": ["b"] }] });
+    let wrong =
+        json!({ "matchExpressions": [{ "key": "a", "operator": "Near", "values": ["b"] }] });
     let error = LabelSelector::from_value(Some(&wrong)).unwrap_err();
     assert_eq!(error.to_string(), "\"Near\" is not a valid label selector operator");
-    assert!(LabelSelector::from_value(Some(&json!({ "matchExpressions": [{ "key": "a", "operator": "In" }] }))).is_err());
+    assert!(
+        LabelSelector::from_value(Some(
+            &json!({ "matchExpressions": [{ "key": "a", "operator": "In" }] })
+        ))
+        .is_err()
+    );
     assert_eq!(LabelSelector::from_map(Some(&json!({}))), LabelSelector::Nothing);
-    assert!(LabelSelector::from_map(Some(&json!({ "a": "b" }))).matches_labels(Some(&json!({ "a": "b", "c": "d" }))));
+    assert!(
+        LabelSelector::from_map(Some(&json!({ "a": "b" })))
+            .matches_labels(Some(&json!({ "a": "b", "c": "d" })))
+    );
 }
 
 fn fields(selector: &str, values: &[(&str, &str)]) -> bool {
-    let selector = FieldSelector::parse(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
-    selector.matches(|field| values.iter().find(|(name, _)| *name == field).map(|(_, value)| *value))
+    let selector =
+        FieldSelector::parse(selector).unwrap_or_else(|error| panic!("{selector}: {error}"));
+    selector
+        .matches(|field| values.iter().find(|(name, _)| *name == field).map(|(_, value)| *value))
 }
 
 #[test]
 fn fields_match_as_written() {
     let pod = [("metadata.name", "a,b=c\\"), ("spec.nodeName", "node-0")];
-    for good in ["", "spec.nodeName=node-0", "spec.nodeName==node-0", "spec.nodeName!=node-1", "status.phase=", "status.phase!=Running", "metadata.name=a\\,b\\=c\\\\", "spec.nodeName=node-0,metadata.name!=x"] {
+    for good in [
+        "",
+        "spec.nodeName=node-0",
+        "spec.nodeName==node-0",
+        "spec.nodeName!=node-1",
+        "status.phase=",
+        "status.phase!=Running",
+        "metadata.name=a\\,b\\=c\\\\",
+        "spec.nodeName=node-0,metadata.name!=x",
+    ] {
         assert!(fields(good, &pod), "{good}");
     }
-    for bad in ["spec.nodeName=", "spec.nodeName!=node-0", "status.phase=Running", "spec.nodeName=node-0,metadata.name=x"] {
+    for bad in [
+        "spec.nodeName=",
+        "spec.nodeName!=node-0",
+        "status.phase=Running",
+        "spec.nodeName=node-0,metadata.name=x",
+    ] {
         assert!(!fields(bad, &pod), "{bad}");
     }
     for malformed in ["spec.nodeName", "a=b=c", "a=\\x", "a=b\\"] {
@@ -111,7 +168,8 @@ fn any_requirement() -> impl Strategy<Value = Requirement> {
         (0..100_i64).prop_map(Operator::GreaterThan),
         (0..100_i64).prop_map(Operator::LessThan),
     ];
-    ("([a-z]{1,3}\\.io/)?[a-d]{1,2}", operator).prop_map(|(key, operator)| Requirement { key, operator })
+    ("([a-z]{1,3}\\.io/)?[a-d]{1,2}", operator)
+        .prop_map(|(key, operator)| Requirement { key, operator })
 }
 
 proptest! {

@@ -9,7 +9,12 @@ fn client(last: u8) -> IpAddr {
 }
 
 fn port(count: u8, affinity: Option<Duration>, previous: Option<&ServicePort>) -> ServicePort {
-    ServicePort::new("default/web:http".to_owned(), (1..=count).map(endpoint).collect(), affinity, previous)
+    ServicePort::new(
+        "default/web:http".to_owned(),
+        (1..=count).map(endpoint).collect(),
+        affinity,
+        previous,
+    )
 }
 
 #[test]
@@ -37,7 +42,11 @@ fn a_client_with_affinity_stays_until_its_time_is_over_or_its_endpoint_gone() {
     let first = old.pick(client(1), start).unwrap();
     assert_ne!(old.pick(client(2), start), Some(first));
     assert_eq!(old.pick(client(1), start + Duration::from_secs(59)), Some(first));
-    assert_eq!(old.pick(client(1), start + Duration::from_secs(118)), Some(first), "each connection renews the stay");
+    assert_eq!(
+        old.pick(client(1), start + Duration::from_secs(118)),
+        Some(first),
+        "each connection renews the stay"
+    );
     assert_ne!(old.pick(client(1), start + Duration::from_secs(178)), Some(first));
     let second = old.pick(client(2), start).unwrap();
     let new = ServicePort::new(String::new(), vec![endpoint(9)], Some(stay), Some(&old));
@@ -72,7 +81,14 @@ fn table() -> ServiceTable {
 fn names_resolve_as_a_pods_search_list_does() {
     let table = table();
     let web = Resolution::Addresses(vec![client(10)]);
-    for host in ["web", "WEB", "web.default", "web.default.svc", "web.default.svc.cluster.local", "web.default.svc.cluster.local."] {
+    for host in [
+        "web",
+        "WEB",
+        "web.default",
+        "web.default.svc",
+        "web.default.svc.cluster.local",
+        "web.default.svc.cluster.local.",
+    ] {
         assert_eq!(table.resolve(host, "default"), web, "{host}");
     }
     assert_eq!(table.resolve("web", "other"), Resolution::NotInCluster);

@@ -156,7 +156,11 @@ impl FieldError {
 
     /// As one of the causes of a `Status`.
     pub fn cause(&self) -> Cause {
-        Cause { reason: self.kind.reason().to_owned(), message: self.body(), field: self.path.0.clone() }
+        Cause {
+            reason: self.kind.reason().to_owned(),
+            message: self.body(),
+            field: self.path.0.clone(),
+        }
     }
 }
 
@@ -202,7 +206,12 @@ impl FieldErrors {
     }
 
     /// The value breaks a rule; `detail` says which.
-    pub fn invalid(&mut self, path: impl Into<Path>, value: impl Into<Value>, detail: impl Into<String>) {
+    pub fn invalid(
+        &mut self,
+        path: impl Into<Path>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
         self.add(ErrorType::Invalid, path, value, detail);
     }
 
@@ -225,7 +234,12 @@ impl FieldErrors {
     }
 
     /// The value is none of `supported`.
-    pub fn not_supported(&mut self, path: impl Into<Path>, value: impl Into<Value>, supported: &[&str]) {
+    pub fn not_supported(
+        &mut self,
+        path: impl Into<Path>,
+        value: impl Into<Value>,
+        supported: &[&str],
+    ) {
         let mut detail = String::new();
         if !supported.is_empty() {
             let quoted: Vec<String> = supported.iter().map(|value| go_quote(value)).collect();
@@ -262,12 +276,28 @@ impl FieldErrors {
     }
 
     /// The value has the wrong type.
-    pub fn type_invalid(&mut self, path: impl Into<Path>, value: impl Into<Value>, detail: impl Into<String>) {
+    pub fn type_invalid(
+        &mut self,
+        path: impl Into<Path>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
         self.add(ErrorType::TypeInvalid, path, value, detail);
     }
 
-    fn add(&mut self, kind: ErrorType, path: impl Into<Path>, value: impl Into<Value>, detail: impl Into<String>) {
-        self.0.push(FieldError { kind, path: path.into(), value: value.into(), detail: detail.into() });
+    fn add(
+        &mut self,
+        kind: ErrorType,
+        path: impl Into<Path>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.0.push(FieldError {
+            kind,
+            path: path.into(),
+            value: value.into(),
+            detail: detail.into(),
+        });
     }
 }
 
@@ -330,7 +360,11 @@ pub fn go_quote(text: &str) -> String {
             control if control.is_control() => {
                 let code = u32::from(control);
                 // Writing to a String cannot fail.
-                let _ = if code < 0x80 { write!(quoted, "\\x{code:02x}") } else { write!(quoted, "\\u{code:04x}") };
+                let _ = if code < 0x80 {
+                    write!(quoted, "\\x{code:02x}")
+                } else {
+                    write!(quoted, "\\u{code:04x}")
+                };
             }
             plain => quoted.push(plain),
         }

@@ -11,40 +11,67 @@ fn pods() -> &'static Kind {
     kinds::by_kind("", "v1", "Pod").unwrap()
 }
 
+/// The answer's code, reason and message, each as it goes over the wire.
+fn check(status: Status, code: u16, reason: &str, message: &str) {
+    let body = status.to_value();
+    assert_eq!(body["message"], message);
+    assert_eq!((&body["code"], &body["reason"]), (&json!(code), &json!(reason)), "{message}");
+    assert_eq!((&body["status"], &body["kind"]), (&json!("Failure"), &json!("Status")));
+}
+
 #[test]
-fn each_answer_has_upstreams_code_reason_and_message() {
-    let no_access = "User \"jane\" cannot get resource";
+fn answers_about_objects_are_worded_as_upstreams() {
+    let name = "web";
+    check(Status::not_found(pods(), name), 404, "NotFound", r#"pods "web" not found"#);
+    let group = r#"deployments.apps "web" not found"#;
+    check(Status::not_found(deployments(), name), 404, "NotFound", group);
+    let taken = r#"pods "web" already exists"#;
+    check(Status::already_exists(pods(), name), 409, "AlreadyExists", taken);
+    let generated =
+        format!("{taken}, the server was not able to generate a unique name for the object");
+    check(Status::generate_name_conflict(pods(), name), 409, "AlreadyExists", &generated);
+    let modified = "Operation cannot be fulfilled on pods \"web\": the object has been modified; \
+                    please apply your changes to the latest version and try again";
+    check(Status::modified(pods(), name), 409, "Conflict", modified);
+    check(Status::gone("gone"), 410, "Gone", "gone");
+    check(Status::expired("too old"), 410, "Expired", "too old");
+    check(Status::too_old(3, 7), 410, "Expired", "too old resource version: 3 (7)");
+}
+
+#[test]
+fn refusals_are_worded_as_upstreams() {
+    let why = "User \"jane\" cannot get resource";
     let none = GroupResource { group: "", resource: "" };
-    let cases = [
-        (Status::not_found(pods(), "web"), 404, "NotFound", r#"pods "web" not found"#),
-        (Status::not_found(deployments(), "web"), 404, "NotFound", r#"deployments.apps "web" not found"#),
-        (Status::no_such_path(), 404, "NotFound", "the server could not find the requested resource"),
-        (Status::already_exists(pods(), "web"), 409, "AlreadyExists", r#"pods "web" already exists"#),
-        (Status::generate_name_conflict(pods(), "web-1"), 409, "AlreadyExists", r#"pods "web-1" already exists, the server was not able to generate a unique name for the object"#),
-        (Status::modified(pods(), "web"), 409, "Conflict", r#"Operation cannot be fulfilled on pods "web": the object has been modified; please apply your changes to the latest version and try again"#),
-        (Status::forbidden(pods(), "web", no_access), 403, "Forbidden", r#"pods "web" is forbidden: User "jane" cannot get resource"#),
-        (Status::forbidden(pods(), "", no_access), 403, "Forbidden", r#"pods is forbidden: User "jane" cannot get resource"#),
-        (Status::forbidden(none, "", no_access), 403, "Forbidden", r#"forbidden: User "jane" cannot get resource"#),
-        (Status::unauthorized(), 401, "Unauthorized", "Unauthorized"),
-        (Status::expired("too old"), 410, "Expired", "too old"),
-        (Status::too_old(3, 7), 410, "Expired", "too old resource version: 3 (7)"),
-        (Status::gone("gone"), 410, "Gone", "gone"),
-        (Status::method_not_allowed(deployments(), "watch"), 405, "MethodNotAllowed", r#"watch is not supported on resources of kind "deployments.apps""#),
-        (Status::not_acceptable(&["application/json", "application/yaml"]), 406, "NotAcceptable", "only the following media types are accepted: application/json, application/yaml"),
-        (Status::unsupported_media_type(&["application/json"]), 415, "UnsupportedMediaType", "the body of the request was in an unknown format - accepted media types include: application/json"),
-        (Status::too_large(3), 413, "RequestEntityTooLarge", "Request entity too large: limit is 3"),
-        (Status::too_many_requests("wait", 1), 429, "TooManyRequests", "wait"),
-        (Status::timeout("slow", 0), 504, "Timeout", "Timeout: slow"),
-        (Status::server_timeout(pods(), "get", 2), 500, "ServerTimeout", "The get operation against pods could not be completed at this time, please try again."),
-        (Status::service_unavailable("later"), 503, "ServiceUnavailable", "later"),
-        (Status::internal("boom"), 500, "InternalError", "Internal error occurred: boom"),
-        (Status::bad_request("what"), 400, "BadRequest", "what"),
-    ];
-    for (status, code, reason, message) in cases {
-        assert_eq!((status.code, status.reason.as_str(), status.message.as_str()), (code, reason, message));
-        let body = status.to_value();
-        assert_eq!((&body["code"], &body["status"], &body["kind"]), (&json!(code), &json!("Failure"), &json!("Status")));
-    }
+    let of_object = format!("pods \"web\" is forbidden: {why}");
+    check(Status::forbidden(pods(), "web", why), 403, "Forbidden", &of_object);
+    let of_kind = format!("pods is forbidden: {why}");
+    check(Status::forbidden(pods(), "", why), 403, "Forbidden", &of_kind);
+    check(Status::forbidden(none, "", why), 403, "Forbidden", &format!("forbidden: {why}"));
+    check(Status::unauthorized(), 401, "Unauthorized", "Unauthorized");
+    let verb = r#"watch is not supported on resources of kind "deployments.apps""#;
+    check(Status::method_not_allowed(deployments(), "watch"), 405, "MethodNotAllowed", verb);
+    let path = "the server could not find the requested resource";
+    check(Status::no_such_path(), 404, "NotFound", path);
+}
+
+#[test]
+fn answers_about_bodies_and_haste_are_worded_as_upstreams() {
+    check(Status::bad_request("what"), 400, "BadRequest", "what");
+    let offered = "only the following media types are accepted: application/json, text/plain";
+    let types = ["application/json", "text/plain"];
+    check(Status::not_acceptable(&types), 406, "NotAcceptable", offered);
+    let read = "the body of the request was in an unknown format - accepted media types include: \
+                application/json, text/plain";
+    check(Status::unsupported_media_type(&types), 415, "UnsupportedMediaType", read);
+    let large = "Request entity too large: limit is 3";
+    check(Status::too_large(3), 413, "RequestEntityTooLarge", large);
+    check(Status::too_many_requests("wait", 1), 429, "TooManyRequests", "wait");
+    check(Status::timeout("slow", 0), 504, "Timeout", "Timeout: slow");
+    let again =
+        "The get operation against pods could not be completed at this time, please try again.";
+    check(Status::server_timeout(pods(), "get", 2), 500, "ServerTimeout", again);
+    check(Status::service_unavailable("later"), 503, "ServiceUnavailable", "later");
+    check(Status::internal("boom"), 500, "InternalError", "Internal error occurred: boom");
 }
 
 #[test]
@@ -75,7 +102,10 @@ fn invalid_objects_name_each_field() {
         r#"e: Invalid value: {"x":[1]}: odd"#,
     ];
     let status = Status::invalid(deployments(), "web", &errors);
-    assert_eq!(status.message, format!("Deployment.apps \"web\" is invalid: [{}]", words.join(", ")));
+    assert_eq!(
+        status.message,
+        format!("Deployment.apps \"web\" is invalid: [{}]", words.join(", "))
+    );
     let body = status.to_value();
     assert_eq!((&body["code"], &body["reason"]), (&json!(422), &json!("Invalid")));
     assert_eq!(body["details"]["kind"], "Deployment");
@@ -93,7 +123,10 @@ fn one_error_stands_without_brackets() {
     let mut errors = FieldErrors::new();
     errors.required("metadata.name", "name or generateName is required");
     let status = Status::invalid(pods(), "", &errors);
-    assert_eq!(status.message, r#"Pod "" is invalid: metadata.name: Required value: name or generateName is required"#);
+    assert_eq!(
+        status.message,
+        r#"Pod "" is invalid: metadata.name: Required value: name or generateName is required"#
+    );
 }
 
 #[test]
