@@ -60,6 +60,9 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A request's body. It is streamed to the guest, so this bounds time rather than memory.
 const BODY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
+/// How long a server that is to end goes on answering: as long as everybody needs to hear of it.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// After `accept` failed, for want of file descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -89,8 +92,10 @@ pub(crate) struct HttpServer {
     connections: Arc<Semaphore>,
     /// Told when an instance gave its memory back.
     memory_freed: Notify,
-    /// Cancelled when no further request is taken.
+    /// Cancelled when the server is to end: from then on each answer closes its connection.
     draining: CancellationToken,
+    /// Cancelled when no further connection is taken, and those without a request are closed.
+    closed: CancellationToken,
     /// Cancelled when those under way are given up.
     killed: CancellationToken,
     running: TaskTracker,
@@ -113,6 +118,7 @@ impl HttpServer {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             memory_freed: Notify::new(),
             draining: CancellationToken::new(),
+            closed: CancellationToken::new(),
             killed: CancellationToken::new(),
             running: TaskTracker::new(),
             out_of_memory: parking_lot::Mutex::new(Some(sender)),
@@ -123,7 +129,7 @@ impl HttpServer {
 
     /// Serves a connection that somebody else accepted.
     pub(crate) fn deliver(self: &Arc<Self>, stream: TcpStream) -> Result<(), TcpStream> {
-        if self.draining.is_cancelled() {
+        if self.closed.is_cancelled() {
             return Err(stream);
         }
         // The stream belongs to another runtime's reactor; ours takes it over.
@@ -138,10 +144,16 @@ impl HttpServer {
     }
 
     /// Takes no further requests and waits for those under way. True when all were answered within the grace.
+    ///
+    /// For a moment it still answers: those who send here hear of its end at about the same time, and a connection
+    /// that is closed under a request that is on its way is a request lost.
     pub(crate) async fn stop(&self, grace: Duration) -> bool {
         self.draining.cancel();
+        let linger = LINGER.min(grace / 2);
+        tokio::time::sleep(linger).await;
+        self.closed.cancel();
         self.running.close();
-        let drained = tokio::time::timeout(grace, self.running.wait()).await.is_ok();
+        let drained = tokio::time::timeout(grace - linger, self.running.wait()).await.is_ok();
         self.killed.cancel();
         self.running.wait().await;
         self.warm.lock().clear();
@@ -154,10 +166,11 @@ impl HttpServer {
 
     async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
+            // Who is in the queue already is served, even when the server is about to end.
             let accepted = tokio::select! {
                 biased;
-                () = self.draining.cancelled() => return,
                 accepted = listener.accept() => accepted,
+                () = self.closed.cancelled() => return,
             };
             match accepted {
                 Ok((stream, _)) => self.spawn(Arc::clone(&self).serve(stream)),
@@ -175,7 +188,16 @@ impl HttpServer {
         let _ = stream.set_nodelay(true);
         let service = service_fn(|request| {
             let server = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(server.answer(request).await) }
+            async move {
+                let draining = server.draining.clone();
+                let mut answer = server.answer(request).await;
+                if draining.is_cancelled() {
+                    answer
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut connection = pin!(
             http1::Builder::new()
@@ -184,10 +206,11 @@ impl HttpServer {
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service)
         );
-        // A client's broken connection is the client's affair.
+        // A client's broken connection is the client's affair. A request that has arrived is read before the end is seen.
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
-            () = self.draining.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = self.closed.cancelled() => connection.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             _ = connection => (),

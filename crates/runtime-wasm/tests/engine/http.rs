@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use coracle_runtime::{ContainerSpec, ExitReason, StartError};
 use futures::future::join_all;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Pod, end, engine, get, get_with, http_client, stop};
@@ -79,10 +82,10 @@ async fn bodies_of_any_size_pass_both_ways() {
     assert!(text.ends_with("line 19\n"));
     let sent = "z".repeat(3_000_000);
     let request = http::Request::post(format!("http://{}/echo", pod.at(8080)))
-        .body(http_body_util::Full::new(bytes::Bytes::from(sent.clone())))
+        .body(http_body_util::Full::new(Bytes::from(sent.clone())))
         .unwrap();
     let answer = http_client().request(request).await.unwrap();
-    let body = http_body_util::BodyExt::collect(answer.into_body()).await.unwrap().to_bytes();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body.len(), sent.len());
     stop(&spec, Duration::ZERO).await;
 }
@@ -116,6 +119,41 @@ async fn requests_under_way_are_answered_before_a_server_ends() {
     assert!(began.elapsed() < Duration::from_secs(5));
     assert!(lost.await.unwrap().is_err());
     drop(spinning);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_is_lost_when_a_server_ends_under_load() {
+    let (pod, spec) = serve(|_| ()).await;
+    let address = pod.at(8080);
+    let client = move |_: i32| {
+        tokio::spawn(async move {
+            let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+            let (mut sender, connection) =
+                hyper::client::conn::http1::handshake::<_, Empty<Bytes>>(stream).await.unwrap();
+            tokio::spawn(connection);
+            let mut answers = 0;
+            loop {
+                sender.ready().await.unwrap();
+                let request = http::Request::get("/count").header("host", "x").body(Empty::new());
+                let answer = sender.send_request(request.unwrap()).await.expect("an answer");
+                assert_eq!(answer.status(), 200);
+                answers += 1;
+                let last = answer.headers().get("connection").is_some_and(|value| value == "close");
+                answer.into_body().collect().await.expect("a whole body");
+                if last {
+                    return answers;
+                }
+            }
+        })
+    };
+    let clients: Vec<_> = (0..16).map(client).collect();
+    // Under load, then.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let ended = stop(&spec, Duration::from_secs(30)).await;
+    assert_eq!((ended.code, ended.reason), (0, ExitReason::Completed));
+    for client in clients {
+        assert!(client.await.expect("no request is lost") > 0);
+    }
 }
 
 #[tokio::test]
