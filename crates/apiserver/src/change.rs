@@ -70,22 +70,18 @@ pub(crate) async fn change(
             return Ok(Written::Imagined(new));
         }
         if new == old {
-            reservation.keep();
             return Ok(Written::Stored(current));
         }
         let value = storage::encode(kind, &new);
-        let ends = ends_life(kind, &new);
-        let written = if ends {
-            call.server.store.delete(key.clone(), current.revision, value).await
+        let (store, at) = (call.server.store.clone(), key.clone());
+        let written = if ends_life(kind, &new) {
+            let leaving = call.server.addresses.leave(kind, &old);
+            leaving.settle(async move { store.delete(at, current.revision, value).await }).await
         } else {
-            call.server.store.update(key.clone(), current.revision, value).await
+            reservation.settle(async move { store.update(at, current.revision, value).await }).await
         };
         match written {
-            Ok(stored) => {
-                reservation.keep();
-                call.server.addresses.release(kind, &old, (!ends).then_some(&new));
-                return Ok(Written::Stored(stored));
-            }
+            Ok(stored) => return Ok(Written::Stored(stored)),
             Err(WriteError::Conflict { current: Some(_) }) if !names_revision && turn.is_none() => {
                 turn = call.server.turns.wait(&key).await;
             }

@@ -140,24 +140,24 @@ async fn answer(
         body: Mutex::new(body),
         warnings: Vec::new(),
     };
-    if long_running {
-        let mut response = handlers::dispatch(&mut call).boxed().await?;
-        call.add_warnings(&mut response);
-        return Ok(response);
-    }
-    let place = if matches!(call.method, Method::GET | Method::HEAD) {
-        &server.reads
+    let answered = if long_running {
+        handlers::dispatch(&mut call).boxed().await
     } else {
-        &server.writes
+        answer_in_time(server, &mut call).await
     };
-    let _place = place.enter().await?;
-    let answered =
-        tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(&mut call).boxed()).await;
-    let mut response = answered.map_err(|_| {
-        Status::timeout("request did not complete within the allotted timeout", 0)
-    })??;
+    let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
     call.add_warnings(&mut response);
     Ok(response)
+}
+
+/// Runs the handler of an ordinary request: when there is a place for it, and for as long as it may take.
+async fn answer_in_time(server: &Server, call: &mut Call) -> Answer<Response> {
+    let reads = matches!(call.method, Method::GET | Method::HEAD);
+    let _place = if reads { &server.reads } else { &server.writes }.enter().await?;
+    let answered = tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(call).boxed());
+    answered.await.unwrap_or_else(|_| {
+        Err(Status::timeout("request did not complete within the allotted timeout", 0))
+    })
 }
 
 /// Who asks: known from the start in memory, by credentials otherwise; and whom they act as.

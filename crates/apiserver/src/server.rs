@@ -66,7 +66,7 @@ pub(crate) struct Server {
     pub(crate) admission: Admission,
     pub(crate) tokens: Arc<TokenIssuer>,
     pub(crate) reviews: Reviews,
-    pub(crate) addresses: ServiceAddresses,
+    pub(crate) addresses: Arc<ServiceAddresses>,
     pub(crate) turns: Turns,
     pub(crate) kubelets: KubeletClient,
     pub(crate) discovery: Discovery,
@@ -122,7 +122,7 @@ impl ApiServer {
             authenticator,
             authorizer,
             tokens,
-            addresses,
+            addresses: Arc::new(addresses),
             advertise,
         });
         let router = router::router(server.clone());

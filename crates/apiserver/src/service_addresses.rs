@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use coracle_api::kinds::Kind;
 use coracle_api::status::{FieldErrors, Status};
-use coracle_store::Store;
+use coracle_store::{Object, Store, WriteError};
 use parking_lot::Mutex;
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -100,22 +101,60 @@ struct Taken {
     ports: HashSet<u16>,
 }
 
-/// What was taken for a Service that is not stored yet; given back unless kept.
-pub(crate) struct Reservation<'a> {
-    owner: &'a ServiceAddresses,
+/// What a Service's write takes and, once it is done, gives back. Unless it is settled, all that was taken is given back.
+pub(crate) struct Reservation {
+    owner: Arc<ServiceAddresses>,
+    is_service: bool,
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
+    freed_addresses: Vec<Ipv4Addr>,
+    freed_ports: Vec<u16>,
 }
 
-impl Reservation<'_> {
-    /// The Service is stored: the addresses are its own.
-    pub(crate) fn keep(mut self) {
+impl Reservation {
+    /// Awaits the write, and does what its outcome means for the addresses.
+    ///
+    /// A Service is written in a task of its own: a client that hangs up in the middle ends its request, but not the write, and the
+    /// addresses must follow the write.
+    pub(crate) async fn settle(
+        self,
+        write: impl Future<Output = Result<Arc<Object>, WriteError>> + Send + 'static,
+    ) -> Result<Arc<Object>, WriteError> {
+        if !self.is_service {
+            return write.await;
+        }
+        let task = tokio::spawn(async move {
+            let written = write.await;
+            match &written {
+                Ok(_) => self.done(),
+                // It may be on disk: the addresses stay taken until the next start tells.
+                Err(WriteError::Unknown(_)) => self.keep(),
+                Err(_) => drop(self),
+            }
+            written
+        });
+        task.await.unwrap_or(Err(WriteError::Closed))
+    }
+
+    fn done(self) {
+        let mut taken = self.owner.taken.lock();
+        for address in &self.freed_addresses {
+            taken.addresses.remove(address);
+        }
+        for port in &self.freed_ports {
+            taken.ports.remove(port);
+        }
+        drop(taken);
+        self.keep();
+    }
+
+    fn keep(mut self) {
         self.addresses.clear();
         self.ports.clear();
     }
 }
 
-impl Drop for Reservation<'_> {
+impl Drop for Reservation {
     fn drop(&mut self) {
         if self.addresses.is_empty() && self.ports.is_empty() {
             return;
@@ -152,13 +191,13 @@ impl ServiceAddresses {
 
     /// Fills in what a Service still needs, and reserves what it asks for by name. Other kinds need nothing.
     pub(crate) fn allocate(
-        &self,
+        self: &Arc<Self>,
         kind: &Kind,
         object: &mut Value,
         old: Option<&Value>,
-    ) -> Answer<Reservation<'_>> {
-        let mut reservation = Reservation { owner: self, addresses: Vec::new(), ports: Vec::new() };
-        if !is_service(kind) {
+    ) -> Answer<Reservation> {
+        let mut reservation = self.reservation(kind);
+        if !reservation.is_service {
             return Ok(reservation);
         }
         let mut errors = FieldErrors::new();
@@ -173,28 +212,35 @@ impl ServiceAddresses {
         // A refused reservation takes the lock again when it is dropped.
         drop(taken);
         outcome?;
-        if errors.is_empty() {
-            Ok(reservation)
-        } else {
-            Err(Status::invalid(kind, meta(object, "name"), &errors))
+        if !errors.is_empty() {
+            return Err(Status::invalid(kind, meta(object, "name"), &errors));
         }
+        let (kept_addresses, kept_ports) = (addresses_of(object), ports_of(object));
+        reservation.freed_addresses =
+            had_addresses.into_iter().filter(|address| !kept_addresses.contains(address)).collect();
+        reservation.freed_ports =
+            had_ports.into_iter().filter(|port| !kept_ports.contains(port)).collect();
+        Ok(reservation)
     }
 
-    /// Gives back what the old state had and the new one, if there is one, has not.
-    pub(crate) fn release(&self, kind: &Kind, old: &Value, new: Option<&Value>) {
-        if !is_service(kind) {
-            return;
+    /// What a deletion will give back.
+    pub(crate) fn leave(self: &Arc<Self>, kind: &Kind, old: &Value) -> Reservation {
+        let mut reservation = self.reservation(kind);
+        if reservation.is_service {
+            reservation.freed_addresses = addresses_of(old);
+            reservation.freed_ports = ports_of(old);
         }
-        let kept_addresses: HashSet<Ipv4Addr> = new.into_iter().flat_map(addresses_of).collect();
-        let kept_ports: HashSet<u16> = new.into_iter().flat_map(ports_of).collect();
-        let mut taken = self.taken.lock();
-        for address in
-            addresses_of(old).into_iter().filter(|address| !kept_addresses.contains(address))
-        {
-            taken.addresses.remove(&address);
-        }
-        for port in ports_of(old).into_iter().filter(|port| !kept_ports.contains(port)) {
-            taken.ports.remove(&port);
+        reservation
+    }
+
+    fn reservation(self: &Arc<Self>, kind: &Kind) -> Reservation {
+        Reservation {
+            owner: self.clone(),
+            is_service: kind.group.is_empty() && kind.kind == "Service",
+            addresses: Vec::new(),
+            ports: Vec::new(),
+            freed_addresses: Vec::new(),
+            freed_ports: Vec::new(),
         }
     }
 
@@ -203,7 +249,7 @@ impl ServiceAddresses {
         taken: &mut Taken,
         service: &mut Value,
         had: &HashSet<Ipv4Addr>,
-        reservation: &mut Reservation<'_>,
+        reservation: &mut Reservation,
         errors: &mut FieldErrors,
     ) -> Answer<()> {
         let asked = text(service, "/spec/clusterIP").to_owned();
@@ -275,7 +321,7 @@ fn allocate_ports(
     taken: &mut Taken,
     service: &mut Value,
     had: &HashSet<u16>,
-    reservation: &mut Reservation<'_>,
+    reservation: &mut Reservation,
     errors: &mut FieldErrors,
 ) -> Answer<()> {
     if !needs_node_ports(service) {
@@ -351,10 +397,6 @@ fn free_port(taken: &Taken) -> Option<u16> {
         .find(|port| !taken.ports.contains(port))
 }
 
-fn is_service(kind: &Kind) -> bool {
-    kind.group.is_empty() && kind.kind == "Service"
-}
-
 fn addresses_of(service: &Value) -> Vec<Ipv4Addr> {
     let listed =
         service.pointer("/spec/clusterIPs").and_then(Value::as_array).into_iter().flatten();
@@ -373,8 +415,8 @@ fn ports_of(service: &Value) -> Vec<u16> {
 mod tests {
     use super::*;
 
-    fn addresses(range: &str) -> ServiceAddresses {
-        ServiceAddresses { range: range.parse().unwrap(), taken: Mutex::default() }
+    fn addresses(range: &str) -> Arc<ServiceAddresses> {
+        Arc::new(ServiceAddresses { range: range.parse().unwrap(), taken: Mutex::default() })
     }
 
     fn service_kind() -> &'static Kind {
@@ -406,7 +448,7 @@ mod tests {
         let mut service = json!({ "metadata": { "name": "a" }, "spec": { "type": "ClusterIP" } });
         assert_eq!(addresses.allocate(service_kind(), &mut service, None).err().unwrap().code, 500);
         let gone = json!({ "spec": { "clusterIP": seen.iter().next().unwrap() } });
-        addresses.release(service_kind(), &gone, None);
+        addresses.leave(service_kind(), &gone).done();
         addresses.allocate(service_kind(), &mut service, None).unwrap().keep();
         assert_eq!(service["spec"]["clusterIP"], gone["spec"]["clusterIP"]);
     }

@@ -145,11 +145,9 @@ async fn store_under_a_free_name(
             return Ok(Written::Imagined(object));
         }
         let reservation = call.server.addresses.allocate(kind, &mut object, None)?;
-        match call.server.store.create(key, storage::encode(kind, &object)).await {
-            Ok(stored) => {
-                reservation.keep();
-                return Ok(Written::Stored(stored));
-            }
+        let (store, value) = (call.server.store.clone(), storage::encode(kind, &object));
+        match reservation.settle(async move { store.create(key, value).await }).await {
+            Ok(stored) => return Ok(Written::Stored(stored)),
             Err(WriteError::Exists(_)) if generates => (),
             Err(error) => return Err(storage::write_failure(kind, &name, &error)),
         }

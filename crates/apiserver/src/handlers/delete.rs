@@ -76,11 +76,12 @@ pub(crate) async fn delete_object(
                 .await
                 .map(Deleted::Going),
             Step::Remove(last) => {
-                let removed =
-                    store.delete(key.clone(), current.revision, storage::encode(kind, &last)).await;
-                if removed.is_ok() {
-                    call.server.addresses.release(kind, &old, None);
-                }
+                let (store, at) = (store.clone(), key.clone());
+                let value = storage::encode(kind, &last);
+                let leaving = call.server.addresses.leave(kind, &old);
+                let removed = leaving
+                    .settle(async move { store.delete(at, current.revision, value).await })
+                    .await;
                 removed.and_then(|object| {
                     storage::decode(&object)
                         .map(Deleted::Gone)
