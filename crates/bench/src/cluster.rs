@@ -61,7 +61,8 @@ impl Cluster {
         let started = Instant::now();
         let mut process = Process::start(&mut command, &data_dir.with_extension("log"))?;
         let ready = until_ready(&mut process, &kubeconfig, started);
-        let (access, connection) = timeout(DEADLINE, ready).await.context("not ready in time")??;
+        let (access, connection) =
+            timeout(DEADLINE, ready).await.context("not ready in time")??;
         Ok((Self { process, access, connection }, started.elapsed()))
     }
 

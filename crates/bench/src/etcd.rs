@@ -82,8 +82,7 @@ pub fn put_request(key: &str, value: &[u8]) -> Bytes {
 /// Puts, and returns when etcd says that it is durable.
 pub async fn put(connection: &Connection, request: Bytes) -> Result<()> {
     let headers = [("content-type", "application/grpc"), ("te", "trailers")];
-    let answer =
-        connection.send(Method::POST, "/etcdserverpb.KV/Put", &headers, request).await?;
+    let answer = connection.send(Method::POST, "/etcdserverpb.KV/Put", &headers, request).await?;
     let head = answer.headers().get("grpc-status").cloned();
     let body = answer.into_body().collect().await?;
     let status = head.or_else(|| body.trailers()?.get("grpc-status").cloned());

@@ -100,7 +100,7 @@ fn run(arguments: Arguments) -> Result<()> {
         eprintln!("{}:", name.word());
         // What another one found is worth its lines, whatever happened to this one.
         if let Err(error) = runtime.block_on(run_one(*name, &settings, &mut report)) {
-            report.failed(name.word(), &error);
+            report.failed(&name.word(), &error);
         }
     }
     let words: Vec<String> = names.iter().map(|name| name.word()).collect();

@@ -58,7 +58,12 @@ pub async fn one_after_another(settings: &Settings, report: &mut Report) -> Resu
     prepared.kill().await?;
     let measured = &all[WARM_UP..];
     let column = |step: fn(&Steps) -> Duration| times(measured.iter().map(step).collect());
-    report.add("pod", "created to Ready, one after another", column(|pod| pod.ready), "10 ms, 50 ms");
+    report.add(
+        "pod",
+        "created to Ready, one after another",
+        column(|pod| pod.ready),
+        "10 ms, 50 ms",
+    );
     report.add("pod", "of it until the create is answered", column(|pod| pod.answered), "");
     report.add("pod", "of it until the watch shows it bound", column(|pod| pod.bound), "");
     Ok(())
@@ -94,9 +99,7 @@ async fn create_one(
 }
 
 /// Follows the pods on a task of its own, so that the time of an event is when it came.
-async fn watch_pods(
-    cluster: &Cluster,
-) -> Result<(mpsc::UnboundedReceiver<Seen>, JoinHandle<()>)> {
+async fn watch_pods(cluster: &Cluster) -> Result<(mpsc::UnboundedReceiver<Seen>, JoinHandle<()>)> {
     let mut watch = cluster.watch(&format!("{PODS}?watch=true")).await?;
     // Unbounded is bounded by the number of pods that this benchmark makes.
     let (sender, receiver) = mpsc::unbounded_channel();

@@ -48,11 +48,12 @@ impl Process {
     /// Asks it to end, and waits until it did.
     pub async fn stop(mut self) -> Result<()> {
         kill_process(self.pid()?, Signal::TERM).context("cannot signal")?;
-        match timeout(GRACE, self.child.wait()).await {
-            Ok(status) if status?.success() => Ok(()),
-            Ok(_) => bail!("{} did not end well:\n{}", self.name, self.last_words()),
-            Err(_) => bail!("{} does not end", self.name),
+        let status = timeout(GRACE, self.child.wait()).await;
+        let status = status.with_context(|| format!("{} does not end", self.name))??;
+        if !status.success() {
+            bail!("{} ended with {status}:\n{}", self.name, self.last_words());
         }
+        Ok(())
     }
 
     /// Ends it at once: for when its last words cost time and tell nothing.
@@ -65,7 +66,8 @@ impl Process {
         let path = format!("/proc/{}/status", self.pid()?.as_raw_nonzero());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        let kib: Option<u64> = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        let kib: Option<u64> =
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
         Ok(kib.with_context(|| format!("{path} has no {field}"))? * 1024)
     }
 

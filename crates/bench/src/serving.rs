@@ -166,7 +166,8 @@ fn read_wrk(output: &Output) -> Result<(f64, String)> {
             bail!("wrk saw trouble: {trouble}{count}");
         }
     }
-    let rate = after("Requests/sec:").with_context(|| format!("wrk says: {text}"))?.trim().parse()?;
+    let rate =
+        after("Requests/sec:").with_context(|| format!("wrk says: {text}"))?.trim().parse()?;
     let p99 = after("99%").map(str::trim).unwrap_or_default();
     let digits = p99.trim_end_matches(char::is_alphabetic);
     Ok((rate, format!("{digits} {}", &p99[digits.len()..])))

@@ -67,7 +67,12 @@ pub async fn api(settings: &Settings, report: &mut Report) -> Result<()> {
             async move { connection.json_bytes(Method::POST, CONFIG_MAPS, body.into()).await.map(drop) }
         })
         .await?;
-        report.add("api", &clients_of(clients, "ConfigMaps through the API, TLS"), figure, "> etcd");
+        report.add(
+            "api",
+            &clients_of(clients, "ConfigMaps through the API, TLS"),
+            figure,
+            "> etcd",
+        );
         prepared.kill().await?;
     }
     Ok(())
@@ -87,7 +92,8 @@ pub async fn etcd(settings: &Settings, report: &mut Report) -> Result<()> {
         let payload = Bytes::from(vec![b'x'; BYTES]);
         let figure = measure(clients, move |client, number| {
             let key = format!("/registry/configmaps/default/object-{client}-{number}");
-            let (put, connection) = (crate::etcd::put_request(&key, &payload), connections[client / SHARE].clone());
+            let (put, connection) =
+                (crate::etcd::put_request(&key, &payload), connections[client / SHARE].clone());
             async move { crate::etcd::put(&connection, put).await }
         })
         .await?;

@@ -1,15 +1,26 @@
 //! Measures what the README claims.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::shell;
 
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The benchmarks to run; all when none is named.
+    /// The benchmarks to run: start, idle, pod, deployment, store, api, etcd, http; all when none is named.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     names: Vec<String>,
 }
 
-/// Runs the named benchmarks and prints their medians.
+/// Builds the release binary, runs the named benchmarks and prints their medians as a Markdown table.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    bail!("no such benchmark: {}", arguments.names.join(", "));
+    shell::run("cargo", &["build", "--release", "-p", "coracle", "-p", "coracle-bench"])?;
+    let target = match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => shell::root().join("target"),
+    };
+    shell::execute(Command::new(target.join("release/coracle-bench")).args(&arguments.names))
 }

@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "network", "runtime", "runtime-wasm",
         ],
     ),
+    ("bench", &["api", "store"]),
     ("xtask", &["api", "store"]),
 ];
 
