@@ -222,7 +222,7 @@ pub(crate) struct Start {
     pub(crate) container: Container,
     pub(crate) attempt: u32,
     pub(crate) id: ContainerId,
-    pub(crate) former: Option<ContainerId>,
+    pub(crate) former: Vec<ContainerId>,
     pub(crate) ground: Prepared,
     pub(crate) held: Held,
     pub(crate) abandon: CancellationToken,
@@ -231,6 +231,7 @@ pub(crate) struct Start {
 impl Start {
     /// Brings the container to run: image, environment, mounts, start, `postStart`.
     pub(crate) async fn run(self) -> Result<Started, NotStarted> {
+        forget(&self.ctx, &self.former).await;
         let (spec, image_digest) = tokio::select! {
             biased;
             () = self.abandon.cancelled() => return Err(NotStarted::Abandoned),
@@ -241,7 +242,7 @@ impl Start {
         }
         self.normal("Created", "Container created".to_owned());
         self.normal("Started", "Container started".to_owned());
-        self.tidy().await;
+        self.drop_old_log().await;
         let hook =
             self.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         if let Some(hook) = hook
@@ -328,13 +329,8 @@ impl Start {
         })
     }
 
-    /// Forgets the attempt before, and the log of the one before that: upstream keeps one dead container too.
-    async fn tidy(&self) {
-        if let Some(former) = &self.former
-            && let Err(error) = self.ctx.runtime.remove_container(former).await
-        {
-            tracing::warn!(container = %former, %error, "ended container not removed");
-        }
+    /// Only the attempt before keeps its log: upstream keeps one dead container too.
+    async fn drop_old_log(&self) {
         if let Some(old) = self.attempt.checked_sub(2) {
             let directory = self.ctx.log_directory(&self.pod).join(&self.container.name);
             crate::logs::remove_attempt(&directory, old).await;
@@ -438,9 +434,23 @@ pub(crate) async fn delete(ctx: Arc<Context>, pod: Arc<Pod>) -> Result<(), kube:
     }
 }
 
+/// The engine need not remember attempts that have ended: what is to be known of them, the worker knows.
+async fn forget(ctx: &Context, ended: &[ContainerId]) {
+    for id in ended {
+        if let Err(error) = ctx.runtime.remove_container(id).await {
+            tracing::warn!(container = %id, %error, "ended container not removed");
+        }
+    }
+}
+
 /// Gives back the pod's address and removes its volumes.
-pub(crate) async fn tear_down(ctx: Arc<Context>, uid: String) -> Result<(), String> {
+pub(crate) async fn tear_down(
+    ctx: Arc<Context>,
+    uid: String,
+    ended: Vec<ContainerId>,
+) -> Result<(), String> {
     ctx.runtime.remove_sandbox(&uid).await.map_err(|error| spelled(&error))?;
+    forget(&ctx, &ended).await;
     let directory = ctx.pod_directory(&uid);
     let removed = tokio::task::spawn_blocking(move || directory.remove()).await;
     removed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())

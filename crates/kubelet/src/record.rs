@@ -20,6 +20,8 @@ pub(crate) struct Record {
     pub(crate) activity: Activity,
     /// The attempt that runs or ran last.
     pub(crate) id: Option<ContainerId>,
+    /// Ended attempts that the engine still remembers.
+    pub(crate) leftover: Vec<ContainerId>,
     /// How many attempts were begun: the number of the next one.
     pub(crate) attempts: u32,
     /// The digest of the image that runs or ran last.
@@ -100,6 +102,7 @@ impl Record {
         Self {
             activity: Activity::Idle { retry_at: None },
             id: None,
+            leftover: Vec::new(),
             attempts: 0,
             image_digest: String::new(),
             waiting: None,
@@ -197,6 +200,7 @@ impl Record {
 
     /// The attempt ended.
     pub(crate) fn exited(&mut self, terminated: ContainerStateTerminated, finished_at: Timestamp) {
+        self.leftover.extend(self.id.clone());
         let pause = self.backoff.pause(finished_at);
         let restart_at = finished_at + pause;
         self.activity = Activity::Exited { exit_code: terminated.exit_code, restart_at, pause };

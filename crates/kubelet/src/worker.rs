@@ -350,7 +350,9 @@ impl Worker {
         }
         self.teardown = Teardown::Running;
         let (ctx, uid) = (Arc::clone(&self.ctx), self.uid.clone());
-        self.begin(async move { Done::TornDown(operations::tear_down(ctx, uid).await) });
+        let leftover = self.records.values_mut().map(|record| std::mem::take(&mut record.leftover));
+        let ended: Vec<ContainerId> = leftover.flatten().collect();
+        self.begin(async move { Done::TornDown(operations::tear_down(ctx, uid, ended).await) });
     }
 
     // ---- ensure
@@ -411,7 +413,7 @@ impl Worker {
             let Some((role, container)) = self.container(name) else { continue };
             let Some(record) = self.records.get_mut(name) else { continue };
             let id = ContainerId::new(fresh_id());
-            let former = record.id.replace(id.clone()).filter(|_| record.attempts > 0);
+            let former = std::mem::take(&mut record.leftover);
             if matches!(record.activity, Activity::Exited { .. }) {
                 record.backoff.lengthen(Timestamp::now());
             }

@@ -54,7 +54,7 @@ async fn a_deleted_pod_ends_and_leaves_nothing() {
     node.api.delete_pod("web", 30);
     node.api.until_gone(PODS, "web").await;
     node.event("web", "Killing").await;
-    assert_eq!(node.engine.sandboxes(), 0);
+    assert_eq!((node.engine.sandboxes(), node.engine.containers_known()), (0, 0));
     assert!(!node.data.path().join("pods/uid-web").exists());
     node.stop().await;
     assert_eq!(std::fs::read_dir(node.data.path().join("pods-logs")).unwrap().count(), 0);
@@ -376,12 +376,14 @@ async fn logs_are_served_to_the_end_of_the_container() {
         (400, "previous terminated container \"main\" in pod \"web\" not found".to_owned())
     );
 
-    let follow = node.logs("web/main", "?follow=true");
-    let end = async {
-        node.engine.print("main", "bye");
-        node.engine.end("main", 1);
-    };
-    let ((_, text), ()) = tokio::join!(follow, end);
+    let text = node
+        .follow("web/main", |text| {
+            if text == "hello\n" {
+                node.engine.print("main", "bye");
+                node.engine.end("main", 1);
+            }
+        })
+        .await;
     assert_eq!(text, "hello\nbye\n");
     node.until("web", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     assert_eq!(node.logs("web/main", "?previous=true").await, (200, "hello\nbye\n".to_owned()));

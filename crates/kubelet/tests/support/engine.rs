@@ -45,6 +45,11 @@ impl Engine {
         self.state.lock().sandboxes.len()
     }
 
+    /// How many containers the engine remembers, running or ended.
+    pub fn containers_known(&self) -> usize {
+        self.state.lock().containers.len()
+    }
+
     pub fn pulls(&self) -> u32 {
         self.state.lock().pulls
     }
@@ -124,9 +129,7 @@ impl Runtime for Engine {
     }
 
     async fn remove_sandbox(&self, pod_uid: &str) -> Result<(), StartError> {
-        let mut state = self.state.lock();
-        state.sandboxes.remove(pod_uid);
-        state.containers.retain(|_, (spec, _)| spec.pod.uid != pod_uid);
+        self.state.lock().sandboxes.remove(pod_uid);
         Ok(())
     }
 

@@ -90,6 +90,14 @@ impl TestNode {
         .unwrap()
     }
 
+    /// Follows a log to its end, telling `seen` all that has come each time more comes.
+    pub async fn follow(&self, container: &str, seen: impl FnMut(&str)) -> String {
+        let path = format!("/containerLogs/default/{container}?follow=true");
+        let followed = tls::get_and(self.port, self.tls.client(), &path, seen);
+        let followed = tokio::time::timeout(Duration::from_secs(10), followed).await;
+        followed.expect("the follower did not end").unwrap().1
+    }
+
     pub async fn connect_without_certificate(&self) -> Result<(u16, String), String> {
         tls::get(self.port, self.tls.stranger(), "/healthz").await
     }

@@ -64,20 +64,36 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// One request over a connection of its own.
 pub async fn get(port: u16, config: ClientConfig, path: &str) -> Result<(u16, String), String> {
-    let stream =
-        TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+    get_and(port, config, path, |_| ()).await
+}
+
+/// The same, telling `seen` all that has come each time more comes.
+pub async fn get_and(
+    port: u16,
+    config: ClientConfig,
+    path: &str,
+    mut seen: impl FnMut(&str),
+) -> Result<(u16, String), String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| said(&error))?;
     let name = ServerName::try_from("localhost").unwrap();
     let connector = TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(name, stream).await.map_err(|error| error.to_string())?;
+    let stream = connector.connect(name, stream).await.map_err(|error| said(&error))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| said(&error))?;
     let driver = tokio::spawn(connection);
-    let request =
-        Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new()).unwrap();
-    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let request = Request::get(path).header("host", "localhost");
+    let request = request.body(Empty::<bytes::Bytes>::new()).unwrap();
+    let answer = sender.send_request(request).await.map_err(|error| said(&error))?;
     let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
+    let mut body = answer.into_body();
+    let mut text = String::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| said(&error))?;
+        text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+        seen(&text);
+    }
     driver.abort();
-    Ok((status, String::from_utf8(body.to_vec()).unwrap()))
+    Ok((status, text))
 }
