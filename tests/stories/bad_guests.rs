@@ -118,18 +118,9 @@ fn what_is_no_module_is_refused_with_its_reason() {
         assert!(waiting["message"].as_str().unwrap().contains(message), "{name}: {waiting}");
     };
     check("truncated", Some(&whole[..whole.len() / 2]), "CreateContainerError", "truncated.wasm");
+    check("empty", Some(b""), "CreateContainerError", "empty.wasm");
     check("imports", Some(&guests::module(guests::IMPORTS)), "CreateContainerError", "env::launch_missiles");
     cluster.kubectl(&["get", "--raw", "/readyz"]);
-}
-
-#[test]
-fn an_empty_file_is_no_image() {
-    let cluster = Cluster::start();
-    let file = cluster.data_dir().join("empty.wasm");
-    std::fs::write(&file, b"").unwrap();
-    let output = cluster.coracle(&["image", "import", file.to_str().unwrap(), "empty.wasm"]);
-    assert_ne!(output.code, Some(0), "{output:?}");
-    assert!(output.stderr.contains("empty.wasm"), "{output:?}");
 }
 
 #[test]

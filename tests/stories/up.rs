@@ -102,7 +102,7 @@ fn up_says_what_to_type_when_it_is_not_told_what_to_run() {
         assert_ne!(output.code, Some(0));
         assert!(output.stderr.contains(expected), "{output:?}");
     };
-    check(&[], "Usage: coracle up <FILE|DIR>...");
+    check(&[], "<FILE|DIR>");
     check(&["/no/such/file.yaml"], "cannot read /no/such/file.yaml");
     check(&[folder.path().to_str().unwrap()], "no manifests in");
 }

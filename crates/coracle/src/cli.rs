@@ -144,7 +144,8 @@ impl Arguments {
     pub fn log_level(&self) -> &'static str {
         match (self.verbose, &self.command) {
             // `up` talks to a person; what it says itself is enough.
-            (0, Command::Up(_) | Command::Image { .. }) => "error",
+            // A cluster that does not run yet is no error, though the client that asks says so.
+            (0, Command::Up(_) | Command::Image { .. }) => "error,kube_client=off",
             (0, _) => "warn,coracle=info",
             (1, _) => "info",
             (2, _) => "debug,hyper=info,h2=info,tower=info,rustls=info,sqlx=info,wasmtime=info,cranelift=info",

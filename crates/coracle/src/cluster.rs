@@ -144,6 +144,7 @@ impl ControlPlane {
     /// Ends the API server, then closes the store.
     pub async fn stop(self) {
         self.serving.end().await;
+        self.api.shutdown().await;
         self.store.close().await;
     }
 }

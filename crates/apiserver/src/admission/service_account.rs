@@ -127,7 +127,8 @@ fn mount_token(spec: &mut Value) {
     let name = known.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{}", random_suffix()));
     let mut needed = false;
     for kind in ["initContainers", "containers"] {
-        for container in spec[kind].as_array_mut().into_iter().flatten() {
+        let containers = spec.get_mut(kind).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
             if items(&container["volumeMounts"]).any(|mount| mount["mountPath"] == TOKEN_PATH) {
                 continue;
             }

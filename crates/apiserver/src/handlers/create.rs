@@ -133,6 +133,9 @@ async fn store_under_a_free_name(
         if generates {
             name = generate_name(&prefix);
             set_meta(&mut object, "name", Some(json!(name)));
+            // Labels that hold the name wait for it; both are safe to repeat.
+            (rules::for_kind(kind).prepare_create)(&mut object);
+            (rules::for_kind(kind).default)(&mut object);
         }
         validate(kind, &name, &object)?;
         admit(call, kind, &name, &mut object, dry_run).await?;

@@ -12,6 +12,7 @@ use coracle_api::status::{Reason, Status};
 use http::StatusCode;
 
 use super::get;
+use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
@@ -53,7 +54,19 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
 /// A token for a ServiceAccount.
 async fn token(call: &mut Call) -> Answer<Response> {
     let json = call.read_json().await?;
-    let request = call.decode_as("authentication.k8s.io", "v1", "TokenRequest", &json)?;
+    let mut request = call.decode_as("authentication.k8s.io", "v1", "TokenRequest", &json)?;
+    let admission = AdmissionRequest {
+        operation: Operation::Create,
+        kind: call.kind,
+        subresource: "token",
+        namespace: &call.target.namespace,
+        name: &call.target.name,
+        object: &mut request,
+        old: None,
+        user: &call.user,
+        dry_run: false,
+    };
+    call.server.admission.validate(&admission).await?;
     let issued = call.server.tokens.issue(&call.target.namespace, &call.target.name, request)?;
     Ok(call.answer_plain(StatusCode::CREATED, &issued))
 }
