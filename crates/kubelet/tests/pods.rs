@@ -56,8 +56,13 @@ async fn a_deleted_pod_ends_and_leaves_nothing() {
     node.event("web", "Killing").await;
     assert_eq!((node.engine.sandboxes(), node.engine.containers_known()), (0, 0));
     assert!(!node.data.path().join("pods/uid-web").exists());
+    let logs = node.data.path().join("pods-logs");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_dir(&logs).unwrap().count() > 0 {
+        assert!(Instant::now() < deadline, "its logs stayed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     node.stop().await;
-    assert_eq!(std::fs::read_dir(node.data.path().join("pods-logs")).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
