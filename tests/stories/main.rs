@@ -6,6 +6,8 @@ mod durability;
 mod garbage;
 mod jobs;
 mod kubectl;
+mod pods;
 mod security;
 mod services;
 mod up;
+mod volumes;
