@@ -10,6 +10,7 @@
 //! Absent on purpose: defaults and validation of single kinds (the API server's rules), and typed objects (those are
 //! `k8s_openapi`'s; the API server works on `serde_json::Value`).
 
+pub mod apply;
 pub mod decode;
 pub mod events;
 pub mod kinds;

@@ -12,6 +12,7 @@ use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::handlers::create::Written;
+use crate::managed_fields::{self, Books};
 use crate::object::{finalizers, generation, is_deleting, meta, set_meta};
 use crate::{limits, rules, storage};
 
@@ -51,6 +52,16 @@ pub(crate) struct Change<'a> {
 pub(crate) async fn change(
     call: &Call,
     change: &Change<'_>,
+    make: impl FnMut(&Value) -> Answer<Value>,
+) -> Answer<Written> {
+    change_with(call, change, Books::Recorded, make).await
+}
+
+/// [`change`], with a say in who wants what afterwards.
+pub(crate) async fn change_with(
+    call: &Call,
+    change: &Change<'_>,
+    books: Books,
     mut make: impl FnMut(&Value) -> Answer<Value>,
 ) -> Answer<Written> {
     let Change { kind, namespace, name, .. } = *change;
@@ -61,7 +72,14 @@ pub(crate) async fn change(
         let old = storage::decode(&current)?;
         let mut new = make(&old)?;
         let names_revision = check_revision(kind, name, &new, &current)?;
+        let entries = managed_fields::take(&mut new);
         complete(change, &mut new, &old);
+        match books {
+            Books::Recorded => {
+                managed_fields::record(call, kind, change.part, &old, &mut new, entries)
+            }
+            Books::Brought => managed_fields::put(&mut new, entries),
+        }
         admit(call, change, &mut new, &old).await?;
         validate(change, &new, &old)?;
         let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
@@ -69,7 +87,7 @@ pub(crate) async fn change(
         if change.dry_run {
             return Ok(Written::Imagined(new));
         }
-        if new == old {
+        if new == old || managed_fields::differ_in_times_only(&new, &old) {
             return Ok(Written::Stored(current));
         }
         let value = storage::encode(kind, &new);
@@ -126,9 +144,7 @@ fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
             old.pointer("/metadata").and_then(|metadata| metadata.get(field)).cloned(),
         );
     }
-    for field in ["selfLink", "managedFields"] {
-        set_meta(new, field, None);
-    }
+    set_meta(new, "selfLink", None);
     new["apiVersion"] = json!(kind.api_version);
     new["kind"] = json!(kind.kind);
     match part {

@@ -10,7 +10,7 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: server-side apply, protobuf answers, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
+//! Deliberately absent for now: protobuf answers, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
 //! port-forward.
 
 pub mod admission;
@@ -28,6 +28,7 @@ pub mod identity;
 mod in_flight;
 mod kubelet_client;
 mod limits;
+mod managed_fields;
 mod metrics;
 mod negotiate;
 mod node_address;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::managed_fields::{self, Books};
 use crate::object::{self, meta, set_meta};
 use crate::{limits, rules, storage, views};
 
@@ -27,9 +28,10 @@ pub(crate) enum Written {
 /// Creates an object: decode, admit, complete, validate, store, answer.
 pub(crate) async fn create(call: &mut Call) -> Answer<Response> {
     let dry_run = call.query.dry_run()?;
+    managed_fields::check_options(call, "CreateOptions")?;
     let body = call.read_object().await?;
     let object = views::write(call.kind, body);
-    let written = create_object(call, object, dry_run).await?;
+    let written = create_object(call, object, dry_run, Books::Recorded).await?;
     answer_written(call, StatusCode::CREATED, written)
 }
 
@@ -46,6 +48,7 @@ pub(crate) async fn create_object(
     call: &mut Call,
     mut object: Value,
     dry_run: bool,
+    books: Books,
 ) -> Answer<Written> {
     let kind = stored_kind(call)?;
     let rules = rules::for_kind(kind);
@@ -57,8 +60,13 @@ pub(crate) async fn create_object(
             "resourceVersion should not be set on objects to be created",
         ));
     }
+    let entries = managed_fields::take(&mut object);
     begin_life(kind, &mut object);
     (rules.default)(&mut object);
+    match books {
+        Books::Recorded => managed_fields::begin(call, kind, &mut object, entries),
+        Books::Brought => managed_fields::put(&mut object, entries),
+    }
     let name = meta(&object, "name").to_owned();
     let mut request = AdmissionRequest {
         operation: Operation::Create,
@@ -108,7 +116,6 @@ fn begin_life(kind: &Kind, object: &mut Value) {
         "selfLink",
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
-        "managedFields",
         "generation",
     ] {
         set_meta(object, field, None);

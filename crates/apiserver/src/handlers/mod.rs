@@ -1,5 +1,6 @@
 //! What is done about a request for an object or a collection: a file per verb, and one per subresource.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod delete_collection;

@@ -1,4 +1,4 @@
-//! `PATCH` of an object: JSON patch, merge patch and strategic merge patch.
+//! `PATCH` of an object: JSON patch, merge patch and strategic merge patch; what is applied goes on to [`apply`].
 
 use axum::response::Response;
 use bytes::Bytes;
@@ -10,19 +10,22 @@ use coracle_api::status::Status;
 use http::StatusCode;
 use serde_json::Value;
 
+use super::apply;
 use super::create::{answer_written, stored_kind};
 use super::update::check_uid;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::{Change, Part, change};
+use crate::managed_fields::{self, APPLY_PATCH};
 use crate::object::{meta, set_meta};
 use crate::views;
 
 /// The media types of the patches we apply.
-const PATCHES: [&str; 3] = [
+const PATCHES: [&str; 4] = [
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    APPLY_PATCH,
 ];
 
 /// A patch, not yet applied.
@@ -39,7 +42,11 @@ enum Format {
 
 /// Changes an object, or this part of it, by what the client wants different.
 pub(crate) async fn patch(call: &mut Call, part: Part) -> Answer<Response> {
+    if apply::is_apply(call) {
+        return apply::apply(call, part).await;
+    }
     let dry_run = call.query.dry_run()?;
+    managed_fields::check_options(call, "PatchOptions")?;
     let validation = call.field_validation()?;
     let patch = Patch::read(call).await?;
     let kind = stored_kind(call)?;

@@ -10,6 +10,7 @@ use super::create::{answer_written, create_object, place_in_namespace, stored_ki
 use crate::answer::Answer;
 use crate::authz;
 use crate::call::Call;
+use crate::managed_fields::{self, Books};
 use crate::change::{Change, Part, change};
 use crate::object::{meta, set_meta};
 use crate::{storage, views};
@@ -17,6 +18,7 @@ use crate::{storage, views};
 /// Replaces an object, or this part of it.
 pub(crate) async fn update(call: &mut Call, part: Part) -> Answer<Response> {
     let dry_run = call.query.dry_run()?;
+    managed_fields::check_options(call, "UpdateOptions")?;
     let body = call.read_object().await?;
     let mut object = views::write(call.kind, body);
     let kind = stored_kind(call)?;
@@ -42,7 +44,7 @@ pub(crate) async fn update(call: &mut Call, part: Part) -> Answer<Response> {
 }
 
 /// The name in the path decides; one in the body must agree.
-fn check_name(call: &Call, object: &mut Value) -> Answer<()> {
+pub(super) fn check_name(call: &Call, object: &mut Value) -> Answer<()> {
     let given = meta(object, "name");
     if given.is_empty() {
         set_meta(object, "name", Some(json!(call.target.name)));
@@ -71,6 +73,13 @@ async fn create_instead(call: &mut Call, object: Value, dry_run: bool) -> Answer
     if !meta(&object, "resourceVersion").is_empty() || !meta(&object, "uid").is_empty() {
         return Err(Status::not_found(call.kind, &call.target.name));
     }
+    check_create(call)?;
+    let written = create_object(call, object, dry_run, Books::Recorded).await?;
+    answer_written(call, StatusCode::CREATED, written)
+}
+
+/// Whether the user may create the object that the path names.
+pub(super) fn check_create(call: &Call) -> Answer<()> {
     call.server.authorizer.check(&authz::Attributes {
         user: &call.user,
         verb: "create",
@@ -81,9 +90,7 @@ async fn create_instead(call: &mut Call, object: Value, dry_run: bool) -> Answer
             namespace: &call.target.namespace,
             name: &call.target.name,
         },
-    })?;
-    let written = create_object(call, object, dry_run).await?;
-    answer_written(call, StatusCode::CREATED, written)
+    })
 }
 
 /// As upstream's strategies have it.

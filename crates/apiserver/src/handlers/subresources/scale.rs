@@ -2,11 +2,13 @@
 
 use axum::response::Response;
 use coracle_api::decode::{FieldValidation, decode_body};
+use coracle_api::kinds::Kind;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldErrors, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::super::apply::{self, Wish};
 use super::super::create::{Written, stored_kind};
 use super::super::patch::Patch;
 use crate::answer::{self, Answer};
@@ -31,6 +33,7 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
             let json = call.read_json().await?;
             Source::Scale(call.decode_as("autoscaling", "v1", "Scale", &json)?)
         }
+        "patch" if apply::is_apply(call) => return apply_scale(call, kind).await,
         "patch" => Source::Patch(Patch::read(call).await?),
         _ => return Err(Status::method_not_served()),
     };
@@ -47,13 +50,33 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
             Source::Scale(scale) => scale.clone(),
             Source::Patch(patch) => patched_scale(patch, old)?,
         };
-        apply(&scale, &name, old)
+        with_scale(&scale, &name, old)
     })
     .await?;
+    answer_written_scale(call, written)
+}
+
+fn answer_written_scale(call: &Call, written: Written) -> Answer<Response> {
     match written {
         Written::Stored(object) => answer_scale(call, &storage::decode(&object)?),
         Written::Imagined(object) => answer_scale(call, &object),
     }
+}
+
+/// A scale that is applied is an object of which nothing but the replicas is said.
+async fn apply_scale(call: &mut Call, kind: &'static Kind) -> Answer<Response> {
+    let json = apply::read_json(call).await?;
+    let scale = call.decode_as("autoscaling", "v1", "Scale", &json)?;
+    let mut config = json!({
+        "apiVersion": kind.api_version, "kind": kind.kind, "metadata": scale["metadata"],
+    });
+    if let Some(replicas) = scale.pointer("/spec/replicas") {
+        config["spec"] = json!({ "replicas": replicas });
+    }
+    let part = Part::Subresource("scale");
+    let wish = Wish { kind, part, raw: config.clone(), config };
+    let (_, written) = apply::write(call, &wish).await?;
+    answer_written_scale(call, written)
 }
 
 enum Source {
@@ -74,7 +97,7 @@ fn patched_scale(patch: &Patch, old: &Value) -> Answer<Value> {
 }
 
 /// The object with the replicas that the scale wants.
-fn apply(scale: &Value, name: &str, old: &Value) -> Answer<Value> {
+fn with_scale(scale: &Value, name: &str, old: &Value) -> Answer<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     let mut errors = FieldErrors::new();
     if replicas < 0 {
