@@ -3,13 +3,14 @@
 //! A fixed chain of upstream's built-in plugins, in upstream's order
 //! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
 //! change the object, then those that only judge it. Absent on purpose, with their places marked in the chain:
-//! PodSecurity, webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
+//! webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
 //! stay for ever where no node controller takes it away.
 
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 use crate::authz::{self, Authorizer};
 use crate::identity::User;
+use crate::warnings::Warnings;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct AdmissionRequest<'a> {
     pub old: Option<&'a Value>,
     /// Who asks.
     pub user: &'a User,
+    /// Where to say what the client should know.
+    pub warnings: &'a Warnings,
     /// True when nothing will be stored.
     pub dry_run: bool,
 }
@@ -78,7 +82,6 @@ impl Admission {
         lifecycle::require_namespace(&self.store, request)?;
         limit_ranger::mutate(&self.store, request);
         service_account::mutate(&self.store, request).await?;
-        // PodSecurity comes here.
         priority::mutate(&self.store, request)?;
         tolerations::mutate(request);
         defaults::storage_class(&self.store, request);
@@ -93,6 +96,7 @@ impl Admission {
         limit_ranger::validate(&self.store, request)?;
         service_account::validate(request)?;
         node_restriction::validate(&self.store, request)?;
+        pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         self.refuse_escalation(request)
         // Validating policies and webhooks come here, and ResourceQuota last.

@@ -61,7 +61,27 @@ impl Write {
     }
 
     /// Runs the whole chain; gives the object as it would be stored.
-    pub(super) async fn run(self, fixture: &Fixture, mut object: Value) -> Result<Value, Status> {
+    pub(super) async fn run(self, fixture: &Fixture, object: Value) -> Result<Value, Status> {
+        self.run_heard(fixture, object).await.0
+    }
+
+    /// The same, with the warnings.
+    pub(super) async fn run_heard(
+        self,
+        fixture: &Fixture,
+        mut object: Value,
+    ) -> (Result<Value, Status>, Vec<String>) {
+        let warnings = Warnings::default();
+        let outcome = self.admitted(fixture, &mut object, &warnings).await;
+        (outcome.map(|()| object), warnings.all())
+    }
+
+    async fn admitted(
+        self,
+        fixture: &Fixture,
+        object: &mut Value,
+        warnings: &Warnings,
+    ) -> Result<(), Status> {
         let described =
             self.old.clone().filter(|_| object.is_null()).unwrap_or_else(|| object.clone());
         let place = |pointer: &str| text(&described, pointer).unwrap_or_default().to_owned();
@@ -72,7 +92,8 @@ impl Write {
             subresource: self.subresource,
             namespace: &namespace,
             name: &name,
-            object: &mut object,
+            object,
+            warnings,
             old: self.old.as_ref(),
             user: &self.user,
             dry_run: false,
@@ -80,8 +101,7 @@ impl Write {
         if self.operation != Operation::Delete {
             fixture.admission.mutate(&mut request).await?;
         }
-        fixture.admission.validate(&request).await?;
-        Ok(object)
+        fixture.admission.validate(&request).await
     }
 }
 

@@ -69,6 +69,7 @@ pub(crate) async fn create_object(
         object: &mut object,
         old: None,
         user: &call.user,
+        warnings: &call.warnings,
         dry_run,
     };
     call.server.admission.mutate(&mut request).await?;
@@ -181,6 +182,7 @@ async fn admit(
         object,
         old: None,
         user: &call.user,
+        warnings: &call.warnings,
         dry_run,
     };
     call.server.admission.validate(&request).await
