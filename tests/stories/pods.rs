@@ -503,6 +503,85 @@ fn a_server_finishes_its_answers_within_its_grace_and_not_beyond() {
     assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
+#[test]
+fn hooks_run_after_the_start_and_before_the_stop() {
+    let cluster = with_guests();
+    let hooked = |name: &str, lifecycle: Value| {
+        let container = with(web("c", 8080), "lifecycle", lifecycle);
+        apply(&cluster, name, json!({ "terminationGracePeriodSeconds": 5, "containers": [container] }));
+    };
+    let call = |path: &str| json!({ "httpGet": { "port": 8080, "path": path } });
+    hooked("hooked", json!({ "postStart": call("/print?began"), "preStop": { "sleep": { "seconds": 1 } } }));
+    until_ready(&cluster, "hooked");
+    cluster.until("the hook's line is there", |cluster| cluster.kubectl(&["logs", "hooked"]) == "began\n");
+    let began = Instant::now();
+    cluster.kubectl(&["delete", "pod", "hooked", "--timeout=30s"]);
+    assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+
+    hooked("broken", json!({ "postStart": call("/nothing") }));
+    until_event(&cluster, "broken", "PostStartHook failed");
+    until(&cluster, "broken", "it is started again", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(1));
+}
+
+#[test]
+fn a_pod_that_is_deleted_by_force_is_gone_at_once_and_leaves_nothing() {
+    let cluster = with_guests();
+    apply(&cluster, "forced", json!({ "containers": [web("c", 8080)] }));
+    let pod = until_ready(&cluster, "forced");
+    let uid = pod["metadata"]["uid"].as_str().unwrap();
+    cluster.kubectl(&["delete", "pod", "forced", "--force", "--grace-period=0"]);
+    assert!(cluster.kubectl_refused(&["get", "pod", "forced"]).contains("NotFound"));
+    let address = address(&pod, 8080);
+    cluster.until("nobody listens there", |_| get(address, "/").is_err());
+    let folder = cluster.data_dir().join("kubelet/pods").join(uid);
+    cluster.until("its files are gone", |_| !folder.exists());
+}
+
+#[test]
+fn a_new_image_restarts_the_container_in_its_pod() {
+    let cluster = with_guests();
+    cluster.import(&test_guest("web"), "web.wasm:2");
+    apply(&cluster, "changed", json!({ "terminationGracePeriodSeconds": 1, "containers": [web("c", 8080)] }));
+    let before = until_ready(&cluster, "changed");
+    cluster.kubectl(&["set", "image", "pod/changed", "c=web.wasm:2"]);
+    let pod = until(&cluster, "changed", "it runs again", |pod| {
+        status(pod, "c")["restartCount"] == 1 && condition(pod, "Ready")["status"] == "True"
+    });
+    assert_eq!(status(&pod, "c")["image"], "web.wasm:2");
+    assert_eq!(pod["status"]["podIP"], before["status"]["podIP"], "the pod keeps its address");
+    until_event(&cluster, "changed", "Container c definition changed, will be restarted");
+}
+
+#[test]
+fn no_pod_is_shown_ready_that_does_not_answer_after_a_stop() {
+    let mut cluster = with_guests();
+    let note = json!([{ "name": "notes", "mountPath": "/notes" }]);
+    let keeper = with(probe("keeper", "read /notes/note write /notes/note kept sleep 600000"), "volumeMounts", note);
+    let volumes = json!([{ "name": "notes", "emptyDir": {} }]);
+    apply(&cluster, "stays", json!({ "containers": [web("c", 8080), keeper], "volumes": volumes }));
+    let job = json!({ "restartPolicy": "Never", "containers": [probe("c", "sleep 600000")] });
+    apply(&cluster, "once", job);
+    until_ready(&cluster, "stays");
+    until_ready(&cluster, "once");
+    for round in 1..=2 {
+        assert_eq!(cluster.stop(), Some(0), "{}", cluster.log());
+        cluster.run();
+        let pod = cluster.json(&["pod", "stays"]);
+        if condition(&pod, "Ready")["status"] == "True" {
+            assert_eq!(get(address(&pod, 8080), "/").unwrap().body, "hello\n");
+        }
+        let pod = until_ready(&cluster, "stays");
+        assert_eq!(get(address(&pod, 8080), "/").unwrap().body, "hello\n");
+        assert_eq!(status(&pod, "c")["restartCount"], round);
+        assert_eq!(status(&pod, "c")["lastState"]["terminated"]["reason"], "Completed");
+        cluster.until("its files are still there", |cluster| {
+            cluster.kubectl(&["logs", "stays", "-c", "keeper"]).contains("read kept")
+        });
+    }
+    let pod = until_phase(&cluster, "once", "Failed");
+    assert_eq!(status(&pod, "c")["state"]["terminated"]["exitCode"], 143, "it ended with its node");
+}
+
 // ---- what they may use
 
 #[test]
@@ -554,6 +633,47 @@ fn a_container_out_of_memory_is_killed_and_started_again() {
     assert_eq!(status(&pod, "c")["lastState"]["terminated"]["exitCode"], 137);
     let description = cluster.kubectl(&["describe", "pod", "greedy"]);
     assert!(description.contains("OOMKilled"), "{description}");
+}
+
+#[test]
+fn a_server_out_of_memory_is_killed_and_started_again() {
+    let cluster = with_guests();
+    let container = with(web("c", 8080), "resources", json!({ "limits": { "memory": "32Mi" } }));
+    apply(&cluster, "greedy", json!({ "containers": [container] }));
+    let address = address(&until_ready(&cluster, "greedy"), 8080);
+    assert_eq!(get(address, "/allocate?4").unwrap().body, "4");
+    let answer = get(address, "/allocate?64");
+    assert!(answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status >= 500), "{answer:?}");
+    let pod = until(&cluster, "greedy", "it was killed for it", |pod| {
+        status(pod, "c")["lastState"]["terminated"]["reason"] == "OOMKilled"
+    });
+    assert!(status(&pod, "c")["restartCount"].as_i64() >= Some(1));
+    let pod = until_ready(&cluster, "greedy");
+    assert_eq!(get(SocketAddr::new(address.ip(), 8080), "/").unwrap().body, "hello\n", "{pod}");
+}
+
+#[test]
+fn a_throttled_server_still_answers_everybody() {
+    let cluster = with_guests();
+    let container = with(web("c", 8080), "resources", json!({ "limits": { "cpu": "100m" } }));
+    apply(&cluster, "slow", json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }));
+    let address = address(&until_ready(&cluster, "slow"), 8080);
+    let clients: Vec<_> = (0..8).map(|_| thread::spawn(move || get(address, "/").unwrap().body)).collect();
+    for client in clients {
+        assert_eq!(client.join().unwrap(), "hello\n");
+    }
+}
+
+#[test]
+fn what_wasm_cannot_do_is_refused_with_its_reason() {
+    let cluster = with_guests();
+    apply(&cluster, "plain", json!({ "containers": [web("c", 8080)] }));
+    until_ready(&cluster, "plain");
+    let refused = cluster.kubectl_refused(&["exec", "plain", "--", "ls"]);
+    assert!(!refused.contains("panic") && !refused.is_empty(), "{refused}");
+    let container = with(web("c", 8080), "readinessProbe", json!({ "exec": { "command": ["ls"] }, "periodSeconds": 1 }));
+    apply(&cluster, "asked", json!({ "containers": [container] }));
+    until_event(&cluster, "asked", "this container's engine cannot run a command in it: use an httpGet, tcpSocket or grpc probe");
 }
 
 // ---- what they share
