@@ -4,6 +4,7 @@ mod bad_guests;
 mod bad_input;
 mod durability;
 mod garbage;
+mod helm;
 mod jobs;
 mod kubectl;
 mod pods;

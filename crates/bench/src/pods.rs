@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::Settings;
-use crate::cluster::{Cluster, IMAGE, Prepared, Watch, is_true};
+use crate::cluster::{Cluster, IMAGE, Watch, is_true};
 use crate::idle::mebibytes;
 use crate::report::{Report, few_times, times};
 
@@ -47,15 +47,15 @@ struct Steps {
 
 /// Creates pods, each when the one before is Ready.
 pub async fn one_after_another(settings: &Settings, report: &mut Report) -> Result<()> {
-    let prepared = Prepared::start(settings).await?;
-    let (mut events, watching) = watch_pods(&prepared.cluster).await?;
+    let cluster = Cluster::prepared(settings).await?;
+    let (mut events, watching) = watch_pods(&cluster).await?;
     let mut all = Vec::new();
     for number in 0..WARM_UP + MEASURED {
-        let steps = timeout(DEADLINE, create_one(&prepared.cluster, &mut events, number)).await;
+        let steps = timeout(DEADLINE, create_one(&cluster, &mut events, number)).await;
         all.push(steps.with_context(|| format!("pod {number} is not Ready in time"))??);
     }
     watching.abort();
-    prepared.kill().await?;
+    cluster.kill().await?;
     let measured = &all[WARM_UP..];
     let column = |step: fn(&Steps) -> Duration| times(measured.iter().map(step).collect());
     report.add(
@@ -125,14 +125,13 @@ pub async fn deployment(settings: &Settings, report: &mut Report) -> Result<()> 
     let mut durations = Vec::new();
     let mut resident = Vec::new();
     for _ in 0..DEPLOYMENT_RUNS {
-        let prepared = Prepared::start(settings).await?;
-        let cluster = &prepared.cluster;
+        let cluster = Cluster::prepared(settings).await?;
         // The guest is compiled once, before: this measures pods, not the compiler.
-        timeout(DEADLINE, roll_out(cluster, "warm-up", 1)).await.context("no first pod")??;
-        let duration = timeout(DEADLINE, roll_out(cluster, "bench", REPLICAS)).await;
+        timeout(DEADLINE, roll_out(&cluster, "warm-up", 1)).await.context("no first pod")??;
+        let duration = timeout(DEADLINE, roll_out(&cluster, "bench", REPLICAS)).await;
         durations.push(duration.context("not all are Ready in time")??);
         resident.push(cluster.process().memory_bytes("VmRSS")?);
-        prepared.kill().await?;
+        cluster.kill().await?;
     }
     report.add("deployment", "1,000 pods created to all Ready", few_times(durations), "2000 ms");
     report.add("deployment", "resident memory then", mebibytes(resident), "");
