@@ -13,6 +13,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::handlers::create::Written;
 use crate::object::{finalizers, generation, is_deleting, meta, set_meta};
+use crate::quota::Reserved;
 use crate::{limits, rules, storage};
 
 /// Which part of an object a request writes.
@@ -65,7 +66,7 @@ pub(crate) async fn change(
         admit(call, change, &mut new, &old).await?;
         validate(change, &new, &old)?;
         let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
-        validate_admitted(call, change, &mut new, &old).await?;
+        let reserved = validate_admitted(call, change, &mut new, &old).await?;
         if change.dry_run {
             return Ok(Written::Imagined(new));
         }
@@ -78,7 +79,9 @@ pub(crate) async fn change(
             let leaving = call.server.addresses.leave(kind, &old);
             leaving.settle(async move { store.delete(at, current.revision, value).await }).await
         } else {
-            reservation.settle(async move { store.update(at, current.revision, value).await }).await
+            let revision = current.revision;
+            let write = reserved.hold(async move { store.update(at, revision, value).await });
+            reservation.settle(write).await
         };
         match written {
             Ok(stored) => return Ok(Written::Stored(stored)),
@@ -171,7 +174,7 @@ async fn validate_admitted(
     change: &Change<'_>,
     new: &mut Value,
     old: &Value,
-) -> Answer<()> {
+) -> Answer<Reserved> {
     call.server.admission.validate(&request(call, change, new, old)).await
 }
 
