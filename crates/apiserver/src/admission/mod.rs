@@ -13,6 +13,7 @@ mod node_restriction;
 mod pod_security;
 mod priority;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
@@ -93,6 +94,7 @@ impl Admission {
         service_account::mutate(&self.store, request).await?;
         priority::mutate(&self.store, request)?;
         tolerations::mutate(request);
+        runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
         // Mutating policies and webhooks come here.
@@ -108,6 +110,7 @@ impl Admission {
         node_restriction::validate(&self.store, request)?;
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
+        runtime_class::validate(&self.store, request)?;
         self.refuse_escalation(request)?;
         // Validating policies and webhooks come here.
         resource_quota::reserve(&self.quotas, request)
