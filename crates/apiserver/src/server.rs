@@ -28,7 +28,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, limits, router, serve, upkeep};
+use crate::{authz, bootstrap, limits, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -138,6 +138,8 @@ impl ApiServer {
         let (server, ends) = (&self.server, &self.server.shutdown);
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
+        let quotas = server.admission.quotas();
+        upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());
         upkeep.spawn(authz::follow_aggregation(aggregation, server.store.clone(), ends.clone()));
         for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {
