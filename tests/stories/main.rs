@@ -9,6 +9,7 @@ mod jobs;
 mod kubectl;
 mod pods;
 mod security;
+mod server_side_apply;
 mod services;
 mod up;
 mod volumes;

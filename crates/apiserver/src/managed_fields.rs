@@ -49,7 +49,11 @@ pub(crate) fn check_options(call: &Call, options: &str) -> Answer<()> {
             errors.forbidden("force", "may not be specified for non-apply patch");
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Status::invalid_kind("meta.k8s.io", options, "", &errors)) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(Status::invalid_kind("meta.k8s.io", options, "", &errors))
+    }
 }
 
 /// The media type of a body that is applied.
@@ -93,7 +97,9 @@ fn component(user: &str) -> &str {
         Some("admin") => "coracle",
         Some("apiserver") => "kube-apiserver",
         Some(user) if user.starts_with("node:") => "kubelet",
-        Some(user) if user.starts_with("serviceaccount:kube-system:") && user.ends_with("-controller") => {
+        Some(user)
+            if user.starts_with("serviceaccount:kube-system:") && user.ends_with("-controller") =>
+        {
             "kube-controller-manager"
         }
         Some(user) if !user.contains(':') => user,

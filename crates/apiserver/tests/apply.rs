@@ -62,25 +62,35 @@ fn books(object: &Value) -> Vec<String> {
 async fn an_object_is_created_changed_and_pruned_by_applying() {
     let harness = started().await;
     let path = format!("{MAPS}/c");
-    let made = apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "1", "b": "1" }))).await.expect(201);
+    let made = apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "1", "b": "1" })))
+        .await
+        .expect(201);
     assert_eq!(books(&made), [r#"ann Apply : {"f:data":{"f:a":{},"f:b":{}}}"#]);
     // The same again is no write.
-    let again = apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "1", "b": "1" }))).await.expect(200);
+    let again = apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "1", "b": "1" })))
+        .await
+        .expect(200);
     assert_eq!(again, made);
 
-    let changed = apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "2" }))).await.expect(200);
+    let changed =
+        apply(&harness, &path, "fieldManager=ann", map(json!({ "a": "2" }))).await.expect(200);
     assert_eq!(changed["data"], json!({ "a": "2" }));
     assert_ne!(changed["metadata"]["resourceVersion"], made["metadata"]["resourceVersion"]);
 
-    let refused = apply(&harness, &path, "fieldManager=bob", map(json!({ "a": "3" }))).await.expect(409);
+    let refused =
+        apply(&harness, &path, "fieldManager=bob", map(json!({ "a": "3" }))).await.expect(409);
     assert_eq!(refused["message"], "Apply failed with 1 conflict: conflict with \"ann\": .data.a");
     let cause = json!({ "reason": "FieldManagerConflict", "message": "conflict with \"ann\"", "field": ".data.a" });
     assert_eq!(refused["details"]["causes"], json!([cause]));
 
-    let forced = apply(&harness, &path, "fieldManager=bob&force=true", map(json!({ "a": "3" }))).await.expect(200);
+    let forced = apply(&harness, &path, "fieldManager=bob&force=true", map(json!({ "a": "3" })))
+        .await
+        .expect(200);
     assert_eq!(books(&forced), [r#"bob Apply : {"f:data":{"f:a":{}}}"#]);
 
-    let imagined = apply(&harness, &path, "fieldManager=bob&dryRun=All", map(json!({ "z": "1" }))).await.expect(200);
+    let imagined = apply(&harness, &path, "fieldManager=bob&dryRun=All", map(json!({ "z": "1" })))
+        .await
+        .expect(200);
     assert_eq!(imagined["data"], json!({ "z": "1" }));
     assert_eq!(harness.get(&path).await.expect(200), forced);
 }
@@ -89,7 +99,10 @@ async fn an_object_is_created_changed_and_pruned_by_applying() {
 async fn every_writer_is_in_the_books() {
     let harness = started().await;
     let path = format!("{DEPLOYMENTS}/web");
-    let made = harness.post(&format!("{DEPLOYMENTS}?fieldManager=maker"), deployment(Some(1))).await.expect(201);
+    let made = harness
+        .post(&format!("{DEPLOYMENTS}?fieldManager=maker"), deployment(Some(1)))
+        .await
+        .expect(201);
     assert_eq!(books(&made).len(), 1);
     assert!(books(&made)[0].starts_with("maker Update : {\"f:spec\":{"), "{:?}", books(&made));
 
@@ -97,15 +110,43 @@ async fn every_writer_is_in_the_books() {
     let same = harness.put(&format!("{path}?fieldManager=other"), made.clone()).await.expect(200);
     assert_eq!(same, made);
 
-    harness.patch(&format!("{path}?fieldManager=painter"), "merge-patch", json!({ "metadata": { "labels": { "x": "y" } } })).await.expect(200);
-    harness.patch(&format!("{path}/scale?fieldManager=scaler"), "merge-patch", json!({ "spec": { "replicas": 2 } })).await.expect(200);
+    harness
+        .patch(
+            &format!("{path}?fieldManager=painter"),
+            "merge-patch",
+            json!({ "metadata": { "labels": { "x": "y" } } }),
+        )
+        .await
+        .expect(200);
+    harness
+        .patch(
+            &format!("{path}/scale?fieldManager=scaler"),
+            "merge-patch",
+            json!({ "spec": { "replicas": 2 } }),
+        )
+        .await
+        .expect(200);
     let status = json!({ "status": { "replicas": 2 } });
-    let object = harness.patch(&format!("{path}/status?fieldManager=controller"), "merge-patch", status).await.expect(200);
+    let object = harness
+        .patch(&format!("{path}/status?fieldManager=controller"), "merge-patch", status)
+        .await
+        .expect(200);
     let found = books(&object);
     assert_eq!(found.len(), 4, "{found:#?}");
-    assert!(found.contains(&r#"painter Update : {"f:metadata":{"f:labels":{".":{},"f:x":{}}}}"#.to_owned()), "{found:#?}");
-    assert!(found.contains(&r#"scaler Update scale: {"f:spec":{"f:replicas":{}}}"#.to_owned()), "{found:#?}");
-    assert!(found.contains(&r#"controller Update status: {"f:status":{"f:replicas":{}}}"#.to_owned()), "{found:#?}");
+    assert!(
+        found.contains(
+            &r#"painter Update : {"f:metadata":{"f:labels":{".":{},"f:x":{}}}}"#.to_owned()
+        ),
+        "{found:#?}"
+    );
+    assert!(
+        found.contains(&r#"scaler Update scale: {"f:spec":{"f:replicas":{}}}"#.to_owned()),
+        "{found:#?}"
+    );
+    assert!(
+        found.contains(&r#"controller Update status: {"f:status":{"f:replicas":{}}}"#.to_owned()),
+        "{found:#?}"
+    );
 
     let refused = apply(&harness, &path, "fieldManager=ann", deployment(Some(3))).await.expect(409);
     assert_eq!(
@@ -120,7 +161,10 @@ async fn every_writer_is_in_the_books() {
     assert_eq!(books(&object), Vec::<String>::new());
     let object = apply(&harness, &path, "fieldManager=ann", deployment(None)).await.expect(200);
     let found = books(&object);
-    assert!(found[0].starts_with("ann Apply") && found[1].starts_with("before-first-apply Update"), "{found:?}");
+    assert!(
+        found[0].starts_with("ann Apply") && found[1].starts_with("before-first-apply Update"),
+        "{found:?}"
+    );
 }
 
 #[tokio::test]
@@ -129,18 +173,33 @@ async fn parts_can_be_applied() {
     let path = format!("{DEPLOYMENTS}/web");
     apply(&harness, &path, "fieldManager=ann", deployment(None)).await.expect(201);
     let scale = json!({ "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": { "name": "web" }, "spec": { "replicas": 4 } });
-    let refused = apply(&harness, &format!("{path}/scale"), "", scale.clone()).await.refused(422, "Invalid");
-    assert_eq!(refused, "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch");
-    let answer = apply(&harness, &format!("{path}/scale"), "fieldManager=hpa", scale).await.expect(200);
+    let refused =
+        apply(&harness, &format!("{path}/scale"), "", scale.clone()).await.refused(422, "Invalid");
+    assert_eq!(
+        refused,
+        "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch"
+    );
+    let answer =
+        apply(&harness, &format!("{path}/scale"), "fieldManager=hpa", scale).await.expect(200);
     assert_eq!((&answer["kind"], &answer["spec"]["replicas"]), (&json!("Scale"), &json!(4)));
 
     let mut status = deployment(Some(9));
     status["status"] = json!({ "observedGeneration": 1 });
-    let object = apply(&harness, &format!("{path}/status"), "fieldManager=ctl", status).await.expect(200);
-    assert_eq!((&object["spec"]["replicas"], &object["status"]["observedGeneration"]), (&json!(4), &json!(1)));
+    let object =
+        apply(&harness, &format!("{path}/status"), "fieldManager=ctl", status).await.expect(200);
+    assert_eq!(
+        (&object["spec"]["replicas"], &object["status"]["observedGeneration"]),
+        (&json!(4), &json!(1))
+    );
     let found = books(&object);
-    assert!(found.contains(&r#"hpa Apply scale: {"f:spec":{"f:replicas":{}}}"#.to_owned()), "{found:?}");
-    assert!(found.contains(&r#"ctl Apply status: {"f:status":{"f:observedGeneration":{}}}"#.to_owned()), "{found:?}");
+    assert!(
+        found.contains(&r#"hpa Apply scale: {"f:spec":{"f:replicas":{}}}"#.to_owned()),
+        "{found:?}"
+    );
+    assert!(
+        found.contains(&r#"ctl Apply status: {"f:status":{"f:observedGeneration":{}}}"#.to_owned()),
+        "{found:?}"
+    );
 
     // The status is out of reach for the object itself, which is no write then.
     let mut whole = deployment(None);
@@ -153,17 +212,26 @@ async fn client_side_apply_becomes_server_side_apply() {
     let harness = started().await;
     let last = map(json!({ "a": "1" })).to_string();
     let mut object = map(json!({ "a": "1" }));
-    object["metadata"]["annotations"] = json!({ "kubectl.kubernetes.io/last-applied-configuration": last });
-    harness.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), object).await.expect(201);
+    object["metadata"]["annotations"] =
+        json!({ "kubectl.kubernetes.io/last-applied-configuration": last });
+    harness
+        .post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), object)
+        .await
+        .expect(201);
     let path = format!("{MAPS}/c");
-    let refused = apply(&harness, &path, "fieldManager=ci", map(json!({ "a": "2" }))).await.expect(409);
+    let refused =
+        apply(&harness, &path, "fieldManager=ci", map(json!({ "a": "2" }))).await.expect(409);
     assert_eq!(
         refused["message"],
         "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using v1: .data.a"
     );
-    let object = apply(&harness, &path, "fieldManager=kubectl", map(json!({ "a": "2" }))).await.expect(200);
+    let object =
+        apply(&harness, &path, "fieldManager=kubectl", map(json!({ "a": "2" }))).await.expect(200);
     assert_eq!(object["data"]["a"], "2");
-    let text = object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"].as_str().unwrap();
+    let text =
+        object["metadata"]["annotations"]["kubectl.kubernetes.io/last-applied-configuration"]
+            .as_str()
+            .unwrap();
     assert_eq!(serde_json::from_str::<Value>(text).unwrap(), map(json!({ "a": "2" })));
 }
 
@@ -177,7 +245,10 @@ async fn what_cannot_be_applied_is_refused() {
     };
     let mut other = map(json!({}));
     other["kind"] = json!("Secret");
-    assert_eq!(refused("fieldManager=a", other, 400).await, "invalid object type: /v1, Kind=Secret");
+    assert_eq!(
+        refused("fieldManager=a", other, 400).await,
+        "invalid object type: /v1, Kind=Secret"
+    );
     let mut unknown = map(json!({}));
     unknown["foo"] = json!(1);
     assert_eq!(
@@ -199,7 +270,8 @@ async fn what_cannot_be_applied_is_refused() {
         "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch"
     );
     let text = "x".repeat(129);
-    let answer = harness.post(&format!("{MAPS}?fieldManager={text}"), config_map("e", json!({}))).await;
+    let answer =
+        harness.post(&format!("{MAPS}?fieldManager={text}"), config_map("e", json!({}))).await;
     assert_eq!(
         answer.refused(422, "Invalid"),
         "CreateOptions.meta.k8s.io \"\" is invalid: fieldManager: Too long: may not be more than 128 bytes"
@@ -221,9 +293,14 @@ async fn yaml_is_applied_and_kube_applies() {
     let patch = Patch::Apply(map(json!({ "b": "1" })));
     let object = maps.patch("c", &PatchParams::apply("bob"), &patch).await.unwrap();
     assert_eq!(object.data.unwrap().len(), 2);
-    let error = maps.patch("c", &PatchParams::apply("bob"), &Patch::Apply(map(json!({ "a": "9" })))).await.unwrap_err();
+    let error = maps
+        .patch("c", &PatchParams::apply("bob"), &Patch::Apply(map(json!({ "a": "9" }))))
+        .await
+        .unwrap_err();
     assert!(matches!(&error, kube::Error::Api(status) if status.code == 409), "{error:?}");
-    maps.patch("c", &PatchParams::apply("bob").force(), &Patch::Apply(map(json!({ "a": "9" })))).await.unwrap();
+    maps.patch("c", &PatchParams::apply("bob").force(), &Patch::Apply(map(json!({ "a": "9" }))))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

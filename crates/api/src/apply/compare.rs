@@ -74,8 +74,7 @@ fn walk(type_ref: TypeRef<'_>, old: Option<&Value>, new: Option<&Value>) -> Comp
         }
         Atom::List(items) if has_parts => compare_items(&items, old, new, &mut found),
         _ => {
-            found.modified.is_member =
-                matches!((old, new), (Some(old), Some(new)) if old != new);
+            found.modified.is_member = matches!((old, new), (Some(old), Some(new)) if old != new);
         }
     }
     found.mark(old, new);

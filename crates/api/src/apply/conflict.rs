@@ -22,10 +22,10 @@ impl Conflicts {
     /// Without what is about the fields of a set.
     #[must_use]
     pub fn without(self, allowed: &FieldSet) -> Self {
-        let left = self.0.into_iter().map(|conflict| Conflict {
-            fields: conflict.fields.difference(allowed),
-            ..conflict
-        });
+        let left = self
+            .0
+            .into_iter()
+            .map(|conflict| Conflict { fields: conflict.fields.difference(allowed), ..conflict });
         Self(left.filter(|conflict| !conflict.fields.is_empty()).collect())
     }
 

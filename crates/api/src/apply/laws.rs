@@ -41,9 +41,7 @@ fn number() -> impl Strategy<Value = Value> {
 }
 
 fn words() -> impl Strategy<Value = Value> {
-    prop::collection::btree_set("[abc]", 1..4)
-        .prop_shuffle_into()
-        .prop_map(|words| json!(words))
+    prop::collection::btree_set("[abc]", 1..4).prop_shuffle_into().prop_map(|words| json!(words))
 }
 
 trait ShuffleInto {
@@ -63,7 +61,8 @@ fn some(fields: Vec<(&'static str, BoxedStrategy<Value>)>) -> BoxedStrategy<Valu
         .collect();
     fields
         .prop_map(|fields| {
-            let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
+            let fields =
+                fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
             Value::Object(fields.collect::<Map<String, Value>>())
         })
         .boxed()

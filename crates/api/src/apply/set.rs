@@ -118,10 +118,9 @@ impl FieldSet {
     /// Whether every path of the other set is one of this.
     pub fn contains(&self, other: &Self) -> bool {
         (self.is_member || !other.is_member)
-            && other
-                .children
-                .iter()
-                .all(|(element, below)| self.below(element).is_some_and(|mine| mine.contains(below)))
+            && other.children.iter().all(|(element, below)| {
+                self.below(element).is_some_and(|mine| mine.contains(below))
+            })
     }
 
     /// Each path, as messages show it: `.spec.containers[name="web"].image`.

@@ -111,7 +111,8 @@ fn a_created_object_is_owned_as_upstream_writes_it() {
     let mut object = deployment(nginx("nginx:1"));
     object["metadata"]["labels"] = json!({ "a": "b" });
     object["metadata"]["uid"] = json!("u");
-    object["spec"]["strategy"] = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "25%" } });
+    object["spec"]["strategy"] =
+        json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": "25%" } });
     let mut world = World::new(json!({}));
     world.update("kubectl-create", object);
     assert_eq!(
@@ -169,20 +170,29 @@ fn ownership_is_shared_by_agreement_and_ends_with_the_last_wish() {
     world.apply("bob", config_map(json!({ "c": "1" })), false).unwrap();
     assert_eq!(world.object["data"], json!({ "a": "1", "c": "1" }));
     world.update("eve", config_map(json!({ "a": "1", "c": "1", "e": "1" })));
-    world.apply("ann", json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" } }), false).unwrap();
+    world
+        .apply(
+            "ann",
+            json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "c" } }),
+            false,
+        )
+        .unwrap();
     assert_eq!(world.object["data"], json!({ "c": "1", "e": "1" }));
 }
 
 #[test]
 fn items_of_lists_belong_to_whoever_brought_them() {
-    let service = |ports: Value| {
-        json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "s" }, "spec": { "ports": ports } })
-    };
+    let service = |ports: Value| json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "s" }, "spec": { "ports": ports } });
     let mut world = World::new(json!({}));
     world.apply("ann", service(json!([{ "port": 80, "name": "http" }])), false).unwrap();
-    world.apply("bob", service(json!([{ "port": 443, "name": "https", "protocol": "TCP" }])), false).unwrap();
+    world
+        .apply("bob", service(json!([{ "port": 443, "name": "https", "protocol": "TCP" }])), false)
+        .unwrap();
     let ports = &world.object["spec"]["ports"];
-    assert_eq!(ports, &json!([{ "port": 80, "name": "http" }, { "port": 443, "name": "https", "protocol": "TCP" }]));
+    assert_eq!(
+        ports,
+        &json!([{ "port": 80, "name": "http" }, { "port": 443, "name": "https", "protocol": "TCP" }])
+    );
     // The protocol is part of the key, and says what its default says.
     let same = service(json!([{ "port": 80, "protocol": "TCP", "name": "web" }]));
     assert_eq!(
@@ -195,9 +205,7 @@ fn items_of_lists_belong_to_whoever_brought_them() {
 
 #[test]
 fn sets_and_wholes() {
-    let object = |finalizers: Value| {
-        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s", "finalizers": finalizers } })
-    };
+    let object = |finalizers: Value| json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "s", "finalizers": finalizers } });
     let mut world = World::new(json!({}));
     world.apply("ann", object(json!(["a/a", "b/b"])), false).unwrap();
     world.apply("bob", object(json!(["c/c", "b/b"])), false).unwrap();
@@ -208,7 +216,9 @@ fn sets_and_wholes() {
     );
     // A selector is one thing.
     let mut world = World::new(json!({}));
-    world.apply("ann", deployment(json!({ "selector": { "matchLabels": { "a": "1" } } })), false).unwrap();
+    world
+        .apply("ann", deployment(json!({ "selector": { "matchLabels": { "a": "1" } } })), false)
+        .unwrap();
     let other = deployment(json!({ "selector": { "matchLabels": { "b": "1" } } }));
     assert_eq!(
         world.apply("bob", other, false).unwrap_err(),
@@ -238,7 +248,10 @@ fn many_updaters_become_few() {
     }
     assert_eq!(world.managed.0.len(), 10);
     let ancient = world.fields("ancient-changes");
-    assert!(ancient["f:data"].get("f:k00").is_some() && ancient["f:data"].get("f:k05").is_some(), "{ancient}");
+    assert!(
+        ancient["f:data"].get("f:k00").is_some() && ancient["f:data"].get("f:k05").is_some(),
+        "{ancient}"
+    );
     assert!(world.fields("m14")["f:data"].get("f:k14").is_some());
 }
 
@@ -287,6 +300,9 @@ fn books_are_read_strictly_and_reset_on_wish() {
         "fieldsV1": { "f:data": { "k:{\"b\":1, \"a\":2}": {}, "x:new": {} } },
     });
     let read = Managed::read(&json!([entry])).unwrap();
-    assert_eq!(read.to_json().unwrap()[0]["fieldsV1"], json!({ "f:data": { "k:{\"a\":2,\"b\":1}": {} } }));
+    assert_eq!(
+        read.to_json().unwrap()[0]["fieldsV1"],
+        json!({ "f:data": { "k:{\"a\":2,\"b\":1}": {} } })
+    );
     assert_eq!(Managed::read(&json!([{ "operation": "Sing" }])), None);
 }

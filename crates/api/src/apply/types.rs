@@ -113,8 +113,7 @@ fn structural<'s>(schema: &'s Value, value: &Value) -> Atom<'s> {
             let keys = match text("x-kubernetes-list-type") {
                 "set" => Vec::new(),
                 "map" => {
-                    let keys =
-                        schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
+                    let keys = schema.get("x-kubernetes-list-map-keys").and_then(Value::as_array);
                     keys.into_iter().flatten().filter_map(Value::as_str).collect()
                 }
                 _ => return Atom::Leaf,
@@ -123,7 +122,10 @@ fn structural<'s>(schema: &'s Value, value: &Value) -> Atom<'s> {
             Atom::List(Items { item, keys })
         }
         "object" if text("x-kubernetes-map-type") == "atomic" => Atom::Leaf,
-        "object" if schema.get("properties").is_some() || schema.get("additionalProperties").is_some() => {
+        "object"
+            if schema.get("properties").is_some()
+                || schema.get("additionalProperties").is_some() =>
+        {
             Atom::Map(Entries::Structural(schema))
         }
         "object" | "" => TypeRef::Deduced.resolve(value),
@@ -140,9 +142,7 @@ impl<'s> Entries<'s> {
                 Some(field) => {
                     declared(TypeRef::Known { type_id: field.type_id, field: Some(field) })
                 }
-                None => {
-                    Child { type_ref: TypeRef::Deduced, is_declared: false, is_allowed: false }
-                }
+                None => Child { type_ref: TypeRef::Deduced, is_declared: false, is_allowed: false },
             },
             Self::Values(type_ref) => {
                 Child { type_ref: *type_ref, is_declared: false, is_allowed: true }
@@ -171,7 +171,8 @@ fn structural_child<'s>(schema: &'s Value, name: &str) -> Child<'s> {
         let type_ref = TypeRef::Structural(values);
         return Child { type_ref, is_declared: false, is_allowed: true };
     }
-    let keeps_unknown = schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true))
+    let keeps_unknown = schema.get("x-kubernetes-preserve-unknown-fields")
+        == Some(&Value::Bool(true))
         || schema.get("additionalProperties") == Some(&Value::Bool(true))
         || (schema.get("properties").is_none() && schema.get("additionalProperties").is_none());
     Child { type_ref: TypeRef::Deduced, is_declared: false, is_allowed: keeps_unknown }
@@ -188,10 +189,10 @@ impl Items<'_> {
                 Value::Array(_) => {
                     Err("not supported: associative list with lists as elements".to_owned())
                 }
-                Value::Null => Err(
-                    "associative list without keys has an element that's an explicit null"
-                        .to_owned(),
-                ),
+                Value::Null => {
+                    Err("associative list without keys has an element that's an explicit null"
+                        .to_owned())
+                }
                 _ => Ok(element::value(item)),
             };
         }
@@ -218,7 +219,9 @@ impl Items<'_> {
     fn default(&self, key: &str) -> Option<Value> {
         match self.item {
             TypeRef::Known { type_id, .. } => {
-                let Shape::Object(fields) = &Schema::get().type_(type_id).shape else { return None };
+                let Shape::Object(fields) = &Schema::get().type_(type_id).shape else {
+                    return None;
+                };
                 serde_json::from_str(fields.get(key)?.default?).ok()
             }
             TypeRef::Structural(schema) => {

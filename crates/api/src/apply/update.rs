@@ -72,7 +72,9 @@ pub fn apply(request: Apply<'_>) -> Result<Applied, Conflicts> {
     let fields = fields.difference(&nobodys());
     let is_same = object == *live
         && managed.0.len() == others
-        && before.as_ref().is_some_and(|before| before.fields == fields && before.manager == manager);
+        && before
+            .as_ref()
+            .is_some_and(|before| before.fields == fields && before.manager == manager);
     let time = match before {
         Some(before) if is_same => before.time,
         _ => Some(now.to_owned()),

@@ -229,9 +229,11 @@ impl<'a> Reader<'a> {
                         }
                         self.fields.push_str(field.name);
                         let value = self.nullable(field.type_id)?;
-                        // An empty list that may be absent is absent: Go's `omitempty`.
+                        // An empty list that may be absent is absent: Go's `omitempty`. Empty books are a wish: to forget them.
                         if value.is_null()
-                            || (!field.required && self.is_nothing(field.type_id, &value))
+                            || (!field.required
+                                && field.name != "managedFields"
+                                && self.is_nothing(field.type_id, &value))
                         {
                             object.remove(field.name);
                         } else {

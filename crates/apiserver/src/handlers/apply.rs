@@ -75,8 +75,11 @@ pub(crate) async fn read_json(call: &mut Call) -> Answer<bytes::Bytes> {
     if serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok() {
         return Ok(body);
     }
-    yaml_to_json(&body)
-        .map_err(|status| Status::bad_request(status.message.replace("converting YAML to JSON: yaml", "decoding YAML")))
+    yaml_to_json(&body).map_err(|status| {
+        Status::bad_request(
+            status.message.replace("converting YAML to JSON: yaml", "decoding YAML"),
+        )
+    })
 }
 
 /// A configuration must say what it is about.
@@ -87,7 +90,9 @@ pub(crate) fn check_kind(raw: &Value, group: &str, version: &str, kind: &str) ->
         return Ok(());
     }
     let found = text("kind");
-    Err(Status::bad_request(format!("invalid object type: {found_group}/{found_version}, Kind={found}")))
+    Err(Status::bad_request(format!(
+        "invalid object type: {found_group}/{found_version}, Kind={found}"
+    )))
 }
 
 /// Creates the object or changes it, whichever is due when the write succeeds.
@@ -122,15 +127,17 @@ pub(crate) async fn write(call: &mut Call, wish: &Wish) -> Answer<(StatusCode, W
 async fn create(call: &mut Call, wish: &Wish, dry_run: bool) -> Answer<Written> {
     let uid = meta(&wish.config, "uid");
     if !uid.is_empty() {
-        let why = format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found");
+        let why = format!(
+            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        );
         return Err(Status::conflict(wish.kind, &call.target.name, why));
     }
     if !meta(&wish.config, "resourceVersion").is_empty() {
         return Err(Status::modified(wish.kind, &call.target.name));
     }
     check_create(call)?;
-    let Applied { mut object, managed } =
-        merge(call, wish, &json!({}), Managed::default()).map_err(|conflicts| conflicts.status())?;
+    let Applied { mut object, managed } = merge(call, wish, &json!({}), Managed::default())
+        .map_err(|conflicts| conflicts.status())?;
     managed_fields::put(&mut object, managed.to_json());
     create_object(call, object, dry_run, Books::Brought).await
 }
@@ -165,7 +172,12 @@ fn applied(call: &Call, wish: &Wish, old: &Value) -> Answer<Value> {
     Ok(object)
 }
 
-fn merge(call: &Call, wish: &Wish, live: &Value, managed: Managed) -> Result<Applied, apply::Conflicts> {
+fn merge(
+    call: &Call,
+    wish: &Wish,
+    live: &Value,
+    managed: Managed,
+) -> Result<Applied, apply::Conflicts> {
     merge_as(call, wish, live, managed, call.query.flag("force"))
 }
 
