@@ -52,6 +52,16 @@ pub const OPENS: &str = r#"(module
     (call $exit (call $open (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 22)
       (i32.const 0) (i64.const 2) (i64.const 2) (i32.const 0) (i32.const 32)))))"#;
 
+/// Ends at once with an exit code.
+pub fn exits(code: u8) -> String {
+    format!(
+        r#"(module
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (call $exit (i32.const {code}))))"#
+    )
+}
+
 /// The module that a text describes.
 ///
 /// # Panics

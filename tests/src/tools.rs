@@ -44,6 +44,11 @@ pub fn helm() -> PathBuf {
     helm
 }
 
+/// A guest that does what its arguments (`probe`) or its requests (`web`) say.
+pub fn test_guest(name: &str) -> PathBuf {
+    root().join("crates/runtime-wasm/tests/guests").join(name).join(format!("{name}.wasm"))
+}
+
 /// The folder of an example, with its manifest and its module.
 pub fn examples(name: &str) -> PathBuf {
     root().join("examples/wasm").join(name)

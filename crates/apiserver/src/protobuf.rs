@@ -47,6 +47,8 @@ pub(crate) fn to_json(body: &[u8]) -> Answer<Bytes> {
     let type_id = schema
         .kind_type(group, version, &kind)
         .or_else(|| schema.kind_type("", "v1", &kind))
+        // DeleteOptions and its like belong to every group.
+        .or_else(|| schema.by_name(&format!("io.k8s.apimachinery.pkg.apis.meta.v1.{kind}")))
         .ok_or_else(|| {
             Status::bad_request(format!(
                 "no kind {kind:?} is registered for version {api_version:?} in scheme"
@@ -487,6 +489,15 @@ mod tests {
             &fields(&[(2, &spec)]),
             json!({ "spec": { "volumes": [{ "name": "v", "emptyDir": {} }] } }),
         );
+    }
+
+    #[test]
+    fn delete_options_are_read_in_every_group() {
+        // gracePeriodSeconds: 0 is a wish of its own.
+        let options = [&[0x08, 0x00][..], &fields(&[(4, b"Background")])].concat();
+        let expected = json!({ "gracePeriodSeconds": 0, "propagationPolicy": "Background" });
+        check("v1", "DeleteOptions", &options, expected.clone());
+        check("apps/v1", "DeleteOptions", &options, expected);
     }
 
     #[test]

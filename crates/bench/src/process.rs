@@ -49,7 +49,8 @@ impl Process {
     pub async fn stop(mut self) -> Result<()> {
         kill_process(self.pid()?, Signal::TERM).context("cannot signal")?;
         let status = timeout(GRACE, self.child.wait()).await;
-        let status = status.with_context(|| format!("{} does not end", self.name))??;
+        let status = status
+            .with_context(|| format!("{} does not end:\n{}", self.name, self.last_words()))??;
         if !status.success() {
             bail!("{} ended with {status}:\n{}", self.name, self.last_words());
         }

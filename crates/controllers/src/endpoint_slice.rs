@@ -13,7 +13,9 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 
-use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found};
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found,
+};
 use crate::context::Context;
 use crate::ownership::controller_key;
 use crate::service_pods::{follow, is_unmanaged, members};
@@ -58,9 +60,7 @@ impl Controller {
         let members = members(&service, &mirrors.pods.in_namespace(&key.namespace));
         for step in plan(&service, &members, &slices, self.ctx.now()) {
             if let Err(error) = self.act(&service, step).await {
-                let message = format!(
-                    "Error updating Endpoint Slices for Service {key}: {error}"
-                );
+                let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
                 self.recorder.warning(service.as_ref(), "FailedToUpdateEndpointSlices", message);
                 return Err(error);
             }
@@ -83,7 +83,9 @@ impl Controller {
                     mirror.observe(there.attempting(|| format!("get endpoint slice {name}"))?);
                     return Err(Unfinished::Remaining(format!("endpoint slice {name} is there")));
                 }
-                Err(error) => return Err(error).attempting(|| "create an endpoint slice".to_owned()),
+                Err(error) => {
+                    return Err(error).attempting(|| "create an endpoint slice".to_owned());
+                }
             },
             Step::Update(slice) => {
                 let name = slice.metadata.name.clone().unwrap_or_default();
@@ -92,7 +94,8 @@ impl Controller {
             }
             Step::Delete(slice) => {
                 let name = slice.metadata.name.clone().unwrap_or_default();
-                let this = Preconditions { uid: slice.metadata.uid.clone(), resource_version: None };
+                let this =
+                    Preconditions { uid: slice.metadata.uid.clone(), resource_version: None };
                 match api.delete(&name, &DeleteParams::default().preconditions(this)).await {
                     Ok(_) => mirror.observe_gone(&slice),
                     Err(error) if is_not_found(&error) => mirror.observe_gone(&slice),

@@ -7,17 +7,19 @@ use std::sync::Arc;
 
 use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Service,
+    EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 
-use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found};
+use crate::api::{
+    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found,
+};
 use crate::context::Context;
 use crate::service_pods::{
     HEADLESS_LABEL, Member, Target, follow, hostname, is_headless, is_unmanaged, members,
-    publishes_not_ready,
+    publishes_not_ready, target_ref,
 };
 
 /// Services that are worked on at once; upstream's `--concurrent-endpoint-syncs`.
@@ -87,7 +89,8 @@ impl Controller {
                 return Err(Unfinished::Remaining(format!("endpoints {key} are there")));
             }
             Err(error) => {
-                let message = format!("Failed to update endpoint {key}: {}", crate::api::message(&error));
+                let message =
+                    format!("Failed to update endpoint {key}: {}", crate::api::message(&error));
                 self.recorder.warning(service.as_ref(), "FailedToUpdateEndpoint", message);
                 return Err(error).attempting(|| format!("write endpoints {key}"));
             }
@@ -159,18 +162,11 @@ fn subsets(service: &Service, members: &[&Member], published: bool) -> Vec<Endpo
 }
 
 fn address(service: &Service, member: &Member) -> EndpointAddress {
-    let meta = &member.pod.metadata;
     EndpointAddress {
         ip: member.address.to_string(),
         hostname: hostname(&member.pod, service),
         node_name: member.pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(target_ref(&member.pod)),
     }
 }
 

@@ -78,9 +78,7 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
             if is_already_exists(&error)
                 || is_namespace_terminating(&error)
                 || is_not_found(&error) =>
-        {
-            ()
-        }
+        {}
         refused => {
             refused.attempting(|| format!("publish configmap {}/{NAME}", key.name))?;
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_reconcile::{Change, Mirror, ObjectKey, Queue};
-use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::context::Context;
@@ -87,6 +87,17 @@ pub(crate) fn hostname(pod: &Pod, service: &Service) -> Option<String> {
     spec.hostname.clone().filter(|hostname| same && !hostname.is_empty())
 }
 
+/// The reference from an endpoint to its pod.
+pub(crate) fn target_ref(pod: &Pod) -> ObjectReference {
+    ObjectReference {
+        kind: Some("Pod".to_owned()),
+        name: pod.metadata.name.clone(),
+        namespace: pod.metadata.namespace.clone(),
+        uid: pod.metadata.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
 /// Queues the Services that a change of a Service or of a pod concerns.
 pub(crate) fn follow(ctx: &Context, queue: &Queue) {
     let of_services = queue.clone();
@@ -153,11 +164,11 @@ fn target(port: &ServicePort, pod: &Pod) -> Option<Target> {
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
     let spec = pod.spec.as_ref()?;
     let sidecars = spec.init_containers.iter().flatten();
-    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
     let mut ports = spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
     let found = ports.find(|port| {
-        port.name.as_deref() == Some(name)
-            && port.protocol.as_deref().unwrap_or("TCP") == protocol
+        port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     });
     found.map(|port| port.container_port)
 }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coracle_reconcile::{Mirror, ObjectKey, Recorder};
 use coracle_runtime::Runtime;
@@ -52,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) status_turns: Semaphore,
     /// Turns for volume writes.
     pub(crate) volume_turns: Semaphore,
+    /// How long containers get to end when the node stops.
+    pub(crate) shutdown_grace: Duration,
     /// Cancelled when the node stops.
     pub(crate) shutdown: CancellationToken,
 }

@@ -146,6 +146,7 @@ pub async fn run(
         images: images::Images::new(Arc::clone(&runtime)),
         status_turns: Semaphore::new(context::STATUS_WRITES),
         volume_turns: Semaphore::new(context::VOLUME_WRITES),
+        shutdown_grace,
         shutdown: tasks.token().clone(),
         allocatable: capacity,
         client,
@@ -203,9 +204,10 @@ async fn begin(
         outcome = ready => outcome,
     };
     // Only now can the node keep what Ready promises.
-    tasks.spawn("node", async move {
-        let node = reporter.register().await;
-        reporter.report(node).await;
+    let stopping = tasks.token().clone();
+    tasks.spawn_to_end("node", async move {
+        stopping.run_until_cancelled(reporter.live()).await;
+        reporter.leave().await;
     });
     // The handlers of the mirror hold the pods weakly: somebody must hold them until the end.
     tasks.spawn("pods", async move {

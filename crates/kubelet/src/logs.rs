@@ -341,7 +341,7 @@ mod tests {
 
     fn shown(running: bool) -> Snapshot {
         let view = ContainerView { attempt: Some(0), running, id: None, waiting: None };
-        Snapshot { containers: [("c".to_owned(), view)].into(), ended: false, version: None }
+        Snapshot { containers: [("c".to_owned(), view)].into(), ..Snapshot::default() }
     }
 
     fn attempt(running: bool) -> (watch::Sender<Snapshot>, Attempt) {

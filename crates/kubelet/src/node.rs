@@ -29,6 +29,8 @@ const LEASE_SECONDS: i32 = 40;
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// The wait after a failed write.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A node that stops does not wait longer for its last words to be heard.
+const LEAVE: Duration = Duration::from_secs(5);
 /// Upstream shows so many images of a node.
 const IMAGES_SHOWN: usize = 50;
 /// Where nodes' leases are.
@@ -51,8 +53,37 @@ pub(crate) struct NodeReporter {
 }
 
 impl NodeReporter {
+    /// Registers the node, and tells of it from then on.
+    pub(crate) async fn live(&self) {
+        let node = self.register().await;
+        self.report(node).await;
+    }
+
+    /// Says that the node is not ready because it stops: nothing more should be sent here.
+    pub(crate) async fn leave(&self) {
+        let now = whole_seconds(Timestamp::now());
+        // Upstream's words (pkg/kubelet/nodestatus).
+        let condition = NodeCondition {
+            type_: "Ready".to_owned(),
+            status: "False".to_owned(),
+            reason: Some("KubeletNotReady".to_owned()),
+            message: Some("node is shutting down".to_owned()),
+            last_heartbeat_time: Some(now.clone()),
+            last_transition_time: Some(now),
+        };
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        let patch = Patch::Strategic(json!({ "status": { "conditions": [condition] } }));
+        let parameters = PatchParams::default();
+        let write = nodes.patch_status(&self.ctx.node_name, &parameters, &patch);
+        match tokio::time::timeout(LEAVE, write).await {
+            Ok(Ok(_)) => (),
+            Ok(Err(error)) => warn!(node = self.ctx.node_name, %error, "node status not written"),
+            Err(_) => warn!(node = self.ctx.node_name, "node status not written in time"),
+        }
+    }
+
     /// Makes the Node and its Lease exist and be current. Tries until that is so.
-    pub(crate) async fn register(&self) -> Node {
+    async fn register(&self) -> Node {
         loop {
             match self.try_register().await {
                 Ok(node) => {
@@ -68,7 +99,7 @@ impl NodeReporter {
     }
 
     /// Renews the lease and the status by their deadlines.
-    pub(crate) async fn report(&self, mut node: Node) {
+    async fn report(&self, mut node: Node) {
         let mut reported_at = Timestamp::now();
         let mut wait = Duration::ZERO;
         loop {

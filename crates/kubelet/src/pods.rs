@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use coracle_reconcile::{Change, Mirror, ObjectKey, Tasks};
 use coracle_runtime::ContainerStatus;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tracing::{info, warn};
 
 use crate::admission::{Ledger, admit};
@@ -17,12 +18,16 @@ use crate::mailbox::Mailbox;
 use crate::snapshot::Snapshot;
 use crate::worker::{Beginning, Worker};
 
+/// A node that cannot tell the API in this time that its pods are not ready goes on all the same, and tries again.
+const TOLD: Duration = Duration::from_secs(10);
+
 /// Every pod that this node has, by uid.
 pub(crate) struct Pods {
     ctx: Arc<Context>,
     tasks: Tasks,
     ledger: Ledger,
     workers: Mutex<HashMap<String, Entry>>,
+    worker_ended: Notify,
 }
 
 #[derive(Clone)]
@@ -35,7 +40,7 @@ impl Pods {
     /// No pods yet.
     pub(crate) fn new(ctx: Arc<Context>, tasks: Tasks) -> Arc<Self> {
         let ledger = Ledger::new(ctx.allocatable);
-        Arc::new(Self { ctx, tasks, ledger, workers: Mutex::default() })
+        Arc::new(Self { ctx, tasks, ledger, workers: Mutex::default(), worker_ended: Notify::new() })
     }
 
     /// Takes over what the node has, clears away what nobody wants any more, and follows the API from then on.
@@ -55,16 +60,39 @@ impl Pods {
         let wanted: BTreeSet<String> =
             pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         self.clear_orphans(&wanted, found.keys()).await;
+        let shown_ready: Vec<_> = pods.iter().filter(|pod| coracle_api::pods::is_ready(pod)).cloned().collect();
         for pod in pods {
             let found =
                 pod.metadata.uid.as_ref().and_then(|uid| found.remove(uid)).unwrap_or_default();
             self.take(&pod, found);
         }
         let this = Arc::clone(self);
-        self.tasks.spawn("container changes", async move { this.deliver(changes).await });
+        // To the end of the workers: they hear of their containers' ends while they leave.
+        self.tasks.spawn_to_end("container changes", async move {
+            tokio::select! {
+                () = this.deliver(changes) => (),
+                () = this.until_left() => (),
+            }
+        });
         // Weak, because the mirror lives as long as its handlers do.
         let this = Arc::downgrade(self);
         mirror.on_change(move |change| hear(&this, change));
+        self.until_told(&shown_ready).await;
+    }
+
+    /// What the API says of pods is what the node's last run left there: returns once it says what is so now.
+    async fn until_told(&self, pods: &[Arc<Pod>]) {
+        let uids = pods.iter().filter_map(|pod| pod.metadata.uid.as_deref());
+        let snapshots: Vec<_> = uids.filter_map(|uid| self.snapshot(uid)).collect();
+        let told = async {
+            for mut snapshot in snapshots {
+                // An error means that the worker has ended, and the pod with it.
+                let _ = snapshot.wait_for(|snapshot| snapshot.told).await;
+            }
+        };
+        if tokio::time::timeout(TOLD, told).await.is_err() {
+            warn!("pods may be shown ready that are not");
+        }
     }
 
     /// What the pod's worker shows, or `None` when this node does not have it.
@@ -94,12 +122,25 @@ impl Pods {
         self.tasks.spawn_to_end("pod", async move {
             worker.live().await;
             this.workers.lock().remove(&uid);
+            this.worker_ended.notify_waiters();
         });
     }
 
     fn gone(&self, uid: &str) {
         if let Some(entry) = self.workers.lock().get(uid) {
             entry.mailbox.gone();
+        }
+    }
+
+    /// Returns when the node stops and no worker is left.
+    async fn until_left(&self) {
+        self.tasks.token().cancelled().await;
+        loop {
+            let ended = self.worker_ended.notified();
+            if self.workers.lock().is_empty() {
+                return;
+            }
+            ended.await;
         }
     }
 

@@ -14,6 +14,8 @@ pub(crate) struct Snapshot {
     pub(crate) containers: BTreeMap<String, ContainerView>,
     /// True when nothing of the pod runs or will run.
     pub(crate) ended: bool,
+    /// True when the API shows the pod as this node has it, not as one before it had.
+    pub(crate) told: bool,
     /// The pod's labels may matter to who reads metrics; its version tells whether it changed.
     pub(crate) version: Option<String>,
 }
@@ -39,6 +41,7 @@ impl Snapshot {
         Self {
             containers: containers.collect(),
             ended,
+            told: false,
             version: pod.metadata.resource_version.clone(),
         }
     }

@@ -6,6 +6,7 @@
 mod adopting;
 mod asking;
 mod finishing;
+mod leaving;
 mod looking;
 mod telling;
 
@@ -188,7 +189,7 @@ impl Worker {
             }
             let mailbox = Arc::clone(&self.mailbox);
             tokio::select! {
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return self.leave().await,
                 () = mailbox.arrived() => (),
                 Some(done) = self.operations.next() => self.finish(done, Timestamp::now()),
                 () = sleep_until(wake_at) => (),
@@ -329,7 +330,12 @@ impl Worker {
         }
         let spec = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
         let seconds = self.pod.metadata.deletion_grace_period_seconds.or(spec).unwrap_or(30);
-        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        if self.ctx.shutdown.is_cancelled() {
+            // The node ends, and does not wait for the slowest of its pods.
+            return grace.min(self.ctx.shutdown_grace).min(leaving::GRACE);
+        }
+        grace
     }
 
     // ---- remove

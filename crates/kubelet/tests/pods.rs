@@ -56,8 +56,13 @@ async fn a_deleted_pod_ends_and_leaves_nothing() {
     node.event("web", "Killing").await;
     assert_eq!((node.engine.sandboxes(), node.engine.containers_known()), (0, 0));
     assert!(!node.data.path().join("pods/uid-web").exists());
+    let logs = node.data.path().join("pods-logs");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::fs::read_dir(&logs).unwrap().count() > 0 {
+        assert!(Instant::now() < deadline, "its logs stayed");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     node.stop().await;
-    assert_eq!(std::fs::read_dir(node.data.path().join("pods-logs")).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -264,6 +269,14 @@ async fn a_restarted_node_runs_its_pods_again() {
     let done = node.until("done", |pod| pod["status"]["phase"] == "Succeeded").await;
     std::fs::create_dir_all(node.data.path().join("pods/uid-forgotten")).unwrap();
 
+    node.stop().await;
+    let left = node.api.get(PODS, "web").unwrap();
+    assert_eq!((condition(&left, "Ready"), &left["status"]["phase"]), ("False", &json!("Running")));
+    let ended = &left["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(ended["exitCode"], 143, "{left}");
+    let host = node.api.get("/api/v1/nodes", "node-0").unwrap();
+    assert_eq!(condition(&host, "Ready"), "False");
+
     node.restart().await;
     let again = |pod: &Value| {
         pod["status"]["containerStatuses"][0]["restartCount"] == 1
@@ -272,16 +285,36 @@ async fn a_restarted_node_runs_its_pods_again() {
     let web = node.until("web", again).await;
     assert_eq!(
         web["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"],
-        "ContainerStatusUnknown"
+        "Error"
     );
     let once = node.until("once", |pod| pod["status"]["phase"] == "Failed").await;
-    assert_eq!(once["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 137);
+    assert_eq!(once["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
     assert_eq!(
         node.until("done", |_| true).await["status"],
         done["status"],
         "what had ended stays as it was"
     );
     assert!(!node.data.path().join("pods/uid-forgotten").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_died_is_ready_only_when_no_pod_is_shown_ready_that_is_not() {
+    let mut node = TestNode::start().await;
+    node.pod("web", serving());
+    let mut web = node.until_ready("web").await;
+    node.stop().await;
+    // As if the last words had never been written; and now it cannot start.
+    web["spec"]["containers"][0]["image"] = json!("missing:1");
+    node.api.put(PODS, web);
+    node.api.remove("/api/v1/nodes", "node-0");
+
+    node.restart().await;
+    let web = node.api.get(PODS, "web").unwrap();
+    assert_eq!(condition(&web, "Ready"), "False");
+    let ended = |pod: &Value| pod["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
+    let web = node.until("web", |pod| ended(pod).is_object()).await;
+    assert_eq!(ended(&web)["reason"], "ContainerStatusUnknown");
+    assert_eq!(ended(&web)["exitCode"], 137);
 }
 
 #[tokio::test(flavor = "multi_thread")]

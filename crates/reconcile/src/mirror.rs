@@ -11,6 +11,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::{Mutex, ReentrantMutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::{ObjectKey, Tasks};
@@ -57,11 +58,12 @@ impl<K> Change<K> {
     }
 }
 
-/// The first list did not arrive in time.
+/// The first list did not arrive in time, or not before the component had to stop.
 #[derive(Debug, thiserror::Error)]
-#[error("the mirror of {kind} was not filled within {SYNC_DEADLINE:?}")]
+#[error("the mirror of {kind} was not filled {limit}")]
 pub struct NotSynced {
     kind: &'static str,
+    limit: &'static str,
 }
 
 /// A shared copy of one kind. Cloning it shares it.
@@ -87,6 +89,8 @@ struct Shared<K> {
     state: RwLock<State<K>>,
     handlers: Mutex<Vec<Handler<K>>>,
     synced: watch::Sender<bool>,
+    /// Cancelled when nothing follows the API any more.
+    stop: CancellationToken,
 }
 
 struct State<K> {
@@ -112,6 +116,7 @@ where
                 }),
                 handlers: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
+                stop: tasks.token().clone(),
             }),
         };
         let this = mirror.clone();
@@ -130,13 +135,17 @@ where
     /// Waits until the first list is in.
     ///
     /// # Errors
-    /// When that takes longer than a minute.
+    /// When that takes longer than a minute, and when the component is to stop before.
     pub async fn synced(&self) -> Result<(), NotSynced> {
         let mut synced = self.shared.synced.subscribe();
-        match tokio::time::timeout(SYNC_DEADLINE, synced.wait_for(|synced| *synced)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(NotSynced { kind: std::any::type_name::<K>() }),
-        }
+        let limit = tokio::select! {
+            biased;
+            // The sender lives as long as we do, so an answer is always a yes.
+            _ = synced.wait_for(|synced| *synced) => return Ok(()),
+            () = self.shared.stop.cancelled() => "before it had to stop",
+            () = tokio::time::sleep(SYNC_DEADLINE) => "within a minute",
+        };
+        Err(NotSynced { kind: std::any::type_name::<K>(), limit })
     }
 
     /// The object of this key.
@@ -371,5 +380,29 @@ fn revision<K: Resource>(object: &K) -> u64 {
 fn advance(version: &mut String, to: Option<String>) {
     if let Some(to) = to.filter(|to| !to.is_empty()) {
         *version = to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_first_list_beyond_the_stop() {
+        // Takes connections, and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", silent.local_addr().unwrap());
+        let client = Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(stop.clone());
+        let pods: Mirror<Pod> = Mirror::all(&tasks, &client);
+        stop.cancel();
+        let synced = tokio::time::timeout(Duration::from_secs(10), pods.synced()).await;
+        assert!(synced.expect("the wait ends at once").is_err(), "nothing was listed");
+        tasks.shutdown().await;
     }
 }

@@ -157,7 +157,7 @@ impl LogWriter {
     /// Writes a line of the engine's own, such as a trap, if there is room for it.
     pub fn note(&self, text: &str) {
         let mut stream = self.stream(Stream::Stderr);
-        if stream.room() >= text.len() + 1 {
+        if stream.room() > text.len() {
             stream.write(format!("{text}\n").as_bytes());
         }
     }

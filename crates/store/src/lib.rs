@@ -29,6 +29,6 @@ pub use error::{Gone, OpenError, WriteError};
 pub use object::{
     Attributes, Change, Event, Key, Listing, Object, ParseRevisionError, Range, Revision, Value,
 };
-pub use options::{Endpoint, Limits, Options};
+pub use options::{Endpoint, Limits, Options, ReadAttributes};
 pub use store::Store;
 pub use watch::Watch;

@@ -177,10 +177,10 @@ impl Mirror {
         for object in table.iter(range, after) {
             let place = (&*object.key.namespace, &*object.key.name);
             while let Some((_, then)) = past.next_if(|(other, _)| **other < place) {
-                then.into_iter().for_each(&mut take);
+                then.iter().for_each(&mut take);
             }
             match past.next_if(|(other, _)| **other == place) {
-                Some((_, then)) => then.into_iter().for_each(&mut take),
+                Some((_, then)) => then.iter().for_each(&mut take),
                 None => take(object),
             }
         }

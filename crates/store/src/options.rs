@@ -14,13 +14,16 @@ pub enum Endpoint {
     Sqlite(PathBuf),
 }
 
+/// Takes out of an encoded object what selectors match on.
+pub type ReadAttributes = Arc<dyn Fn(&Key, &[u8]) -> Attributes + Send + Sync>;
+
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
     /// Where the data is.
     pub endpoint: Endpoint,
     /// Takes out of an encoded object what selectors match on; used at open, on what the database holds.
-    pub attributes: Arc<dyn Fn(&Key, &[u8]) -> Attributes + Send + Sync>,
+    pub attributes: ReadAttributes,
     /// The bounds of queues and history.
     pub limits: Limits,
 }

@@ -8,8 +8,8 @@ use crate::backend::Backend;
 use crate::backend::sqlite::Sqlite;
 use crate::error::{Gone, OpenError, WriteError};
 use crate::mirror::Mirror;
-use crate::object::{Attributes, Key, Listing, Object, Range, Revision, Value};
-use crate::options::{Endpoint, Limits, Options};
+use crate::object::{Key, Listing, Object, Range, Revision, Value};
+use crate::options::{Endpoint, Limits, Options, ReadAttributes};
 use crate::watch::Watch;
 use crate::writer::{self, Command, Intent, Write};
 
@@ -42,7 +42,7 @@ impl Store {
     /// When the backend's log cannot be read or understood.
     pub async fn open_with(
         backend: impl Backend,
-        attributes: Arc<dyn Fn(&Key, &[u8]) -> Attributes + Send + Sync>,
+        attributes: ReadAttributes,
         limits: Limits,
     ) -> Result<Store, OpenError> {
         let (mirror, commands) = writer::start(backend, &*attributes, limits).await?;

@@ -145,7 +145,8 @@ fn changed_labels(request: &AdmissionRequest<'_>) -> Vec<String> {
     let mut changed: Vec<String> = Vec::new();
     for (label, value) in old.iter().chain(&new) {
         let pair = (label.clone(), value.clone());
-        if !(old.contains(&pair) && new.contains(&pair)) && !changed.contains(label) {
+        let is_same = old.contains(&pair) && new.contains(&pair);
+        if !is_same && !changed.contains(label) {
             changed.push(label.clone());
         }
     }

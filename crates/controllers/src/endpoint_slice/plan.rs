@@ -5,15 +5,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ObjectReference, Service};
-use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointPort, EndpointSlice,
-};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::ownership::controlled_by;
 use crate::service_pods::{
-    HEADLESS_LABEL, Member, Target, hostname, is_headless, publishes_not_ready,
+    HEADLESS_LABEL, Member, Target, hostname, is_headless, publishes_not_ready, target_ref,
 };
 
 /// Upstream's `--max-endpoints-per-slice`.
@@ -145,7 +143,6 @@ fn group_of(slice: &EndpointSlice) -> Group {
 }
 
 fn endpoint(service: &Service, member: &Member) -> Endpoint {
-    let meta = &member.pod.metadata;
     let published = publishes_not_ready(service);
     Endpoint {
         addresses: vec![member.address.to_string()],
@@ -156,13 +153,7 @@ fn endpoint(service: &Service, member: &Member) -> Endpoint {
         }),
         hostname: hostname(&member.pod, service),
         node_name: member.pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        target_ref: Some(ObjectReference {
-            kind: Some("Pod".to_owned()),
-            name: meta.name.clone(),
-            namespace: meta.namespace.clone(),
-            uid: meta.uid.clone(),
-            ..ObjectReference::default()
-        }),
+        target_ref: Some(target_ref(&member.pod)),
         ..Endpoint::default()
     }
 }
@@ -275,7 +266,11 @@ mod tests {
     }
 
     /// Plans again and again, as if each write had been stored, until nothing is left to do.
-    fn settle(service: &Service, pods: &[Arc<Pod>], mut slices: Vec<Arc<EndpointSlice>>) -> (Vec<Arc<EndpointSlice>>, usize) {
+    fn settle(
+        service: &Service,
+        pods: &[Arc<Pod>],
+        mut slices: Vec<Arc<EndpointSlice>>,
+    ) -> (Vec<Arc<EndpointSlice>>, usize) {
         let mut writes = 0;
         for _ in 0..10 {
             let steps = plan(service, &members(service, pods), &slices, Timestamp::UNIX_EPOCH);
@@ -290,7 +285,9 @@ mod tests {
                         slices.retain(|old| old.metadata.name != slice.metadata.name);
                         slices.push(Arc::from(slice));
                     }
-                    Step::Delete(slice) => slices.retain(|old| old.metadata.name != slice.metadata.name),
+                    Step::Delete(slice) => {
+                        slices.retain(|old| old.metadata.name != slice.metadata.name)
+                    }
                 }
             }
         }
@@ -302,12 +299,15 @@ mod tests {
         let mut shown: Vec<String> = endpoints
             .map(|endpoint| {
                 let conditions = endpoint.conditions.clone().unwrap();
-                let flag = |value: Option<bool>, letter| if value == Some(true) { letter } else { '-' };
+                let flag =
+                    |value: Option<bool>, letter| if value == Some(true) { letter } else { '-' };
                 let flags: String = [
                     flag(conditions.ready, 'r'),
                     flag(conditions.serving, 's'),
                     flag(conditions.terminating, 't'),
-                ].into_iter().collect();
+                ]
+                .into_iter()
+                .collect();
                 format!("{} {flags}", endpoint.target_ref.clone().unwrap().name.unwrap())
             })
             .collect();

@@ -1,4 +1,5 @@
 //! The controllers against the real API, told as stories.
+
 mod harness;
 
 use std::time::Instant;

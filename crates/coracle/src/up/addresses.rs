@@ -1,17 +1,25 @@
 //! Prints where the applied Services answer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, Client};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::apply::Applied;
 
 /// How long a connection to a virtual address may take: it is on this machine.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long a Service may stay without anybody behind it, until its address is printed all the same.
+const SERVED_DEADLINE: Duration = Duration::from_secs(2);
+/// A connection to nobody is closed at once.
+const CLOSED_WITHIN: Duration = Duration::from_millis(50);
+/// Nobody can watch what the proxy has heard.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Prints one line for each TCP port of each Service.
 pub async fn print(client: &Client, applied: &[Applied]) -> Result<()> {
@@ -28,6 +36,7 @@ pub async fn print(client: &Client, applied: &[Applied]) -> Result<()> {
                 println!("{} answers on http://{}", object.label, shown(address));
             }
             if let Some(node_port) = port.node_port {
+                until_served(node_port).await;
                 println!("{} answers on http://127.0.0.1:{node_port}", object.label);
             }
         }
@@ -44,6 +53,24 @@ async fn reachable(address: SocketAddr) -> Option<SocketAddr> {
         }
     }
     None
+}
+
+/// The pods are ready, and the proxy hears of it: until then it takes connections only to close them.
+async fn until_served(node_port: i32) {
+    let Ok(port) = u16::try_from(node_port) else { return };
+    let deadline = tokio::time::Instant::now() + SERVED_DEADLINE;
+    while tokio::time::Instant::now() < deadline {
+        let closed = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+            let mut byte = [0];
+            // A server waits for a request; whatever ends the connection before is nobody.
+            stream.read(&mut byte).await.ok().filter(|read| *read > 0)
+        };
+        if !matches!(tokio::time::timeout(CLOSED_WITHIN, closed).await, Ok(None)) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 /// A URL needs no `:80`.

@@ -14,6 +14,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::{Context, Result};
 use coracle_reconcile::Tasks;
 use coracle_runtime_wasm::ImageStore;
+use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -36,8 +37,8 @@ pub async fn run(options: cli::Up) -> Result<()> {
 
 /// The cluster that the manifests go to.
 enum Target {
-    /// Started by us: it ends with us.
-    Ours(Box<Cluster>),
+    /// Started by us, then: it ends with us.
+    Ours(Box<Cluster>, Timestamp),
     /// Running already, in another process.
     Running(Client),
 }
@@ -56,21 +57,22 @@ impl Target {
             datastore_endpoint: None,
             node_name: None,
         };
+        let begun = Timestamp::now();
         let starting = Cluster::start(options);
         let cluster = stop.run_until_cancelled(starting).await.context("interrupted")??;
-        Ok(Self::Ours(Box::new(cluster)))
+        Ok(Self::Ours(Box::new(cluster), begun))
     }
 
     fn client(&self) -> &Client {
         match self {
-            Self::Ours(cluster) => cluster.client(),
+            Self::Ours(cluster, _) => cluster.client(),
             Self::Running(client) => client,
         }
     }
 
     async fn leave(self) -> Result<()> {
         match self {
-            Self::Ours(cluster) => {
+            Self::Ours(cluster, _) => {
                 println!("stopping the cluster; the same command finds its state again");
                 cluster.stop().await
             }
@@ -99,6 +101,9 @@ async fn drive(
     let tasks = Tasks::new(stop.child_token());
     let world = progress::World::open(&tasks, target.client(), &applied);
     let follow = async {
+        if let Target::Ours(_, begun) = target {
+            progress::until_node_lives(&tasks, target.client(), *begun).await?;
+        }
         progress::until_ready(&world, &applied).await?;
         addresses::print(target.client(), &applied).await?;
         logs::follow(&tasks, target.client(), &world, &applied).await

@@ -5,11 +5,13 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use coracle_reconcile::{Mirror, ObjectKey, Tasks};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
@@ -78,6 +80,26 @@ fn controller(meta: &ObjectMeta) -> Option<(&str, &str)> {
     let owners = meta.owner_references.as_deref().unwrap_or_default();
     let owner = owners.iter().find(|owner| owner.controller == Some(true))?;
     Some((&owner.kind, &owner.name))
+}
+
+/// Waits until a kubelet renews its lease: it does so once the API says of its pods what is so, and not what was so
+/// before the machine went down.
+pub async fn until_node_lives(tasks: &Tasks, client: &Client, since: Timestamp) -> Result<()> {
+    let leases: Mirror<Lease> = Mirror::all(tasks, client);
+    let changed = Arc::new(Notify::new());
+    let notify = Arc::clone(&changed);
+    leases.on_change(move |_| notify.notify_one());
+    let renewed = |lease: &Arc<Lease>| {
+        let renewed_at = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref());
+        lease.metadata.namespace.as_deref() == Some("kube-node-lease")
+            && renewed_at.is_some_and(|at| at.0 >= since)
+    };
+    let lives = async {
+        while !leases.list().iter().any(renewed) {
+            changed.notified().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, lives).await.context("the node did not come up")
 }
 
 /// Waits until all that was applied is ready. What is not ready in time is named, and is no error.
@@ -162,12 +184,23 @@ fn trouble(pod: &Pod) -> Option<String> {
 fn is_ready(world: &World, object: &Applied) -> bool {
     let key = ObjectKey::new(&object.namespace, &object.name);
     match object.kind.as_str() {
-        "Deployment" => world.deployments.get(&key).is_some_and(|it| deployment_is_ready(&it)),
-        "ReplicaSet" => world.replica_sets.get(&key).is_some_and(|it| replica_set_is_ready(&it)),
+        "Deployment" => world.deployments.get(&key).is_some_and(|it| {
+            // Its own status may be of before the machine went down: the pods know better.
+            deployment_is_ready(&it) && ready_pods(world, object) >= it.spec.replicas.unwrap_or(1)
+        }),
+        "ReplicaSet" => world.replica_sets.get(&key).is_some_and(|it| {
+            replica_set_is_ready(&it) && ready_pods(world, object) >= it.spec.replicas.unwrap_or(1)
+        }),
         "Job" => world.jobs.get(&key).is_some_and(|it| job_has_ended(&it)),
         "Pod" => world.pods.get(&key).is_some_and(|it| pod_is_ready(&it)),
         _ => true,
     }
+}
+
+fn ready_pods(world: &World, object: &Applied) -> i32 {
+    let pods = world.pods.list();
+    let of_it = pods.iter().filter(|pod| world.comes_from(pod, std::slice::from_ref(object)));
+    i32::try_from(of_it.filter(|pod| pod_is_ready(pod)).count()).unwrap_or(i32::MAX)
 }
 
 fn deployment_is_ready(deployment: &Deployment) -> bool {

@@ -77,9 +77,7 @@ impl Worker {
             ContainerState::Starting | ContainerState::Running { .. } => (),
             ContainerState::Exited { .. }
                 if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) =>
-            {
-                ()
-            }
+            {}
             ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
                 record.image_digest.clone_from(&status.image_digest);
                 let terminated = ContainerStateTerminated {

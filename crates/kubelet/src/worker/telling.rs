@@ -37,7 +37,7 @@ impl Worker {
         self.begin(async move { Done::Deleted(operations::delete(ctx, pod).await) });
     }
 
-    fn write_status(&mut self, initialized: bool, now: Timestamp, alarm: &mut Alarm) {
+    pub(super) fn write_status(&mut self, initialized: bool, now: Timestamp, alarm: &mut Alarm) {
         if self.status.writing.is_some() {
             return;
         }
@@ -91,7 +91,8 @@ impl Worker {
     }
 
     fn publish_snapshot(&self) {
-        let snapshot = Snapshot::of(&self.pod, &self.records, self.ended);
+        let told = self.status.written.is_some() && self.status.writing.is_none();
+        let snapshot = Snapshot { told, ..Snapshot::of(&self.pod, &self.records, self.ended) };
         self.snapshot.send_if_modified(|known| {
             let changed = *known != snapshot;
             if changed {

@@ -73,8 +73,8 @@ impl TestNode {
         ended.expect("the kubelet did not end in time").unwrap().unwrap();
     }
 
+    /// Starts it again, with an engine that knows nothing of before.
     pub async fn restart(&mut self) {
-        self.stop().await;
         self.engine = Engine::new();
         self.begin().await;
     }

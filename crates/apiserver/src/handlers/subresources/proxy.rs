@@ -139,7 +139,7 @@ fn service(call: &Call, name: &str, port: &str) -> Answer<Destination> {
     let wanted = ports.iter().find(|declared| {
         (port.is_empty() && ports.len() == 1)
             || declared.get("name").is_some_and(|name| name == port)
-            || declared.get("port").is_some_and(|number| number.to_string() == port)
+            || declared.get("port").is_some_and(|number| number.as_u64() == port.parse().ok())
     });
     let wanted = wanted.ok_or_else(|| {
         Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
