@@ -147,7 +147,7 @@ impl FieldError {
         let mut text = self.kind.words().to_owned();
         if self.kind.shows_value() {
             let shown = match &self.value {
-                Value::Null => "null".to_owned(),
+                Value::Null => go_quote("null"),
                 Value::String(text) => go_quote(text),
                 other => other.to_string(),
             };

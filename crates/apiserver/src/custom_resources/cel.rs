@@ -116,7 +116,8 @@ impl Walk<'_> {
                         (None, Additional::Each(child)) => (&**child, self.path.key(name)),
                         (None, _) => continue,
                     };
-                    let old = if node.map_is_atomic { None } else { old.and_then(|old| old.get(name)) };
+                    let old =
+                        if node.map_is_atomic { None } else { old.and_then(|old| old.get(name)) };
                     let outer = std::mem::replace(&mut self.path, path);
                     self.value(child, value, old);
                     self.path = outer;
@@ -156,7 +157,8 @@ impl Walk<'_> {
             }
             let mut scope = scope.new_inner_scope();
             if rule.optional_old_self {
-                let optional = old_value.clone().map_or_else(OptionalValue::none, OptionalValue::of);
+                let optional =
+                    old_value.clone().map_or_else(OptionalValue::none, OptionalValue::of);
                 scope.add_variable_from_value("oldSelf", Cel::Opaque(Arc::new(optional)));
             } else if let Some(old) = &old_value {
                 scope.add_variable_from_value("oldSelf", old.clone());
@@ -186,7 +188,8 @@ impl Walk<'_> {
             "" => self.path.clone(),
             below => self.path.child(below),
         };
-        let is_scalar = !matches!(value, Value::Object(_) | Value::Array(_)) && node.type_.is_some();
+        let is_scalar =
+            !matches!(value, Value::Object(_) | Value::Array(_)) && node.type_.is_some();
         let kind = match rule.reason.as_str() {
             "FieldValueForbidden" => ErrorType::Forbidden,
             "FieldValueRequired" => ErrorType::Required,
@@ -208,7 +211,11 @@ fn message(compiled: &Compiled, rule: &Rule, scope: &Context<'_>) -> String {
             return text.to_owned();
         }
     }
-    if rule.message.is_empty() { format!("failed rule: {}", rule.text.trim()) } else { rule.message.clone() }
+    if rule.message.is_empty() {
+        format!("failed rule: {}", rule.text.trim())
+    } else {
+        rule.message.clone()
+    }
 }
 
 /// The error in cel-go's words, as far as they differ.
@@ -278,8 +285,27 @@ fn evaluate(function: &str, text: &str) -> Option<Cel> {
 /// A field's name as rules write it: CEL's identifiers have fewer characters than JSON's.
 fn escape(name: &str) -> String {
     const RESERVED: [&str; 21] = [
-        "true", "false", "null", "in", "as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop",
-        "package", "namespace", "return", "var", "void", "while",
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
     ];
     if RESERVED.contains(&name) {
         return format!("__{name}__");
@@ -317,31 +343,61 @@ mod tests {
 
     #[test]
     fn a_rule_about_the_value() {
-        let schema = with_rule(json!({ "rule": "self.min <= self.max", "message": "min above max" }));
+        let schema =
+            with_rule(json!({ "rule": "self.min <= self.max", "message": "min above max" }));
         checked(schema.clone(), json!({ "min": 1, "max": 2 }), None, &[]);
-        checked(schema.clone(), json!({ "min": 3, "max": 2 }), None, &["spec: Invalid value: min above max"]);
-        let schema = with_rule(json!({ "rule": "self.min <= 2", "messageExpression": "'got ' + string(self.min)", "fieldPath": ".min" }));
+        checked(
+            schema.clone(),
+            json!({ "min": 3, "max": 2 }),
+            None,
+            &["spec: Invalid value: min above max"],
+        );
+        let schema = with_rule(
+            json!({ "rule": "self.min <= 2", "messageExpression": "'got ' + string(self.min)", "fieldPath": ".min" }),
+        );
         checked(schema, json!({ "min": 3 }), None, &["spec.min: Invalid value: got 3"]);
-        let schema = with_rule(json!({ "rule": "has(self.a__dash__b)", "reason": "FieldValueRequired" }));
-        checked(schema, json!({}), None, &["spec: Required value: failed rule: has(self.a__dash__b)"]);
+        let schema =
+            with_rule(json!({ "rule": "has(self.a__dash__b)", "reason": "FieldValueRequired" }));
+        checked(
+            schema,
+            json!({}),
+            None,
+            &["spec: Required value: failed rule: has(self.a__dash__b)"],
+        );
         let scalar = json!({ "type": "string", "x-kubernetes-validations": [{ "rule": "self.startsWith('a')" }] });
-        checked(scalar, json!("b"), None, &["spec: Invalid value: \"b\": failed rule: self.startsWith('a')"]);
+        checked(
+            scalar,
+            json!("b"),
+            None,
+            &["spec: Invalid value: \"b\": failed rule: self.startsWith('a')"],
+        );
     }
 
     #[test]
     fn a_rule_about_the_change() {
-        let schema = with_rule(json!({ "rule": "self.name == oldSelf.name", "message": "name is immutable" }));
+        let schema = with_rule(
+            json!({ "rule": "self.name == oldSelf.name", "message": "name is immutable" }),
+        );
         checked(schema.clone(), json!({ "name": "a" }), None, &[]);
         checked(schema.clone(), json!({ "name": "a" }), Some(json!({ "name": "a" })), &[]);
-        checked(schema, json!({ "name": "b" }), Some(json!({ "name": "a" })), &["spec: Invalid value: name is immutable"]);
-        let schema = with_rule(json!({ "rule": "!oldSelf.hasValue() || self.min >= oldSelf.value().min", "optionalOldSelf": true }));
+        checked(
+            schema,
+            json!({ "name": "b" }),
+            Some(json!({ "name": "a" })),
+            &["spec: Invalid value: name is immutable"],
+        );
+        let schema = with_rule(
+            json!({ "rule": "!oldSelf.hasValue() || self.min >= oldSelf.value().min", "optionalOldSelf": true }),
+        );
         checked(schema.clone(), json!({ "min": 1 }), None, &[]);
         checked(schema.clone(), json!({ "min": 2 }), Some(json!({ "min": 1 })), &[]);
         checked(
             schema,
             json!({ "min": 0 }),
             Some(json!({ "min": 1 })),
-            &["spec: Invalid value: failed rule: !oldSelf.hasValue() || self.min >= oldSelf.value().min"],
+            &[
+                "spec: Invalid value: failed rule: !oldSelf.hasValue() || self.min >= oldSelf.value().min",
+            ],
         );
     }
 

@@ -53,9 +53,8 @@ pub(super) fn set(
     let wanted = json!({
         "type": condition, "status": status, "reason": reason, "message": message, "lastTransitionTime": now,
     });
-    let conditions = object::entry_object(definition, "status")
-        .entry("conditions")
-        .or_insert_with(|| json!([]));
+    let conditions =
+        object::entry_object(definition, "status").entry("conditions").or_insert_with(|| json!([]));
     if !conditions.is_array() {
         *conditions = json!([]);
     }
@@ -134,7 +133,8 @@ impl Taken {
             kinds.extend([kind.kind.to_owned(), kind.list_kind.to_owned()]);
         }
         let is_other = |other: &&Value| {
-            other["spec"]["group"] == *group && other["metadata"]["name"] != definition["metadata"]["name"]
+            other["spec"]["group"] == *group
+                && other["metadata"]["name"] != definition["metadata"]["name"]
         };
         for other in others.filter(is_other) {
             let names = &other["status"]["acceptedNames"];

@@ -48,7 +48,9 @@ fn is_duration(text: &str) -> bool {
         let number = rest.find(|character: char| !character.is_ascii_digit() && character != '.');
         let Some(unit_at) = number.filter(|&at| at > 0) else { return false };
         let unit_and_rest = rest[unit_at..].trim_start();
-        let end = unit_and_rest.find(|character: char| character.is_ascii_digit()).unwrap_or(unit_and_rest.len());
+        let end = unit_and_rest
+            .find(|character: char| character.is_ascii_digit())
+            .unwrap_or(unit_and_rest.len());
         let known = ["ns", "us", "µs", "ms", "s", "m", "h", "d", "w"];
         if !known.contains(&unit_and_rest[..end].trim()) {
             return false;
@@ -80,7 +82,9 @@ fn is_mac(text: &str) -> bool {
     let separator = if text.contains('-') { '-' } else { ':' };
     let parts: Vec<&str> = text.split(separator).collect();
     matches!(parts.len(), 6 | 8 | 20)
-        && parts.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        && parts
+            .iter()
+            .all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn is_email(text: &str) -> bool {
@@ -92,7 +96,9 @@ fn is_email(text: &str) -> bool {
 fn is_hostname(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -119,16 +125,38 @@ mod tests {
     #[test]
     fn formats_are_told_apart() {
         let good = [
-            ("date-time", "2026-01-01T00:00:00Z"), ("date", "2026-01-31"), ("duration", "1h30m"), ("duration", "1.5s"), ("byte", "YQ=="),
-            ("ipv4", "10.0.0.1"), ("ipv6", "::1"), ("cidr", "10.0.0.0/8"), ("uuid", "123e4567-e89b-12d3-a456-426614174000"),
-            ("hostname", "a.example"), ("uri", "https://a.example/b"), ("email", "a@b.c"), ("mac", "00:11:22:33:44:55"), ("what", "ever"),
+            ("date-time", "2026-01-01T00:00:00Z"),
+            ("date", "2026-01-31"),
+            ("duration", "1h30m"),
+            ("duration", "1.5s"),
+            ("byte", "YQ=="),
+            ("ipv4", "10.0.0.1"),
+            ("ipv6", "::1"),
+            ("cidr", "10.0.0.0/8"),
+            ("uuid", "123e4567-e89b-12d3-a456-426614174000"),
+            ("hostname", "a.example"),
+            ("uri", "https://a.example/b"),
+            ("email", "a@b.c"),
+            ("mac", "00:11:22:33:44:55"),
+            ("what", "ever"),
         ];
         for (format, text) in good {
             assert!(is_valid(format, text), "{format} {text}");
         }
         let bad = [
-            ("date-time", "2026-01-01"), ("date", "2026-02-31"), ("duration", "1 parsec"), ("duration", ""), ("byte", "a"), ("ipv4", "::1"),
-            ("ipv6", "1.2.3.4"), ("cidr", "10.0.0.0"), ("uuid", "1"), ("hostname", "-a"), ("uri", "a b"), ("email", "a"), ("mac", "00:11"),
+            ("date-time", "2026-01-01"),
+            ("date", "2026-02-31"),
+            ("duration", "1 parsec"),
+            ("duration", ""),
+            ("byte", "a"),
+            ("ipv4", "::1"),
+            ("ipv6", "1.2.3.4"),
+            ("cidr", "10.0.0.0"),
+            ("uuid", "1"),
+            ("hostname", "-a"),
+            ("uri", "a b"),
+            ("email", "a"),
+            ("mac", "00:11"),
         ];
         for (format, text) in bad {
             assert!(!is_valid(format, text), "{format} {text}");

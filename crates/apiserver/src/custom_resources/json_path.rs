@@ -13,7 +13,11 @@ enum Step {
     Slice(Option<i64>, Option<i64>),
     All,
     /// Items whose value at a path compares so with a literal.
-    Where { path: JsonPath, comparison: Comparison, literal: Value },
+    Where {
+        path: JsonPath,
+        comparison: Comparison,
+        literal: Value,
+    },
     /// Items that have a value at a path.
     Has(JsonPath),
     /// All values below, at any depth.
@@ -98,7 +102,8 @@ impl Step {
             }
             (Self::Slice(from, to), Value::Array(items)) => {
                 let length = items.len() as i64;
-                let clamp = |at: i64| (if at < 0 { at + length } else { at }).clamp(0, length) as usize;
+                let clamp =
+                    |at: i64| (if at < 0 { at + length } else { at }).clamp(0, length) as usize;
                 let (from, to) = (clamp(from.unwrap_or(0)), clamp(to.unwrap_or(length)));
                 found.extend(items.get(from..to).unwrap_or_default());
             }
@@ -131,9 +136,7 @@ fn descend<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
 impl Comparison {
     fn holds(self, value: &Value, literal: &Value) -> bool {
         let order = match (value, literal) {
-            (Value::Number(one), Value::Number(other)) => {
-                one.as_f64().partial_cmp(&other.as_f64())
-            }
+            (Value::Number(one), Value::Number(other)) => one.as_f64().partial_cmp(&other.as_f64()),
             (Value::String(one), Value::String(other)) => Some(one.cmp(other)),
             (one, other) if one == other => Some(std::cmp::Ordering::Equal),
             _ => None,
@@ -256,7 +259,8 @@ fn condition(text: &str) -> Result<Step, String> {
     ] {
         if let Some((path, literal)) = text.split_once(operator) {
             let literal = literal.trim();
-            let literal = quoted(literal).map(Value::from).or_else(|| serde_json::from_str(literal).ok());
+            let literal =
+                quoted(literal).map(Value::from).or_else(|| serde_json::from_str(literal).ok());
             let literal = literal.ok_or_else(|| format!("unrecognized filter {text}"))?;
             return Ok(Step::Where { path: JsonPath::parse(path)?, comparison, literal });
         }
@@ -265,7 +269,8 @@ fn condition(text: &str) -> Result<Step, String> {
 }
 
 fn quoted(text: &str) -> Option<String> {
-    let inner = ['\'', '"'].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote))?;
+    let inner =
+        ['\'', '"'].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote))?;
     Some(inner.replace("\\'", "'").replace("\\\"", "\""))
 }
 
@@ -280,7 +285,8 @@ mod tests {
         let object = json!({ "spec": { "a.b": 1, "ports": [{ "name": "x", "port": 80 }, { "name": "y", "port": 81 }] },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }, { "type": "Other", "status": "False" }] } });
         let check = |path: &str, wanted: Value| {
-            let found: Vec<Value> = JsonPath::parse(path).unwrap().find(&object).into_iter().cloned().collect();
+            let found: Vec<Value> =
+                JsonPath::parse(path).unwrap().find(&object).into_iter().cloned().collect();
             assert_eq!(Value::from(found), wanted, "{path}");
         };
         check(".spec.ports[0].port", json!([80]));

@@ -36,10 +36,11 @@ use coracle_api::kinds::Kind;
 pub(crate) use columns::{cells, column_definitions};
 pub(crate) use conditions::{begin_termination, is_definition};
 pub(crate) use decode::decode;
-pub(crate) use definition::{Definition, Scale, definition_of};
+pub(crate) use definition::{Definition, definition_of};
+pub(crate) use json_path::JsonPath;
 pub(crate) use openapi::extend as extend_openapi;
 pub(crate) use registry::{Registry, Snapshot};
-pub(crate) use rules::{ObjectRules, rules_of};
+pub(crate) use rules::rules_of;
 pub(crate) use structural::{validate_definition, validate_definition_update};
 pub(crate) use upkeep::Upkeep;
 

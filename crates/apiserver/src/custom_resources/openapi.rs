@@ -22,7 +22,9 @@ pub(crate) fn extend(
     for kind in kinds {
         let Some(definition) = definition_of(kind) else { continue };
         let key = storage::key(of_definitions, "", &definition.name);
-        let Some(Ok(stored)) = store.get(&key).map(|object| storage::decode(&object)) else { continue };
+        let Some(Ok(stored)) = store.get(&key).map(|object| storage::decode(&object)) else {
+            continue;
+        };
         let mut versions = stored["spec"]["versions"].as_array().into_iter().flatten();
         let version = versions.find(|version| version["name"] == kind.version);
         let schema = version.map(|version| version["schema"]["openAPIV3Schema"].clone());
@@ -37,7 +39,8 @@ fn published(kind: &Kind, mut schema: Value) -> Value {
         schema = json!({ "type": "object" });
     }
     clean(&mut schema);
-    let open = schema["x-kubernetes-preserve-unknown-fields"] == true && !schema["properties"].is_object();
+    let open =
+        schema["x-kubernetes-preserve-unknown-fields"] == true && !schema["properties"].is_object();
     if !open || !schema["properties"].is_object() {
         let properties = &mut schema["properties"];
         if !properties.is_object() {

@@ -36,7 +36,10 @@ struct Kept {
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { current: ArcSwap::from_pointee(Snapshot::new(0, Vec::new())), kept: Mutex::default() }
+        Self {
+            current: ArcSwap::from_pointee(Snapshot::new(0, Vec::new())),
+            kept: Mutex::default(),
+        }
     }
 }
 
@@ -47,7 +50,12 @@ impl Registry {
     }
 
     /// The kind that `plural` means in a path.
-    pub(crate) fn by_resource(&self, group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+    pub(crate) fn by_resource(
+        &self,
+        group: &str,
+        version: &str,
+        plural: &str,
+    ) -> Option<&'static Kind> {
         kinds::by_resource(group, version, plural)
             .or_else(|| self.current.load().by_path.get(&(group, version, plural)).copied())
     }
@@ -113,12 +121,16 @@ impl Kept {
         let place = (group.clone(), version_name.clone(), text(&names["plural"]));
         let read = Arc::new(Definition::read_version(definition, version));
         let (has_status, has_scale) = (read.has_status, read.scale.is_some());
-        let cell = *self.cells.entry(place).or_insert_with(|| {
-            Box::leak(Box::new(ArcSwap::new(read.clone())))
-        });
+        let cell = *self
+            .cells
+            .entry(place)
+            .or_insert_with(|| Box::leak(Box::new(ArcSwap::new(read.clone()))));
         cell.store(read);
         let is_ending = definition["metadata"]["deletionTimestamp"].is_string();
-        let said = format!("{group}/{version_name} {names} {} {has_status} {has_scale} {is_ending}", spec["scope"]);
+        let said = format!(
+            "{group}/{version_name} {names} {} {has_status} {has_scale} {is_ending}",
+            spec["scope"]
+        );
         *self.kinds.entry(said).or_insert_with(|| {
             let subresources = subresources(&group, &version_name, names, has_status, has_scale);
             Box::leak(Box::new(Kind {
@@ -233,7 +245,10 @@ mod tests {
         assert!(std::ptr::eq(first, second));
         assert_eq!(super::super::definition_of(first).unwrap().columns[0].name, "Two");
         registry.replace(vec![first]);
-        assert!(registry.by_resource("x.io", "v1", "as").is_some() && registry.by_resource("", "v1", "pods").is_some());
+        assert!(
+            registry.by_resource("x.io", "v1", "as").is_some()
+                && registry.by_resource("", "v1", "pods").is_some()
+        );
         registry.replace(Vec::new());
         assert!(registry.by_resource("x.io", "v1", "as").is_none());
     }

@@ -91,7 +91,12 @@ impl ObjectRules {
     }
 
     /// Checks a write of `status`.
-    pub(crate) fn validate_status_update(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+    pub(crate) fn validate_status_update(
+        &self,
+        new: &Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+    ) {
         match self {
             Self::BuiltIn(rules) => (rules.validate_status_update)(new, old, errors),
             Self::Custom(definition) => validate_custom(definition, new, Some(old), errors),
@@ -120,12 +125,15 @@ impl ObjectRules {
             return rules::changes_generation(kind, new, old);
         };
         let is_wanted = |name: &str| {
-            name != "metadata" && name != "apiVersion" && !(name == "status" && definition.has_status)
+            name != "metadata"
+                && name != "apiVersion"
+                && !(name == "status" && definition.has_status)
         };
         let differs = |one: &Value, other: &Value| {
-            one.as_object().into_iter().flatten().any(|(name, value)| {
-                is_wanted(name) && other.get(name) != Some(value)
-            })
+            one.as_object()
+                .into_iter()
+                .flatten()
+                .any(|(name, value)| is_wanted(name) && other.get(name) != Some(value))
         };
         differs(new, old) || differs(old, new)
     }
@@ -150,7 +158,7 @@ fn validate_custom(
     if definition.schema.has_rules {
         if validate::blocks_rules(&found) {
             found.push(FieldError {
-                kind: ErrorType::Invalid,
+                kind: ErrorType::InvalidWhole,
                 path: Path::from(""),
                 value: Value::Null,
                 detail: UNCHECKED.to_owned(),
@@ -162,5 +170,5 @@ fn validate_custom(
     errors.extend(found);
 }
 
-const UNCHECKED: &str = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+const UNCHECKED: &str = "null: some validation rules were not checked because the object was invalid; correct the existing errors to \
     complete validation";

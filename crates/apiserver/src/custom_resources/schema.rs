@@ -122,11 +122,6 @@ impl Node {
         read(schema, 0)
     }
 
-    /// Whether the field `name` has a schema here.
-    pub(crate) fn knows(&self, name: &str) -> bool {
-        self.properties.contains_key(name) || !matches!(self.additional, Additional::Unknown)
-    }
-
     /// The schema of the field `name`.
     pub(crate) fn property(&self, name: &str) -> Option<&Node> {
         match (self.properties.get(name), &self.additional) {
@@ -145,7 +140,10 @@ fn read(schema: &Value, depth: usize) -> Node {
     let list = |name: &str| schema[name].as_array().map(Vec::as_slice).unwrap_or_default();
     let nodes = |name: &str| list(name).iter().map(|node| read(node, depth + 1)).collect();
     let below = |name: &str| {
-        schema.get(name).filter(|value| value.is_object()).map(|node| Box::new(read(node, depth + 1)))
+        schema
+            .get(name)
+            .filter(|value| value.is_object())
+            .map(|node| Box::new(read(node, depth + 1)))
     };
     let properties = schema["properties"].as_object().into_iter().flatten();
     let mut node = Node {
@@ -157,7 +155,9 @@ fn read(schema: &Value, depth: usize) -> Node {
         properties: properties.map(|(name, node)| (name.clone(), read(node, depth + 1))).collect(),
         additional: match &schema["additionalProperties"] {
             Value::Bool(true) => Additional::Anything,
-            Value::Object(_) => below("additionalProperties").map_or(Additional::Unknown, Additional::Each),
+            Value::Object(_) => {
+                below("additionalProperties").map_or(Additional::Unknown, Additional::Each)
+            }
             _ => Additional::Unknown,
         },
         items: below("items"),

@@ -50,7 +50,10 @@ fn conversion(conversion: &Value, errors: &mut FieldErrors) {
             }
         }
         Some("None") if conversion["webhook"].is_object() => {
-            errors.forbidden(path.child("webhook"), "should not be set when strategy is not set to Webhook");
+            errors.forbidden(
+                path.child("webhook"),
+                "should not be set when strategy is not set to Webhook",
+            );
         }
         None | Some("None" | "") => (),
         Some(other) => errors.not_supported(path.child("strategy"), other, &["None", "Webhook"]),
@@ -66,12 +69,13 @@ fn columns(version: &Value, path: &Path, errors: &mut FieldErrors) {
             errors.required(at.child("name"), "");
         }
         match column["type"].as_str().unwrap_or_default() {
-            "" => errors.required(
-                at.child("type"),
-                format!("must be one of {}", TYPES.join(",")),
-            ),
+            "" => errors.required(at.child("type"), format!("must be one of {}", TYPES.join(","))),
             other if !TYPES.contains(&other) => {
-                errors.invalid(at.child("type"), other, format!("must be one of {}", TYPES.join(",")));
+                errors.invalid(
+                    at.child("type"),
+                    other,
+                    format!("must be one of {}", TYPES.join(",")),
+                );
             }
             _ => (),
         }
@@ -107,7 +111,11 @@ fn subresources(subresources: &Value, path: &Path, errors: &mut FieldErrors) {
                 errors.invalid(at, text, "should be a json path under either .spec or .status");
             }
         } else if !text.starts_with(prefix) {
-            errors.invalid(at, text, format!("should be a json path under {}", prefix.trim_end_matches('.')));
+            errors.invalid(
+                at,
+                text,
+                format!("should be a json path under {}", prefix.trim_end_matches('.')),
+            );
         }
     }
 }
@@ -180,7 +188,10 @@ impl Walk<'_> {
                 self.metadata(property, &at);
                 continue;
             }
-            if is_resource && matches!(name.as_str(), "kind" | "apiVersion") && property["type"] != "string" {
+            if is_resource
+                && matches!(name.as_str(), "kind" | "apiVersion")
+                && property["type"] != "string"
+            {
                 let found = property["type"].as_str().unwrap_or_default();
                 self.errors.invalid(at.child("type"), found, "must be string");
             }
@@ -192,7 +203,8 @@ impl Walk<'_> {
                 self.errors.forbidden(&at, "must not be used at the root");
             }
             if schema["properties"].as_object().is_some_and(|properties| !properties.is_empty()) {
-                self.errors.forbidden(&at, "additionalProperties and properties are mutual exclusive");
+                self.errors
+                    .forbidden(&at, "additionalProperties and properties are mutual exclusive");
             }
             self.node(&schema["additionalProperties"], Level::Field, &at);
         }
@@ -241,13 +253,18 @@ impl Walk<'_> {
                 "must be true or undefined",
             );
         }
-        let keys = schema["x-kubernetes-list-map-keys"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let keys =
+            schema["x-kubernetes-list-map-keys"].as_array().map(Vec::as_slice).unwrap_or_default();
         let at = path.child("x-kubernetes-list-map-keys");
         match schema["x-kubernetes-list-type"].as_str() {
             Some(list_type @ ("atomic" | "set" | "map")) => {
                 if schema["type"] != "array" {
                     let found = schema["type"].as_str().unwrap_or_default();
-                    self.errors.invalid(path.child("type"), found, "must be array if x-kubernetes-list-type is specified");
+                    self.errors.invalid(
+                        path.child("type"),
+                        found,
+                        "must be array if x-kubernetes-list-type is specified",
+                    );
                 }
                 if list_type == "map" {
                     self.map_keys(schema, keys, path);
@@ -261,16 +278,27 @@ impl Walk<'_> {
             None => (),
         }
         if !keys.is_empty() && schema["x-kubernetes-list-type"] != "map" {
-            self.errors.required(path.child("x-kubernetes-list-type"), "must be map if x-kubernetes-list-map-keys is non-empty");
+            self.errors.required(
+                path.child("x-kubernetes-list-type"),
+                "must be map if x-kubernetes-list-map-keys is non-empty",
+            );
             let _ = at;
         }
         if let Some(map_type) = schema["x-kubernetes-map-type"].as_str() {
             if !matches!(map_type, "atomic" | "granular") {
-                self.errors.not_supported(path.child("x-kubernetes-map-type"), map_type, &["atomic", "granular"]);
+                self.errors.not_supported(
+                    path.child("x-kubernetes-map-type"),
+                    map_type,
+                    &["atomic", "granular"],
+                );
             }
             if schema["type"] != "object" {
                 let found = schema["type"].as_str().unwrap_or_default();
-                self.errors.invalid(path.child("type"), found, "must be object if x-kubernetes-map-type is specified");
+                self.errors.invalid(
+                    path.child("type"),
+                    found,
+                    "must be object if x-kubernetes-map-type is specified",
+                );
             }
         }
     }
@@ -286,7 +314,11 @@ impl Walk<'_> {
             let name = key.as_str().unwrap_or_default();
             let property = &items["properties"][name];
             if !property.is_object() {
-                self.errors.invalid(at.index(index), name, "entries must all be names of item properties");
+                self.errors.invalid(
+                    at.index(index),
+                    name,
+                    "entries must all be names of item properties",
+                );
             } else if !required.contains(key) && property["default"].is_null() {
                 let at = path.child("items").child("properties").key(name).child("default");
                 let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
@@ -303,9 +335,14 @@ impl Walk<'_> {
             );
         }
         if schema["additionalProperties"] == false {
-            self.errors.forbidden(path.child("additionalProperties"), "additionalProperties cannot be set to false");
+            self.errors.forbidden(
+                path.child("additionalProperties"),
+                "additionalProperties cannot be set to false",
+            );
         }
-        for field in ["definitions", "dependencies", "patternProperties", "id", "$ref", "additionalItems"] {
+        for field in
+            ["definitions", "dependencies", "patternProperties", "id", "$ref", "additionalItems"]
+        {
             if !schema[field].is_null() {
                 self.errors.forbidden(path.child(field), format!("{field} is not supported"));
             }
@@ -353,10 +390,18 @@ impl Walk<'_> {
                 continue;
             }
             if let Some(problem) = Rule::read(rule).problem() {
-                self.errors.invalid(at.child("rule"), rule.clone(), format!("compilation failed: {problem}"));
+                self.errors.invalid(
+                    at.child("rule"),
+                    rule.clone(),
+                    format!("compilation failed: {problem}"),
+                );
             }
             if rule["message"].as_str().is_some_and(|message| message.contains('\n')) {
-                self.errors.invalid(at.child("message"), rule["message"].clone(), "message must not contain line breaks");
+                self.errors.invalid(
+                    at.child("message"),
+                    rule["message"].clone(),
+                    "message must not contain line breaks",
+                );
             }
         }
     }
@@ -367,7 +412,10 @@ impl Walk<'_> {
             let found = schema["type"].as_str().unwrap_or_default();
             self.errors.invalid(path.child("type"), found, "must be object");
         }
-        let only_names = schema["properties"].as_object().into_iter().flatten()
+        let only_names = schema["properties"]
+            .as_object()
+            .into_iter()
+            .flatten()
             .all(|(name, _)| name == "name" || name == "generateName");
         let only_plain = schema.as_object().into_iter().flatten().all(|(field, value)| {
             matches!(field.as_str(), "type" | "properties" | "description") || value.is_null()
@@ -386,7 +434,11 @@ impl Walk<'_> {
                 continue;
             }
             for (index, node) in nodes.enumerate() {
-                if int_or_string && field == "allOf" && index == 0 && is_int_or_string(&node["anyOf"]) {
+                if int_or_string
+                    && field == "allOf"
+                    && index == 0
+                    && is_int_or_string(&node["anyOf"])
+                {
                     continue;
                 }
                 self.nested(node, field == "allOf", &path.child(field).index(index));
@@ -404,7 +456,9 @@ impl Walk<'_> {
                 self.errors.forbidden(path.child(field), "must be empty to be structural");
             }
         }
-        for field in ["additionalProperties", "default", "x-kubernetes-list-type", "x-kubernetes-map-type"] {
+        for field in
+            ["additionalProperties", "default", "x-kubernetes-list-type", "x-kubernetes-map-type"]
+        {
             if !schema[field].is_null() {
                 self.errors.forbidden(path.child(field), "must be undefined to be structural");
             }
@@ -419,8 +473,13 @@ impl Walk<'_> {
                 self.errors.forbidden(path.child(field), "must be false to be structural");
             }
         }
-        if !rules_allowed && schema["x-kubernetes-validations"].as_array().is_some_and(|rules| !rules.is_empty()) {
-            self.errors.forbidden(path.child("x-kubernetes-validations"), "must be empty to be structural");
+        if !rules_allowed
+            && schema["x-kubernetes-validations"].as_array().is_some_and(|rules| !rules.is_empty())
+        {
+            self.errors.forbidden(
+                path.child("x-kubernetes-validations"),
+                "must be empty to be structural",
+            );
         }
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             let at = path.child("properties").key(name);
@@ -438,7 +497,8 @@ impl Walk<'_> {
 
 /// The one combination that says types: `[{type: integer}, {type: string}]`.
 fn is_int_or_string(any_of: &Value) -> bool {
-    let types: Vec<&str> = any_of.as_array().into_iter().flatten().filter_map(|node| node["type"].as_str()).collect();
+    let types: Vec<&str> =
+        any_of.as_array().into_iter().flatten().filter_map(|node| node["type"].as_str()).collect();
     types == ["integer", "string"] && any_of.as_array().is_some_and(|nodes| nodes.len() == 2)
 }
 
@@ -455,28 +515,39 @@ mod tests {
         let mut errors = FieldErrors::new();
         validate_definition(&definition, &mut errors);
         let prefix = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
-        let found: Vec<String> = errors.iter().map(|error| error.to_string().replace(prefix, "@")).collect();
+        let found: Vec<String> =
+            errors.iter().map(|error| error.to_string().replace(prefix, "@")).collect();
         assert_eq!(found, wanted);
     }
 
     #[test]
     fn schemas_must_be_structural() {
         check(json!({ "type": "object" }), &[]);
-        check(json!({}), &["@.type: Required value: must not be empty for specified object fields"]);
+        check(
+            json!({}),
+            &["@.type: Required value: must not be empty for specified object fields"],
+        );
         check(json!({ "type": "array" }), &["@.items: Required value: must be specified"]);
         check(
             json!({ "type": "object", "properties": { "a": { "type": "string", "default": 5 } } }),
-            &["@.properties[a].default: Invalid value: \"integer\":  in body must be of type string: \"integer\""],
+            &[
+                "@.properties[a].default: Invalid value: \"integer\":  in body must be of type string: \"integer\"",
+            ],
         );
         check(
             json!({ "type": "object", "anyOf": [{ "type": "string" }] }),
             &["@.anyOf[0].type: Forbidden: must be empty to be structural"],
         );
-        check(json!({ "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] }), &[]);
+        check(
+            json!({ "x-kubernetes-int-or-string": true, "anyOf": [{ "type": "integer" }, { "type": "string" }] }),
+            &[],
+        );
         check(
             json!({ "type": "array", "items": { "type": "object", "properties": { "a": { "type": "string" } } },
                 "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a"] }),
-            &["@.items.properties[a].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property"],
+            &[
+                "@.items.properties[a].default: Required value: this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property",
+            ],
         );
     }
 }

@@ -47,7 +47,12 @@ impl Upkeep {
         let mut waiting: Vec<(String, String)> = self
             .known
             .values()
-            .map(|known| (meta(&known.brief, "creationTimestamp").to_owned(), meta(&known.brief, "name").to_owned()))
+            .map(|known| {
+                (
+                    meta(&known.brief, "creationTimestamp").to_owned(),
+                    meta(&known.brief, "name").to_owned(),
+                )
+            })
             .collect();
         waiting.sort();
         let mut writes = Vec::new();
@@ -189,7 +194,15 @@ async fn clean_up(
 ) -> Result<(), kube::Error> {
     let Some(definitions) = definitions() else { return Ok(()) };
     if let Some(kind) = kind {
-        say(server, definitions, name, "True", "InstanceDeletionInProgress", "CustomResource deletion is in progress").await;
+        say(
+            server,
+            definitions,
+            name,
+            "True",
+            "InstanceDeletionInProgress",
+            "CustomResource deletion is in progress",
+        )
+        .await;
         let range = storage::range(kind, "");
         loop {
             let Ok(listing) = server.store.list(&range, None, None, None) else { return Ok(()) };
@@ -202,9 +215,12 @@ async fn clean_up(
             wait_for_a_deletion(server, &range, listing.revision).await;
         }
     }
-    say(server, definitions, name, "False", "InstanceDeletionCompleted", "removed all instances").await;
+    say(server, definitions, name, "False", "InstanceDeletionCompleted", "removed all instances")
+        .await;
     let path = format!("{}/{}/{name}", definitions.root_path(), definitions.plural);
-    let Some(current) = server.store.get(&storage::key(definitions, "", name)) else { return Ok(()) };
+    let Some(current) = server.store.get(&storage::key(definitions, "", name)) else {
+        return Ok(());
+    };
     let Ok(definition) = storage::decode(&current) else { return Ok(()) };
     let rest: Vec<String> =
         finalizers(&definition).into_iter().filter(|finalizer| finalizer != CLEANUP).collect();
@@ -234,7 +250,14 @@ async fn wait_for_a_deletion(server: &Server, range: &Range, after: Revision) {
     }
 }
 
-async fn say(server: &Server, kind: &'static Kind, name: &str, status: &str, reason: &str, message: &str) {
+async fn say(
+    server: &Server,
+    kind: &'static Kind,
+    name: &str,
+    status: &str,
+    reason: &str,
+    message: &str,
+) {
     let Some(current) = server.store.get(&storage::key(kind, "", name)) else { return };
     let Ok(mut definition) = storage::decode(&current) else { return };
     conditions::set(&mut definition, "Terminating", status, reason, message, &object::now());

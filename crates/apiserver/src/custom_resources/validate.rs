@@ -53,7 +53,9 @@ impl Checker {
         self.combinations(node, value);
         match value {
             Value::String(text) => self.text(&node.limits, text),
-            Value::Number(number) => self.number(&node.limits, number.as_f64().unwrap_or_default(), value),
+            Value::Number(number) => {
+                self.number(&node.limits, number.as_f64().unwrap_or_default(), value)
+            }
             _ => (),
         }
         if let Value::Array(items) = value {
@@ -67,7 +69,9 @@ impl Checker {
 
     fn type_of(&mut self, node: &Node, value: &Value) {
         let fits = match (node.type_, value) {
-            (None, Value::Number(_) | Value::String(_)) if node.int_or_string => is_integer_or_text(value),
+            (None, Value::Number(_) | Value::String(_)) if node.int_or_string => {
+                is_integer_or_text(value)
+            }
             (None, _) => !node.int_or_string,
             (Some(Type::Object), Value::Object(_))
             | (Some(Type::Array), Value::Array(_))
@@ -93,7 +97,11 @@ impl Checker {
         let length = text.chars().count() as u64;
         if let Some(max) = limits.max_length.filter(|&max| length > max) {
             let unit = if max == 1 { "byte" } else { "bytes" };
-            self.add(ErrorType::TooLong, Value::from(""), format!("may not be more than {max} {unit}"));
+            self.add(
+                ErrorType::TooLong,
+                Value::from(""),
+                format!("may not be more than {max} {unit}"),
+            );
         }
         if let Some(min) = limits.min_length.filter(|&min| length < min) {
             self.invalid(text.into(), format!("should be at least {min} chars long"));
@@ -102,7 +110,8 @@ impl Checker {
             self.invalid(text.into(), format!("should match '{pattern}'"));
         }
         if !formats::is_valid(&limits.format, text) {
-            let detail = format!("{} in body must be of type {}: {text:?}", self.path, limits.format);
+            let detail =
+                format!("{} in body must be of type {}: {text:?}", self.path, limits.format);
             self.add(ErrorType::TypeInvalid, text.into(), detail);
         }
     }
@@ -112,14 +121,20 @@ impl Checker {
             if limits.exclusive_maximum && number >= max {
                 self.invalid(value.clone(), format!("should be less than {}", plain(max)));
             } else if number > max {
-                self.invalid(value.clone(), format!("should be less than or equal to {}", plain(max)));
+                self.invalid(
+                    value.clone(),
+                    format!("should be less than or equal to {}", plain(max)),
+                );
             }
         }
         if let Some(min) = limits.minimum {
             if limits.exclusive_minimum && number <= min {
                 self.invalid(value.clone(), format!("should be greater than {}", plain(min)));
             } else if number < min {
-                self.invalid(value.clone(), format!("should be greater than or equal to {}", plain(min)));
+                self.invalid(
+                    value.clone(),
+                    format!("should be greater than or equal to {}", plain(min)),
+                );
             }
         }
         if let Some(factor) = limits.multiple_of.filter(|&factor| factor > 0.0) {
@@ -133,7 +148,8 @@ impl Checker {
             _ => true,
         };
         if !fits {
-            let detail = format!("{} in body must be of type int32: {:?}", self.path, value.to_string());
+            let detail =
+                format!("{} in body must be of type int32: {:?}", self.path, value.to_string());
             self.add(ErrorType::Invalid, value.clone(), detail);
         }
     }
@@ -290,7 +306,12 @@ impl Checker {
             let Some(key) = key_of(list_type, item) else { return };
             if !seen.insert(key.to_string()) && self.found.len() < MAX_ERRORS {
                 let path = Path::from(format!("{}[{index}]", self.path).as_str());
-                self.found.push(FieldError { kind: ErrorType::Duplicate, path, value: key, detail: String::new() });
+                self.found.push(FieldError {
+                    kind: ErrorType::Duplicate,
+                    path,
+                    value: key,
+                    detail: String::new(),
+                });
             }
         }
     }
@@ -324,12 +345,22 @@ impl Checker {
     /// Upstream does not say where, but in the message.
     fn composite(&mut self, detail: String) {
         let path = Path::from("");
-        self.found.push(FieldError { kind: ErrorType::Invalid, path, value: Value::from(""), detail });
+        self.found.push(FieldError {
+            kind: ErrorType::Invalid,
+            path,
+            value: Value::from(""),
+            detail,
+        });
     }
 
     fn add(&mut self, kind: ErrorType, value: Value, detail: String) {
         if self.found.len() < MAX_ERRORS {
-            self.found.push(FieldError { kind, path: Path::from(self.path.as_str()), value, detail });
+            self.found.push(FieldError {
+                kind,
+                path: Path::from(self.path.as_str()),
+                value,
+                detail,
+            });
         }
     }
 }
@@ -343,7 +374,8 @@ pub(crate) struct OldItems<'a> {
 impl<'a> OldItems<'a> {
     pub(crate) fn new(list_type: &'a ListType, old: Option<&'a Value>) -> Self {
         let items = old.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let keyed = items.iter().filter_map(|item| Some((key_of(list_type, item)?.to_string(), item)));
+        let keyed =
+            items.iter().filter_map(|item| Some((key_of(list_type, item)?.to_string(), item)));
         Self { list_type, by_key: keyed.collect() }
     }
 
@@ -434,7 +466,9 @@ mod tests {
         check(
             json!({ "x-kubernetes-int-or-string": true }),
             json!(true),
-            &["spec: Invalid value: \"boolean\": spec in body must be of type integer,string: \"boolean\""],
+            &[
+                "spec: Invalid value: \"boolean\": spec in body must be of type integer,string: \"boolean\"",
+            ],
         );
         check(json!({ "x-kubernetes-preserve-unknown-fields": true }), json!([1, "a"]), &[]);
     }
@@ -454,7 +488,10 @@ mod tests {
         check(
             json!({ "type": "string", "pattern": "^[a-z]+$", "maxLength": 3 }),
             json!("ABCD"),
-            &["spec: Too long: may not be more than 3 bytes", "spec: Invalid value: \"ABCD\": spec in body should match '^[a-z]+$'"],
+            &[
+                "spec: Too long: may not be more than 3 bytes",
+                "spec: Invalid value: \"ABCD\": spec in body should match '^[a-z]+$'",
+            ],
         );
         check(
             json!({ "type": "string", "enum": ["a", "b"] }),
@@ -473,7 +510,9 @@ mod tests {
         check(
             json!({ "type": "string", "format": "date-time" }),
             json!("yesterday"),
-            &["spec: Invalid value: \"yesterday\": spec in body must be of type date-time: \"yesterday\""],
+            &[
+                "spec: Invalid value: \"yesterday\": spec in body must be of type date-time: \"yesterday\"",
+            ],
         );
     }
 
@@ -481,7 +520,11 @@ mod tests {
     fn keys_are_unique() {
         let list = json!({ "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
             "items": { "type": "object", "properties": { "name": { "type": "string" } } } });
-        check(list, json!([{ "name": "a" }, { "name": "a" }]), &["spec[1]: Duplicate value: {\"name\":\"a\"}"]);
+        check(
+            list,
+            json!([{ "name": "a" }, { "name": "a" }]),
+            &["spec[1]: Duplicate value: {\"name\":\"a\"}"],
+        );
         let set = json!({ "type": "array", "x-kubernetes-list-type": "set", "items": { "type": "string" } });
         check(set, json!(["a", "b", "a"]), &["spec[2]: Duplicate value: \"a\""]);
     }
@@ -502,7 +545,9 @@ mod tests {
         check(
             schema,
             json!({ "a": "", "b": "" }),
-            &["<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found 2 valid alternatives"],
+            &[
+                "<nil>: Invalid value: \"\": \"spec\" must validate one and only one schema (oneOf). Found 2 valid alternatives",
+            ],
         );
         check(
             json!({ "type": "string", "not": { "enum": ["x"] } }),
@@ -513,9 +558,16 @@ mod tests {
 
     #[test]
     fn what_did_not_change_stays_good() {
-        let schema = Node::read(&json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }));
+        let schema = Node::read(
+            &json!({ "type": "object", "properties": { "a": { "type": "integer", "maximum": 1 }, "b": { "type": "integer" } } }),
+        );
         let mut errors = FieldErrors::new();
-        validate(&schema, &json!({ "a": 5, "b": 2 }), Some(&json!({ "a": 5, "b": 1 })), &mut errors);
+        validate(
+            &schema,
+            &json!({ "a": 5, "b": 2 }),
+            Some(&json!({ "a": 5, "b": 1 })),
+            &mut errors,
+        );
         assert!(errors.is_empty(), "{errors}");
         validate(&schema, &json!({ "a": 6 }), Some(&json!({ "a": 5 })), &mut errors);
         assert_eq!(errors.len(), 1);

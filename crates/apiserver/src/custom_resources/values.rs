@@ -14,7 +14,13 @@ pub(crate) fn prune(object: &mut Value, schema: &Node) -> Vec<String> {
     pruned
 }
 
-fn prune_at(value: &mut Value, node: &Node, is_root: bool, path: &mut String, pruned: &mut Vec<String>) {
+fn prune_at(
+    value: &mut Value,
+    node: &Node,
+    is_root: bool,
+    path: &mut String,
+    pruned: &mut Vec<String>,
+) {
     match value {
         Value::Object(fields) => prune_fields(fields, node, is_root, path, pruned),
         Value::Array(items) => {
@@ -151,7 +157,14 @@ mod tests {
         pruned.sort();
         assert_eq!(
             pruned,
-            ["spec.free.known.gone", "spec.list[0].z", "spec.map.k.b", "spec.pod.status", "spec.what", "top"]
+            [
+                "spec.free.known.gone",
+                "spec.list[0].z",
+                "spec.map.k.b",
+                "spec.pod.status",
+                "spec.what",
+                "top"
+            ]
         );
         assert_eq!(
             object,
@@ -173,6 +186,9 @@ mod tests {
             json!({ "spec": { "size": null, "note": null, "list": [{ "port": 1 }, { "protocol": "UDP" }] } }),
             json!({ "spec": { "size": 1, "note": null, "list": [{ "port": 1, "protocol": "TCP" }, { "protocol": "UDP" }] } }),
         );
-        check(json!({ "spec": { "free": null, "map": { "a": {} } } }), json!({ "spec": { "size": 1, "map": { "a": {} } } }));
+        check(
+            json!({ "spec": { "free": null, "map": { "a": {} } } }),
+            json!({ "spec": { "size": 1, "map": { "a": {} } } }),
+        );
     }
 }
