@@ -22,6 +22,7 @@ use crate::printing::Include;
 use crate::query::Query;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
+use crate::warnings::Warnings;
 use crate::{custom_resources, limits, protobuf};
 
 /// Media types of the bodies we read, named in refusals.
@@ -45,7 +46,7 @@ pub(crate) struct Call {
     /// Cancelled when streams must end.
     pub(crate) ends: CancellationToken,
     /// What the client should know although the request succeeded: one `Warning` header each.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Warnings,
 }
 
 impl Call {
@@ -152,7 +153,7 @@ impl Call {
 
     /// Puts the warnings on the answer.
     pub(crate) fn add_warnings(&self, response: &mut Response) {
-        for warning in &self.warnings {
+        for warning in self.warnings.all() {
             let text =
                 warning.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
             if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {

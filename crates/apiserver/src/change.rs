@@ -159,6 +159,7 @@ fn request<'a>(
         object: new,
         old: Some(old),
         user: &call.user,
+        warnings: &call.warnings,
         dry_run: change.dry_run,
     }
 }

@@ -54,6 +54,7 @@ pub mod tokens;
 mod turns;
 mod upkeep;
 mod views;
+pub mod warnings;
 
 pub use server::{ApiServer, Config, StartError};
 pub use service_addresses::{Cidr, ParseCidrError};

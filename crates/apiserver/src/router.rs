@@ -27,6 +27,7 @@ use crate::negotiate::Representation;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
+use crate::warnings::Warnings;
 use crate::{handlers, limits, paths};
 
 /// Set on requests of clients in this process: who they are is known.
@@ -138,7 +139,7 @@ async fn answer(
         method: parts.method,
         headers: parts.headers,
         body: Mutex::new(body),
-        warnings: Vec::new(),
+        warnings: Warnings::default(),
     };
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await

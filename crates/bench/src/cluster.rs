@@ -10,7 +10,6 @@ use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
@@ -32,14 +31,6 @@ pub struct Cluster {
     connection: Connection,
 }
 
-/// A cluster with a directory of its own, in which the guest is an image.
-pub struct Prepared {
-    /// The cluster.
-    pub cluster: Cluster,
-    // Removed after the process has ended: fields are dropped in order.
-    _folder: TempDir,
-}
-
 /// The lines of a watch.
 pub struct Watch {
     body: Incoming,
@@ -47,6 +38,18 @@ pub struct Watch {
 }
 
 impl Cluster {
+    /// A new cluster, whose node is ready and has the guest as an image.
+    pub async fn prepared(settings: &Settings) -> Result<Self> {
+        let data_dir = data_dir(&settings.lasting_folder()?);
+        fs::create_dir(&data_dir)?;
+        import(settings, &data_dir).await?;
+        let (cluster, _) = Self::start(settings, &data_dir).await?;
+        cluster.until("/api/v1/nodes/node-0", |node| is_true(node, "Ready")).await?;
+        // Pods of the namespace are refused before.
+        cluster.until("/api/v1/namespaces/default/serviceaccounts/default", |_| true).await?;
+        Ok(cluster)
+    }
+
     /// Starts a cluster on this data directory; also answers how long it took from exec to /readyz.
     pub async fn start(settings: &Settings, data_dir: &Path) -> Result<(Self, Duration)> {
         let kubeconfig = data_dir.join("kubeconfig");
@@ -112,25 +115,10 @@ impl Cluster {
     pub async fn stop(self) -> Result<()> {
         self.process.stop().await
     }
-}
-
-impl Prepared {
-    /// A new cluster, whose node is ready and has the guest.
-    pub async fn start(settings: &Settings) -> Result<Self> {
-        let folder = settings.folder()?;
-        let data_dir = data_dir(&folder);
-        fs::create_dir(&data_dir)?;
-        import(settings, &data_dir).await?;
-        let (cluster, _) = Cluster::start(settings, &data_dir).await?;
-        cluster.until("/api/v1/nodes/node-0", |node| is_true(node, "Ready")).await?;
-        // Pods of the namespace are refused before.
-        cluster.until("/api/v1/namespaces/default/serviceaccounts/default", |_| true).await?;
-        Ok(Self { cluster, _folder: folder })
-    }
 
     /// Ends the cluster at once: a graceful end of its pods is not what is measured.
     pub async fn kill(self) -> Result<()> {
-        self.cluster.process.kill().await
+        self.process.kill().await
     }
 }
 
@@ -151,8 +139,8 @@ impl Watch {
 }
 
 /// Where a cluster in this directory keeps its state; its log lies beside it.
-pub fn data_dir(folder: &TempDir) -> PathBuf {
-    folder.path().join("data")
+pub fn data_dir(folder: &Path) -> PathBuf {
+    folder.join("data")
 }
 
 /// True when the object's status has this condition.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::sleep;
 
 use crate::Settings;
-use crate::cluster::{Cluster, Prepared};
+use crate::cluster::Cluster;
 use crate::report::{Figure, Report};
 
 /// Clusters that are looked at.
@@ -20,10 +20,10 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let mut resident = Vec::new();
     let mut anonymous = Vec::new();
     for _ in 0..RUNS {
-        let prepared = Prepared::start(settings).await?;
-        resident.push(settled(&prepared.cluster).await?);
-        anonymous.push(prepared.cluster.process().memory_bytes("RssAnon")?);
-        prepared.cluster.stop().await?;
+        let cluster = Cluster::prepared(settings).await?;
+        resident.push(settled(&cluster).await?);
+        anonymous.push(cluster.process().memory_bytes("RssAnon")?);
+        cluster.stop().await?;
     }
     report.add("idle", "resident memory (VmRSS)", mebibytes(resident), "60 MiB");
     report.add("idle", "of it not backed by files (RssAnon)", mebibytes(anonymous), "");

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
+use tempfile::TempDir;
 
 use crate::report::Report;
 
@@ -72,8 +73,9 @@ enum Name {
 /// What every benchmark is given.
 struct Settings {
     coracle: PathBuf,
-    directory: PathBuf,
     guest: PathBuf,
+    /// On the disk that is measured; everything in it is removed at the end.
+    root: TempDir,
 }
 
 fn main() -> ExitCode {
@@ -91,7 +93,13 @@ fn run(arguments: Arguments) -> Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let beside = || -> Result<PathBuf> { Ok(std::env::current_exe()?.with_file_name("coracle")) };
     let coracle = arguments.coracle.map_or_else(beside, Ok)?;
-    let settings = Settings { coracle, directory: arguments.directory, guest: arguments.guest };
+    let root = tempfile::Builder::new()
+        .prefix("coracle-bench-")
+        .tempdir_in(&arguments.directory)
+        .with_context(|| {
+        format!("cannot make a directory in {}", arguments.directory.display())
+    })?;
+    let settings = Settings { coracle, guest: arguments.guest, root };
     let named = !arguments.names.is_empty();
     let names = if named { arguments.names } else { Name::value_variants().to_vec() };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -128,12 +136,15 @@ impl Name {
 }
 
 impl Settings {
-    /// A new directory on the disk that is measured.
-    fn folder(&self) -> Result<tempfile::TempDir> {
-        tempfile::Builder::new()
-            .prefix("coracle-bench-")
-            .tempdir_in(&self.directory)
-            .with_context(|| format!("cannot make a directory in {}", self.directory.display()))
+    /// A new directory that is removed with the value: for few and big files.
+    fn folder(&self) -> Result<TempDir> {
+        tempfile::tempdir_in(&self.root).context("cannot make a directory")
+    }
+
+    /// A new directory that stays until everything is measured: for many small files. A file system that has just
+    /// removed those of one cluster makes those of the next more slowly, and that is not what is measured.
+    fn lasting_folder(&self) -> Result<PathBuf> {
+        Ok(self.folder()?.keep())
     }
 }
 

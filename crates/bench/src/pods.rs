@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::Settings;
-use crate::cluster::{Cluster, IMAGE, Prepared, Watch, is_true};
+use crate::cluster::{Cluster, IMAGE, Watch, is_true};
 use crate::idle::mebibytes;
 use crate::report::{Report, few_times, times};
 
@@ -47,15 +47,20 @@ struct Steps {
 
 /// Creates pods, each when the one before is Ready.
 pub async fn one_after_another(settings: &Settings, report: &mut Report) -> Result<()> {
-    let prepared = Prepared::start(settings).await?;
-    let (mut events, watching) = watch_pods(&prepared.cluster).await?;
+    let cluster = Cluster::prepared(settings).await?;
+    let (mut events, watching) = watch_pods(&cluster).await?;
     let mut all = Vec::new();
+    let mut before = Duration::ZERO;
     for number in 0..WARM_UP + MEASURED {
-        let steps = timeout(DEADLINE, create_one(&prepared.cluster, &mut events, number)).await;
+        if number == WARM_UP {
+            before = cluster.process().processor_time()?;
+        }
+        let steps = timeout(DEADLINE, create_one(&cluster, &mut events, number)).await;
         all.push(steps.with_context(|| format!("pod {number} is not Ready in time"))??);
     }
+    let worked = (cluster.process().processor_time()? - before) / MEASURED as u32;
     watching.abort();
-    prepared.kill().await?;
+    cluster.kill().await?;
     let measured = &all[WARM_UP..];
     let column = |step: fn(&Steps) -> Duration| times(measured.iter().map(step).collect());
     report.add(
@@ -66,6 +71,7 @@ pub async fn one_after_another(settings: &Settings, report: &mut Report) -> Resu
     );
     report.add("pod", "of it until the create is answered", column(|pod| pod.answered), "");
     report.add("pod", "of it until the watch shows it bound", column(|pod| pod.bound), "");
+    report.add("pod", "processor time of the cluster for one", few_times(vec![worked]), "");
     Ok(())
 }
 
@@ -123,18 +129,21 @@ async fn watch_pods(cluster: &Cluster) -> Result<(mpsc::UnboundedReceiver<Seen>,
 /// Creates a Deployment and waits until its status counts every pod as Ready.
 pub async fn deployment(settings: &Settings, report: &mut Report) -> Result<()> {
     let mut durations = Vec::new();
+    let mut worked = Vec::new();
     let mut resident = Vec::new();
     for _ in 0..DEPLOYMENT_RUNS {
-        let prepared = Prepared::start(settings).await?;
-        let cluster = &prepared.cluster;
+        let cluster = Cluster::prepared(settings).await?;
         // The guest is compiled once, before: this measures pods, not the compiler.
-        timeout(DEADLINE, roll_out(cluster, "warm-up", 1)).await.context("no first pod")??;
-        let duration = timeout(DEADLINE, roll_out(cluster, "bench", REPLICAS)).await;
+        timeout(DEADLINE, roll_out(&cluster, "warm-up", 1)).await.context("no first pod")??;
+        let before = cluster.process().processor_time()?;
+        let duration = timeout(DEADLINE, roll_out(&cluster, "bench", REPLICAS)).await;
         durations.push(duration.context("not all are Ready in time")??);
+        worked.push(cluster.process().processor_time()? - before);
         resident.push(cluster.process().memory_bytes("VmRSS")?);
-        prepared.kill().await?;
+        cluster.kill().await?;
     }
     report.add("deployment", "1,000 pods created to all Ready", few_times(durations), "2000 ms");
+    report.add("deployment", "processor time of the cluster for it", few_times(worked), "");
     report.add("deployment", "resident memory then", mebibytes(resident), "");
     Ok(())
 }

@@ -72,6 +72,18 @@ impl Process {
         Ok(kib.with_context(|| format!("{path} has no {field}"))? * 1024)
     }
 
+    /// The processor time it has used, its own and the kernel's for it.
+    pub fn processor_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.pid()?.as_raw_nonzero());
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The name comes first, in parentheses, and may hold spaces; utime and stime are the 14th and 15th field.
+        let fields = text.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
+        let ticks = fields.into_iter().flatten().skip(11).take(2);
+        let ticks: u64 = ticks.filter_map(|field| field.parse::<u64>().ok()).sum();
+        let per_second = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_millis(ticks * 1000 / per_second.max(1)))
+    }
+
     fn pid(&self) -> Result<Pid> {
         let raw = self.child.id().and_then(|id| i32::try_from(id).ok());
         raw.and_then(Pid::from_raw).with_context(|| format!("{} has ended", self.name))

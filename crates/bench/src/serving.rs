@@ -17,7 +17,7 @@ use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
 use crate::Settings;
-use crate::cluster::Prepared;
+use crate::cluster::Cluster;
 use crate::etcd::free_address;
 use crate::pods::pod_template;
 use crate::process::Process;
@@ -65,8 +65,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
 }
 
 async fn through_a_service(settings: &Settings, instances: Instances) -> Result<Figure> {
-    let prepared = Prepared::start(settings).await?;
-    let cluster = &prepared.cluster;
+    let cluster = Cluster::prepared(settings).await?;
     let mut pod = pod_template();
     pod["apiVersion"] = "v1".into();
     pod["kind"] = "Pod".into();
@@ -89,7 +88,7 @@ async fn through_a_service(settings: &Settings, instances: Instances) -> Result<
     let address = SocketAddr::new(address.parse()?, PORT);
     until_it_answers(address).await?;
     let figure = ask(address).await?;
-    prepared.kill().await?;
+    cluster.kill().await?;
     Ok(figure)
 }
 

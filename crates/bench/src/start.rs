@@ -15,8 +15,7 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     let mut new = Vec::new();
     let mut existing = Vec::new();
     for _ in 0..RUNS {
-        let folder = settings.folder()?;
-        let data_dir = data_dir(&folder);
+        let data_dir = data_dir(&settings.lasting_folder()?);
         fs::create_dir(&data_dir)?;
         for durations in [&mut new, &mut existing] {
             let (cluster, duration) = Cluster::start(settings, &data_dir).await?;

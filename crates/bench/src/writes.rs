@@ -11,7 +11,7 @@ use coracle_store::{Attributes, Key, Options, Store, Value};
 use http::Method;
 
 use crate::Settings;
-use crate::cluster::Prepared;
+use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::etcd::Etcd;
 use crate::load::measure;
@@ -53,10 +53,10 @@ pub async fn store(settings: &Settings, report: &mut Report) -> Result<()> {
 /// Creates of ConfigMaps, through the API.
 pub async fn api(settings: &Settings, report: &mut Report) -> Result<()> {
     for clients in CLIENTS {
-        let prepared = Prepared::start(settings).await?;
+        let cluster = Cluster::prepared(settings).await?;
         let mut connections = Vec::new();
         for _ in 0..clients.div_ceil(SHARE) {
-            connections.push(prepared.cluster.connect().await?);
+            connections.push(cluster.connect().await?);
         }
         let payload: Arc<str> = "x".repeat(BYTES).into();
         let figure = measure(clients, move |client, number| {
@@ -73,7 +73,7 @@ pub async fn api(settings: &Settings, report: &mut Report) -> Result<()> {
             figure,
             "> etcd",
         );
-        prepared.kill().await?;
+        cluster.kill().await?;
     }
     Ok(())
 }

@@ -312,7 +312,7 @@ impl Start {
             image: container.image.clone().unwrap_or_default(),
             command: expand_all(container.command.as_ref(), &env),
             args: expand_all(container.args.as_ref(), &env),
-            mounts: volumes::mounts(container, &self.ground.volumes, &env)?,
+            mounts: volumes::mounts(pod, container, &self.ground.volumes, &env)?,
             env,
             working_dir: container.working_dir.clone().filter(|directory| !directory.is_empty()),
             tcp_ports: tcp.filter_map(|port| u16::try_from(port.container_port).ok()).collect(),

@@ -365,10 +365,15 @@ fn check_host_path(path: &Path, kind: &str) -> io::Result<()> {
 
 /// Where a container sees its volumes, longest path last. An error is the message of `CreateContainerConfigError`.
 pub(crate) fn mounts(
+    pod: &Pod,
     container: &Container,
     paths: &BTreeMap<String, PathBuf>,
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, String> {
+    // What we write and keep current is not the guest's to change; upstream mounts it read-only too.
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let written: Vec<&str> =
+        volumes.filter(|volume| is_written(volume)).map(|volume| volume.name.as_str()).collect();
     let mut mounts = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
         let volume = paths.get(&mount.name).ok_or_else(|| {
@@ -390,11 +395,18 @@ pub(crate) fn mounts(
                 )
             })?,
             container_path: mount.mount_path.clone(),
-            read_only: mount.read_only.unwrap_or(false),
+            read_only: mount.read_only.unwrap_or(false) || written.contains(&mount.name.as_str()),
         });
     }
     mounts.sort_by_key(|mount| mount.container_path.len());
     Ok(mounts)
+}
+
+fn is_written(volume: &Volume) -> bool {
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.projected.is_some()
 }
 
 /// A path inside of a volume, links resolved, never outside of it; a missing directory is made.

@@ -3,12 +3,14 @@
 //! A fixed chain of upstream's built-in plugins, in upstream's order
 //! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
 //! change the object, then those that only judge it. Absent on purpose, with their places marked in the chain:
-//! LimitRanger, PodSecurity, webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
+//! webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
 //! stay for ever where no node controller takes it away.
 
 mod defaults;
 mod lifecycle;
+mod limit_ranger;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod service_account;
 mod tolerations;
@@ -23,6 +25,7 @@ use serde_json::Value;
 
 use crate::authz::{self, Authorizer};
 use crate::identity::User;
+use crate::warnings::Warnings;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct AdmissionRequest<'a> {
     pub old: Option<&'a Value>,
     /// Who asks.
     pub user: &'a User,
+    /// Where to say what the client should know.
+    pub warnings: &'a Warnings,
     /// True when nothing will be stored.
     pub dry_run: bool,
 }
@@ -75,9 +80,8 @@ impl Admission {
     /// validation.
     pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         lifecycle::require_namespace(&self.store, request)?;
-        // LimitRanger comes here.
+        limit_ranger::mutate(&self.store, request);
         service_account::mutate(&self.store, request).await?;
-        // PodSecurity comes here.
         priority::mutate(&self.store, request)?;
         tolerations::mutate(request);
         defaults::storage_class(&self.store, request);
@@ -89,8 +93,10 @@ impl Admission {
     /// The plugins that judge the final object. Call it after validation and before storing; for deletions as well.
     pub async fn validate(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
         lifecycle::protect_namespaces(request)?;
+        limit_ranger::validate(&self.store, request)?;
         service_account::validate(request)?;
         node_restriction::validate(&self.store, request)?;
+        pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         self.refuse_escalation(request)
         // Validating policies and webhooks come here, and ResourceQuota last.
@@ -146,6 +152,29 @@ fn all<T: DeserializeOwned>(store: &Store, resource: &str) -> Vec<T> {
     let listing = store.list(&Range::all(resource), None, None, None);
     let objects = listing.map(|listing| listing.objects).unwrap_or_default();
     objects.iter().filter_map(|object| serde_json::from_slice(&object.bytes).ok()).collect()
+}
+
+/// All objects of a resource in one namespace that can be read as `T`.
+fn in_namespace<T: DeserializeOwned>(store: &Store, resource: &str, namespace: &str) -> Vec<T> {
+    let listing = store.list(&Range::namespace(resource, namespace), None, None, None);
+    let objects = listing.map(|listing| listing.objects).unwrap_or_default();
+    objects.iter().filter_map(|object| serde_json::from_slice(&object.bytes).ok()).collect()
+}
+
+/// The object as a type. It is valid already: an error is a bug.
+fn read<T: DeserializeOwned>(object: &Value) -> Result<T, Status> {
+    T::deserialize(object).map_err(Status::internal)
+}
+
+/// Several reasons in one message, each once, as upstream joins them.
+fn joined(reasons: Vec<String>) -> String {
+    let mut each: Vec<String> = Vec::new();
+    for reason in reasons {
+        if !each.contains(&reason) {
+            each.push(reason);
+        }
+    }
+    if let [one] = each.as_slice() { one.clone() } else { format!("[{}]", each.join(", ")) }
 }
 
 #[cfg(test)]

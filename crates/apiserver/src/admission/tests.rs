@@ -4,13 +4,13 @@ use serde_json::json;
 use super::*;
 use crate::authz::tests::{alice, bootstrapped, grant, put};
 
-struct Fixture {
+pub(super) struct Fixture {
     _dir: tempfile::TempDir,
-    store: Store,
+    pub(super) store: Store,
     admission: Arc<Admission>,
 }
 
-async fn fixture() -> Fixture {
+pub(super) async fn fixture() -> Fixture {
     let (dir, store, authorizer) = bootstrapped().await;
     for name in ["default", "shop", "kube-node-lease"] {
         put(
@@ -30,7 +30,7 @@ async fn fixture() -> Fixture {
 }
 
 /// One write as a test tells it.
-struct Write {
+pub(super) struct Write {
     operation: Operation,
     kind: &'static Kind,
     subresource: &'static str,
@@ -38,30 +38,50 @@ struct Write {
     old: Option<Value>,
 }
 
-fn write(api_version: &str, kind: &str) -> Write {
+pub(super) fn write(api_version: &str, kind: &str) -> Write {
     let kind = kinds::by_api_version(api_version, kind).unwrap();
     Write { operation: Operation::Create, kind, subresource: "", user: User::admin(), old: None }
 }
 
 impl Write {
-    fn by(self, user: User) -> Self {
+    pub(super) fn by(self, user: User) -> Self {
         Self { user, ..self }
     }
 
-    fn of(self, subresource: &'static str) -> Self {
+    pub(super) fn of(self, subresource: &'static str) -> Self {
         Self { subresource, ..self }
     }
 
-    fn update(self, old: Value) -> Self {
+    pub(super) fn update(self, old: Value) -> Self {
         Self { operation: Operation::Update, old: Some(old), ..self }
     }
 
-    fn delete(self, old: Value) -> Self {
+    pub(super) fn delete(self, old: Value) -> Self {
         Self { operation: Operation::Delete, old: Some(old), ..self }
     }
 
     /// Runs the whole chain; gives the object as it would be stored.
-    async fn run(self, fixture: &Fixture, mut object: Value) -> Result<Value, Status> {
+    pub(super) async fn run(self, fixture: &Fixture, object: Value) -> Result<Value, Status> {
+        self.run_heard(fixture, object).await.0
+    }
+
+    /// The same, with the warnings.
+    pub(super) async fn run_heard(
+        self,
+        fixture: &Fixture,
+        mut object: Value,
+    ) -> (Result<Value, Status>, Vec<String>) {
+        let warnings = Warnings::default();
+        let outcome = self.admitted(fixture, &mut object, &warnings).await;
+        (outcome.map(|()| object), warnings.all())
+    }
+
+    async fn admitted(
+        self,
+        fixture: &Fixture,
+        object: &mut Value,
+        warnings: &Warnings,
+    ) -> Result<(), Status> {
         let described =
             self.old.clone().filter(|_| object.is_null()).unwrap_or_else(|| object.clone());
         let place = |pointer: &str| text(&described, pointer).unwrap_or_default().to_owned();
@@ -72,7 +92,8 @@ impl Write {
             subresource: self.subresource,
             namespace: &namespace,
             name: &name,
-            object: &mut object,
+            object,
+            warnings,
             old: self.old.as_ref(),
             user: &self.user,
             dry_run: false,
@@ -80,12 +101,11 @@ impl Write {
         if self.operation != Operation::Delete {
             fixture.admission.mutate(&mut request).await?;
         }
-        fixture.admission.validate(&request).await?;
-        Ok(object)
+        fixture.admission.validate(&request).await
     }
 }
 
-fn pod(spec: Value) -> Value {
+pub(super) fn pod(spec: Value) -> Value {
     let mut pod = json!({ "metadata": { "namespace": "shop", "name": "web" }, "spec": { "containers": [{ "name": "c" }] } });
     for (field, value) in spec.as_object().unwrap() {
         pod["spec"][field] = value.clone();
@@ -93,11 +113,11 @@ fn pod(spec: Value) -> Value {
     pod
 }
 
-async fn created_pod(fixture: &Fixture, spec: Value) -> Value {
+pub(super) async fn created_pod(fixture: &Fixture, spec: Value) -> Value {
     write("v1", "Pod").run(fixture, pod(spec)).await.unwrap()["spec"].clone()
 }
 
-async fn refused_pod(fixture: &Fixture, spec: Value) -> String {
+pub(super) async fn refused_pod(fixture: &Fixture, spec: Value) -> String {
     let status = write("v1", "Pod").run(fixture, pod(spec)).await.unwrap_err();
     assert_eq!(status.code, 403);
     status.message

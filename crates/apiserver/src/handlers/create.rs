@@ -70,6 +70,7 @@ pub(crate) async fn create_object(
         object: &mut object,
         old: None,
         user: &call.user,
+        warnings: &call.warnings,
         dry_run,
     };
     call.server.admission.mutate(&mut request).await?;
@@ -182,6 +183,7 @@ async fn admit(
         object,
         old: None,
         user: &call.user,
+        warnings: &call.warnings,
         dry_run,
     };
     call.server.admission.validate(&request).await

@@ -148,6 +148,7 @@ async fn admit(
         object: &mut nothing,
         old: Some(old),
         user: &call.user,
+        warnings: &call.warnings,
         dry_run,
     };
     call.server.admission.validate(&request).await

@@ -44,11 +44,10 @@ pub(crate) async fn patch(call: &mut Call, part: Part) -> Answer<Response> {
     let patch = Patch::read(call).await?;
     let kind = stored_kind(call)?;
     let what = Change { kind, namespace: call.namespace(), name: &call.target.name, part, dry_run };
-    let mut warnings = Vec::new();
     let written = change(call, &what, |old| {
         let patched = patch.apply(call.kind, &views::read(call.kind, old.clone()))?;
         let (mut new, found) = check(call.kind, &patched, validation)?;
-        warnings = found;
+        call.warnings.extend(found);
         check_identity(kind, &new, old)?;
         if meta(&new, "resourceVersion") == meta(old, "resourceVersion") {
             // The patch did not name a revision, or named this one: it may be applied to the next one as well.
@@ -57,7 +56,6 @@ pub(crate) async fn patch(call: &mut Call, part: Part) -> Answer<Response> {
         Ok(views::write(call.kind, new))
     })
     .await?;
-    call.warnings.append(&mut warnings);
     answer_written(call, StatusCode::OK, written)
 }
 

@@ -64,6 +64,7 @@ async fn token(call: &mut Call) -> Answer<Response> {
         object: &mut request,
         old: None,
         user: &call.user,
+        warnings: &call.warnings,
         dry_run: false,
     };
     call.server.admission.validate(&admission).await?;
