@@ -14,6 +14,7 @@ use crate::call::Call;
 use crate::custom_resources::{self, rules_of};
 use crate::handlers::create::Written;
 use crate::object::{finalizers, generation, is_deleting, meta, set_meta};
+use crate::quota::Reserved;
 use crate::{limits, rules, storage};
 
 /// Which part of an object a request writes.
@@ -67,7 +68,7 @@ pub(crate) async fn change(
         admit(call, change, &mut new, &old).await?;
         validate(change, &new, &old)?;
         let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
-        validate_admitted(call, change, &mut new, &old).await?;
+        let reserved = validate_admitted(call, change, &mut new, &old).await?;
         if change.dry_run {
             return Ok(Written::Imagined(new));
         }
@@ -80,7 +81,9 @@ pub(crate) async fn change(
             let leaving = call.server.addresses.leave(kind, &old);
             leaving.settle(async move { store.delete(at, current.revision, value).await }).await
         } else {
-            reservation.settle(async move { store.update(at, current.revision, value).await }).await
+            let revision = current.revision;
+            let write = reserved.hold(async move { store.update(at, revision, value).await });
+            reservation.settle(write).await
         };
         match written {
             Ok(stored) => return Ok(Written::Stored(stored)),
@@ -173,7 +176,7 @@ async fn validate_admitted(
     change: &Change<'_>,
     new: &mut Value,
     old: &Value,
-) -> Answer<()> {
+) -> Answer<Reserved> {
     call.server.admission.validate(&request(call, change, new, old)).await
 }
 

@@ -39,6 +39,7 @@ pub mod pki;
 mod printing;
 mod protobuf;
 mod query;
+mod quota;
 pub mod rbac_bootstrap;
 mod request_info;
 pub mod reviews;

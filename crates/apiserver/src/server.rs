@@ -29,7 +29,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, custom_resources, limits, router, serve, upkeep};
+use crate::{authz, bootstrap, custom_resources, limits, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -145,6 +145,8 @@ impl ApiServer {
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
+        let quotas = server.admission.quotas();
+        upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());
         upkeep.spawn(authz::follow_aggregation(aggregation, server.store.clone(), ends.clone()));
         for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {

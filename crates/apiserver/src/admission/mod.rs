@@ -3,7 +3,7 @@
 //! A fixed chain of upstream's built-in plugins, in upstream's order
 //! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
 //! change the object, then those that only judge it. Absent on purpose, with their places marked in the chain:
-//! webhooks and policies, ResourceQuota; and TaintNodesByCondition, whose taint would
+//! webhooks and policies; and TaintNodesByCondition, whose taint would
 //! stay for ever where no node controller takes it away.
 
 mod defaults;
@@ -12,6 +12,8 @@ mod limit_ranger;
 mod node_restriction;
 mod pod_security;
 mod priority;
+mod resource_quota;
+mod runtime_class;
 mod service_account;
 mod tolerations;
 
@@ -25,6 +27,7 @@ use serde_json::Value;
 
 use crate::authz::{self, Authorizer};
 use crate::identity::User;
+use crate::quota::{Quotas, Reserved};
 use crate::warnings::Warnings;
 
 /// What is being done.
@@ -68,12 +71,19 @@ pub struct AdmissionRequest<'a> {
 pub struct Admission {
     store: Store,
     authorizer: Arc<Authorizer>,
+    quotas: Arc<Quotas>,
 }
 
 impl Admission {
     /// Over what the plugins look at.
     pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
-        Self { store, authorizer }
+        let quotas = Arc::new(Quotas::new(store.clone()));
+        Self { store, authorizer, quotas }
+    }
+
+    /// Who keeps count of what namespaces hold.
+    pub(crate) fn quotas(&self) -> Arc<Quotas> {
+        Arc::clone(&self.quotas)
     }
 
     /// The plugins that may change the object. Call it for creates and updates, with defaults filled in and before
@@ -84,6 +94,7 @@ impl Admission {
         service_account::mutate(&self.store, request).await?;
         priority::mutate(&self.store, request)?;
         tolerations::mutate(request);
+        runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
         // Mutating policies and webhooks come here.
@@ -91,15 +102,18 @@ impl Admission {
     }
 
     /// The plugins that judge the final object. Call it after validation and before storing; for deletions as well.
-    pub async fn validate(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
+    /// Keep the answer until the outcome of the write is known: it holds what the write takes of quotas.
+    pub async fn validate(&self, request: &AdmissionRequest<'_>) -> Result<Reserved, Status> {
         lifecycle::protect_namespaces(request)?;
         limit_ranger::validate(&self.store, request)?;
         service_account::validate(request)?;
         node_restriction::validate(&self.store, request)?;
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
-        self.refuse_escalation(request)
-        // Validating policies and webhooks come here, and ResourceQuota last.
+        runtime_class::validate(&self.store, request)?;
+        self.refuse_escalation(request)?;
+        // Validating policies and webhooks come here.
+        resource_quota::reserve(&self.quotas, request)
     }
 
     /// No plugin upstream, but at the same place: nobody gives away rights that he has not.

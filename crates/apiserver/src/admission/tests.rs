@@ -101,7 +101,7 @@ impl Write {
         if self.operation != Operation::Delete {
             fixture.admission.mutate(&mut request).await?;
         }
-        fixture.admission.validate(&request).await
+        fixture.admission.validate(&request).await.map(drop)
     }
 }
 

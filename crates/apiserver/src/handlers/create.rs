@@ -15,6 +15,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::rules_of;
 use crate::object::{self, meta, set_meta};
+use crate::quota::Reserved;
 use crate::{limits, rules, storage, views};
 
 /// What became of a write: stored, or only thought through.
@@ -140,7 +141,7 @@ async fn store_under_a_free_name(
             rules_of(kind).default(&mut object);
         }
         validate(kind, &name, &object)?;
-        admit(call, kind, &name, &mut object, dry_run).await?;
+        let reserved = admit(call, kind, &name, &mut object, dry_run).await?;
         let key = storage::key(kind, call.namespace(), &name);
         if dry_run {
             if call.server.store.get(&key).is_some() {
@@ -151,7 +152,8 @@ async fn store_under_a_free_name(
         }
         let reservation = call.server.addresses.allocate(kind, &mut object, None)?;
         let (store, value) = (call.server.store.clone(), storage::encode(kind, &object));
-        match reservation.settle(async move { store.create(key, value).await }).await {
+        let write = reserved.hold(async move { store.create(key, value).await });
+        match reservation.settle(write).await {
             Ok(stored) => return Ok(Written::Stored(stored)),
             Err(WriteError::Exists(_)) if generates => (),
             Err(error) => return Err(storage::write_failure(kind, &name, &error)),
@@ -173,7 +175,7 @@ async fn admit(
     name: &str,
     object: &mut Value,
     dry_run: bool,
-) -> Answer<()> {
+) -> Answer<Reserved> {
     let request = AdmissionRequest {
         operation: Operation::Create,
         kind,

@@ -151,5 +151,5 @@ async fn admit(
         warnings: &call.warnings,
         dry_run,
     };
-    call.server.admission.validate(&request).await
+    call.server.admission.validate(&request).await.map(drop)
 }
