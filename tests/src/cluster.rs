@@ -88,7 +88,8 @@ impl Cluster {
             .expect("the cluster starts");
         self.process = Some(process);
         self.until("the API is ready", |cluster| {
-            cluster.kubeconfig().exists() && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
+            cluster.kubeconfig().exists()
+                && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
         });
         // It fails at once while there is no such node yet.
         self.until("the node is ready", |cluster| {
