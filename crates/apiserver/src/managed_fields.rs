@@ -3,6 +3,8 @@
 //! The algebra is `coracle_api::apply`'s. As upstream, an object of which nobody kept books (it was reset) stays without until
 //! somebody applies to it.
 
+use std::sync::Arc;
+
 use coracle_api::apply::{
     FieldSet, Managed, Manager, Operation, TypeRef, record_create, record_update,
 };
@@ -14,12 +16,35 @@ use serde_json::Value;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
+use crate::custom_resources::{self, Definition};
 use crate::object::{self, set_meta};
 
 /// The longest name of a manager; upstream's.
 const NAME_BYTES: usize = 128;
 /// Where the list is in an object.
 const LIST: &str = "/metadata/managedFields";
+
+/// What the objects of a kind look like.
+pub(crate) struct Shape {
+    kind: &'static Kind,
+    definition: Option<Arc<Definition>>,
+}
+
+impl Shape {
+    /// As the schema, or the kind's definition, has it now.
+    pub(crate) fn of(kind: &'static Kind) -> Self {
+        Self { kind, definition: custom_resources::definition_of(kind) }
+    }
+
+    /// Where its objects are merged, and where they count as a whole.
+    pub(crate) fn type_ref(&self) -> TypeRef<'_> {
+        match &self.definition {
+            None => TypeRef::of(self.kind),
+            Some(definition) if definition.keeps_unknown => TypeRef::Deduced,
+            Some(definition) => TypeRef::Custom(&definition.open_api),
+        }
+    }
+}
 
 /// How `managedFields` of a write come about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,10 +144,10 @@ pub(crate) fn put(object: &mut Value, entries: Option<Value>) {
 }
 
 /// The books of a new object. `sent` is what the client said about them.
-pub(crate) fn begin(call: &Call, kind: &Kind, object: &mut Value, sent: Option<Value>) {
+pub(crate) fn begin(call: &Call, kind: &'static Kind, object: &mut Value, sent: Option<Value>) {
     let entries = sent.as_ref().and_then(Managed::read).unwrap_or_default().to_json();
     let entries = record_create(
-        TypeRef::of(kind),
+        Shape::of(kind).type_ref(),
         object,
         into_list(entries),
         &writer(call, kind, Part::Whole, Operation::Update),
@@ -135,13 +160,18 @@ pub(crate) fn begin(call: &Call, kind: &Kind, object: &mut Value, sent: Option<V
 /// The books of a changed object. `sent` is what the client said about them; only with the whole object it has a say.
 pub(crate) fn record(
     call: &Call,
-    kind: &Kind,
+    kind: &'static Kind,
     part: Part,
     old: &Value,
     new: &mut Value,
     sent: Option<Value>,
 ) {
     let kept = old.pointer(LIST);
+    if part == Part::Subresource("binding") {
+        // Upstream gives a pod its node past the books.
+        put(new, kept.cloned());
+        return;
+    }
     let base = match sent {
         Some(sent) if part == Part::Whole && Some(&sent) != kept => {
             if Managed::is_reset(&sent) {
@@ -158,7 +188,7 @@ pub(crate) fn record(
         return;
     }
     let entries = record_update(
-        TypeRef::of(kind),
+        Shape::of(kind).type_ref(),
         old,
         new,
         base,

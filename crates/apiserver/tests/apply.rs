@@ -319,3 +319,53 @@ async fn appliers_at_once_all_get_their_way() {
     assert_eq!(object.data.unwrap().len(), 20);
     assert_eq!(object.metadata.managed_fields.unwrap().len(), 20);
 }
+
+#[tokio::test]
+async fn custom_objects_are_merged_as_their_definition_says() {
+    let harness = started().await;
+    let items = json!({
+        "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+        "items": {
+            "type": "object", "required": ["name"],
+            "properties": { "name": { "type": "string" }, "size": { "type": "integer" } },
+        },
+    });
+    let spec = json!({ "type": "object", "properties": { "items": items } });
+    let schema = json!({ "type": "object", "properties": { "spec": spec } });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "boats.example.com" },
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": { "plural": "boats", "singular": "boat", "kind": "Boat", "listKind": "BoatList" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
+        },
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut watch = harness.watch(&format!("{definitions}?watch=true")).await;
+    harness.post(definitions, definition).await.expect(201);
+    loop {
+        let event = harness::next(&mut watch).await;
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned();
+        if conditions.is_some_and(|all| {
+            all.iter().any(|one| one["type"] == "Established" && one["status"] == "True")
+        }) {
+            break;
+        }
+    }
+    let boat = |items: Value| json!({ "apiVersion": "example.com/v1", "kind": "Boat", "metadata": { "name": "b" }, "spec": { "items": items } });
+    let path = "/apis/example.com/v1/namespaces/a/boats/b";
+    let oar = json!([{ "name": "oar", "size": 2 }]);
+    apply(&harness, path, "fieldManager=ann", boat(oar.clone())).await.expect(201);
+    let sail = boat(json!([{ "name": "sail", "size": 1 }]));
+    let both = apply(&harness, path, "fieldManager=bob", sail).await.expect(200);
+    assert_eq!(both["spec"]["items"].as_array().unwrap().len(), 2, "{both}");
+    let smaller = boat(json!([{ "name": "oar", "size": 1 }]));
+    let refused = apply(&harness, path, "fieldManager=bob", smaller).await.expect(409);
+    assert_eq!(
+        refused["message"],
+        "Apply failed with 1 conflict: conflict with \"ann\": .spec.items[name=\"oar\"].size"
+    );
+    let left = apply(&harness, path, "fieldManager=bob", boat(json!([]))).await.expect(200);
+    assert_eq!(left["spec"]["items"], oar);
+}

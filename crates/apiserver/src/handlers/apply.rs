@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use coracle_api::apply::{
-    self, Applied, Apply, FieldSet, Managed, Manager, Operation, TypeRef, unchanged_since,
+    self, Applied, Apply, FieldSet, Managed, Manager, Operation, unchanged_since,
 };
 use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
@@ -14,7 +14,7 @@ use super::update::{check_create, check_name, check_uid};
 use crate::answer::Answer;
 use crate::call::{Call, yaml_to_json};
 use crate::change::{Change, Part, change_with};
-use crate::managed_fields::{self, APPLY_PATCH, Books};
+use crate::managed_fields::{self, APPLY_PATCH, Books, Shape};
 use crate::object::{self, meta, set_meta};
 use crate::{limits, storage, views};
 
@@ -58,14 +58,14 @@ async fn read_config(call: &mut Call) -> Answer<(Value, Value)> {
     if raw.pointer("/metadata/managedFields").is_some_and(|list| !list.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    apply::validate(TypeRef::of(kind), &raw).map_err(|what| {
+    apply::validate(Shape::of(kind).type_ref(), &raw).map_err(|what| {
         let (namespace, name) = (meta(&raw, "namespace"), meta(&raw, "name"));
         let Kind { group, version, kind, .. } = kind;
         Status::bad_request(format!(
             "failed to create typed patch object ({namespace}/{name}; {group}/{version}, Kind={kind}): {what}"
         ))
     })?;
-    let config = call.decode_as(kind.group, kind.version, kind.kind, &json)?;
+    let config = call.decode_object(&json)?;
     Ok((raw, config))
 }
 
@@ -190,7 +190,7 @@ fn merge_as(
 ) -> Result<Applied, apply::Conflicts> {
     let manager: Manager = managed_fields::writer(call, wish.kind, wish.part, Operation::Apply);
     apply::apply(Apply {
-        type_ref: TypeRef::of(wish.kind),
+        type_ref: Shape::of(wish.kind).type_ref(),
         live,
         config: &wish.config,
         managed,
@@ -212,10 +212,10 @@ fn last_applied(live: &Value) -> Option<&str> {
 }
 
 /// The fields that client-side apply set and nobody has changed since.
-fn from_client_side(kind: &Kind, live: &Value) -> FieldSet {
+fn from_client_side(kind: &'static Kind, live: &Value) -> FieldSet {
     let last = last_applied(live).and_then(|text| serde_json::from_str::<Value>(text).ok());
     match last.filter(|last| last.get("apiVersion") == live.get("apiVersion")) {
-        Some(last) => unchanged_since(TypeRef::of(kind), &last, live),
+        Some(last) => unchanged_since(Shape::of(kind).type_ref(), &last, live),
         None => FieldSet::default(),
     }
 }

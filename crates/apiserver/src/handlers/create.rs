@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::custom_resources::rules_of;
 use crate::managed_fields::{self, Books};
 use crate::object::{self, meta, set_meta};
 use crate::quota::Reserved;
@@ -52,7 +53,7 @@ pub(crate) async fn create_object(
     books: Books,
 ) -> Answer<Written> {
     let kind = stored_kind(call)?;
-    let rules = rules::for_kind(kind);
+    let rules = rules_of(kind);
     place_in_namespace(call, &mut object)?;
     if !meta(&object, "resourceVersion").is_empty() {
         return Err(Status::new(
@@ -63,7 +64,7 @@ pub(crate) async fn create_object(
     }
     let entries = managed_fields::take(&mut object);
     begin_life(kind, &mut object);
-    (rules.default)(&mut object);
+    rules.default(&mut object);
     match books {
         Books::Recorded => managed_fields::begin(call, kind, &mut object, entries),
         Books::Brought => managed_fields::put(&mut object, entries),
@@ -82,9 +83,9 @@ pub(crate) async fn create_object(
         dry_run,
     };
     call.server.admission.mutate(&mut request).await?;
-    (rules.prepare_create)(&mut object);
-    (rules.default)(&mut object);
-    if rules::has_generation(kind) {
+    rules.prepare_create(&mut object);
+    rules.default(&mut object);
+    if rules.has_generation(kind) {
         set_meta(&mut object, "generation", Some(json!(1)));
     }
     store_under_a_free_name(call, kind, object, dry_run).await
@@ -143,8 +144,8 @@ async fn store_under_a_free_name(
             name = generate_name(&prefix);
             set_meta(&mut object, "name", Some(json!(name)));
             // Labels that hold the name wait for it; both are safe to repeat.
-            (rules::for_kind(kind).prepare_create)(&mut object);
-            (rules::for_kind(kind).default)(&mut object);
+            rules_of(kind).prepare_create(&mut object);
+            rules_of(kind).default(&mut object);
         }
         validate(kind, &name, &object)?;
         let reserved = admit(call, kind, &name, &mut object, dry_run).await?;
@@ -171,7 +172,7 @@ async fn store_under_a_free_name(
 fn validate(kind: &'static Kind, name: &str, object: &Value) -> Answer<()> {
     let mut errors = FieldErrors::new();
     rules::metadata::validate(kind, object, &mut errors);
-    (rules::for_kind(kind).validate)(object, &mut errors);
+    rules_of(kind).validate(object, &mut errors);
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, &errors)) }
 }
 
