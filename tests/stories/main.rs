@@ -2,6 +2,7 @@
 
 mod bad_guests;
 mod bad_input;
+mod custom_resources;
 mod durability;
 mod garbage;
 mod helm;

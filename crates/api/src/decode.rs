@@ -60,6 +60,17 @@ impl DecodeError {
         &self.cause
     }
 
+    /// An object with fields that its schema, which is not ours, does not know, when the client wants to hear of it.
+    pub fn strict(kind: &Kind, findings: &[String]) -> Self {
+        let wanted = Wanted { group: kind.group, version: kind.version, kind: kind.kind };
+        let found = Found {
+            group: kind.group.to_owned(),
+            version: kind.version.to_owned(),
+            kind: kind.kind.to_owned(),
+        };
+        wanted.refuse(&found, format!("strict decoding error: {}", findings.join(", ")))
+    }
+
     /// The answer to a create or update with these bytes.
     pub fn status(&self) -> Status {
         Status::bad_request(self.message.clone())

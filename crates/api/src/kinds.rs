@@ -40,6 +40,26 @@ pub struct Kind {
     pub subresources: &'static [Subresource],
     /// Where its objects are.
     pub storage: Storage,
+    /// What was made known at run time about a kind that is not in the table.
+    pub custom: Option<Custom>,
+}
+
+/// What the maker of a kind keeps about it: only the maker knows its type.
+#[derive(Clone, Copy)]
+pub struct Custom(pub &'static (dyn std::any::Any + Send + Sync));
+
+impl PartialEq for Custom {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::addr_eq(self.0, other.0)
+    }
+}
+
+impl Eq for Custom {}
+
+impl std::fmt::Debug for Custom {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Custom")
+    }
 }
 
 /// Where the objects of a kind are.

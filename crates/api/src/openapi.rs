@@ -27,35 +27,70 @@ enum Form {
     V3,
 }
 
-/// The OpenAPI v3 document of a group-version, such as `apps/v1` or `v1`; `None` if it has no built-in kinds.
-pub fn document(group_version: &str) -> Option<Value> {
-    let served =
-        kinds::group_versions().iter().find(|served| served.api_version == group_version)?;
-    Some(v3_document(*served, &definitions()))
+/// Kinds that are served beside the built-in ones.
+#[derive(Debug, Default)]
+pub struct Custom {
+    /// The kinds.
+    pub kinds: Vec<&'static Kind>,
+    /// What their objects look like, in OpenAPI v2's form, under the names that [`name_of_custom`] gives.
+    pub definitions: Map<String, Value>,
+}
+
+impl Custom {
+    fn all(&self) -> impl Iterator<Item = &'static Kind> {
+        kinds::all().iter().chain(self.kinds.iter().copied())
+    }
+
+    fn group_versions(&self) -> Vec<GroupVersion> {
+        let mut found = kinds::group_versions().to_vec();
+        for kind in &self.kinds {
+            if !found.contains(&kind.group_version()) {
+                found.push(kind.group_version());
+            }
+        }
+        found
+    }
+}
+
+/// The name of a custom kind's definition: `com.example.stable.v1.CronTab`.
+pub fn name_of_custom(kind: &Kind) -> String {
+    schemas::custom_name(kind.group, kind.version, kind.kind)
+}
+
+/// The OpenAPI v3 document of a group-version, such as `apps/v1` or `v1`; `None` if it has no kinds.
+pub fn document(group_version: &str, custom: &Custom) -> Option<Value> {
+    let versions = custom.group_versions();
+    let served = versions.iter().find(|served| served.api_version == group_version)?;
+    Some(v3_document(*served, &definitions(custom), custom))
 }
 
 /// Every OpenAPI v3 document with its group-version, unpacking the definitions once.
 pub fn documents() -> Vec<(GroupVersion, Value)> {
-    let definitions = definitions();
+    let custom = Custom::default();
+    let definitions = definitions(&custom);
     kinds::group_versions()
         .iter()
-        .map(|served| (*served, v3_document(*served, &definitions)))
+        .map(|served| (*served, v3_document(*served, &definitions, &custom)))
         .collect()
 }
 
 /// The OpenAPI v2 document of everything.
-pub fn v2_document() -> Value {
-    let mut definitions = definitions();
+pub fn v2_document(custom: &Custom) -> Value {
+    let mut definitions = definitions(custom);
+    let versions = custom.group_versions();
     let mut all_paths = Map::new();
-    for served in kinds::group_versions() {
-        all_paths.append(&mut paths::of(*served, Form::V2, &definitions));
+    for served in &versions {
+        all_paths.append(&mut paths::of(*served, Form::V2, &definitions, custom));
     }
-    let roots = kinds::group_versions()
-        .iter()
-        .flat_map(|served| root_names(*served, &definitions))
-        .collect();
+    let roots =
+        versions.iter().flat_map(|served| root_names(*served, &definitions, custom)).collect();
     let kept = schemas::reachable(&definitions, roots);
     definitions.retain(|name, _| kept.contains(name));
+    for kind in &custom.kinds {
+        if let Some(definition) = definitions.get_mut(&name_of_custom(kind)) {
+            schemas::reduce_to_v2(definition);
+        }
+    }
     json!({
         "swagger": "2.0",
         "info": { "title": "Kubernetes", "version": VERSION },
@@ -75,18 +110,18 @@ pub fn v2_document() -> Value {
 
 /// The definition of a built-in kind in OpenAPI v3's form, with the definitions that it refers to, by name.
 pub fn definition(kind: &Kind) -> Option<(String, Map<String, Value>)> {
-    let definitions = definitions();
+    let definitions = definitions(&Custom::default());
     let name = schemas::name_of(kind.group, kind.version, kind.kind)?;
     let kept = schemas::reachable(&definitions, vec![name.clone()]);
     Some((name, schemas::as_v3(&definitions, &kept)))
 }
 
-fn v3_document(served: GroupVersion, definitions: &Map<String, Value>) -> Value {
-    let kept = schemas::reachable(definitions, root_names(served, definitions));
+fn v3_document(served: GroupVersion, definitions: &Map<String, Value>, custom: &Custom) -> Value {
+    let kept = schemas::reachable(definitions, root_names(served, definitions, custom));
     json!({
         "openapi": "3.0.0",
         "info": { "title": "Kubernetes", "version": VERSION },
-        "paths": paths::of(served, Form::V3, definitions),
+        "paths": paths::of(served, Form::V3, definitions, custom),
         "components": {
             "schemas": schemas::as_v3(definitions, &kept),
             "securitySchemes": {
@@ -102,10 +137,14 @@ fn v3_document(served: GroupVersion, definitions: &Map<String, Value>) -> Value 
 }
 
 /// The definitions that the paths of a group-version refer to.
-fn root_names(served: GroupVersion, definitions: &Map<String, Value>) -> Vec<String> {
+fn root_names(
+    served: GroupVersion,
+    definitions: &Map<String, Value>,
+    custom: &Custom,
+) -> Vec<String> {
     let shared = ["APIResourceList", "DeleteOptions", "Patch", "Status", "WatchEvent"];
     let mut names: BTreeSet<String> = shared.iter().map(|name| format!("{META}.{name}")).collect();
-    for kind in kinds::all().iter().filter(|kind| kind.group_version() == served) {
+    for kind in custom.all().filter(|kind| kind.group_version() == served) {
         let Some(name) = schemas::name_of(kind.group, kind.version, kind.kind) else { continue };
         names.insert(format!("{name}List"));
         names.insert(name);
@@ -121,14 +160,15 @@ fn root_names(served: GroupVersion, definitions: &Map<String, Value>) -> Vec<Str
 }
 
 /// Every definition in OpenAPI v2's form, lists included.
-fn definitions() -> Map<String, Value> {
+fn definitions(custom: &Custom) -> Map<String, Value> {
     let mut text = String::new();
     let unpacked = flate2::read::GzDecoder::new(PACKED).read_to_string(&mut text);
     let parsed = unpacked.ok().and_then(|_| serde_json::from_str(&text).ok());
     let mut definitions: Map<String, Value> =
         parsed.expect("the packed definitions are generated and tested");
-    schemas::add_lists(&mut definitions);
-    schemas::add_shared_kinds(&mut definitions);
+    definitions.extend(custom.definitions.clone());
+    schemas::add_lists(&mut definitions, custom.all());
+    schemas::add_shared_kinds(&mut definitions, &custom.group_versions());
     definitions
 }
 

@@ -23,7 +23,7 @@ use crate::query::Query;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{limits, protobuf};
+use crate::{custom_resources, limits, protobuf};
 
 /// Media types of the bodies we read, named in refusals.
 pub(crate) const ACCEPTED: [&str; 3] =
@@ -69,7 +69,14 @@ impl Call {
     /// The body as an object of the call's own kind: types checked, unknown fields reported and dropped.
     pub(crate) async fn read_object(&mut self) -> Answer<Value> {
         let json = self.read_json().await?;
-        self.decode_as(self.kind.group, self.kind.version, self.kind.kind, &json)
+        let Some(definition) = custom_resources::definition_of(self.kind) else {
+            return self.decode_as(self.kind.group, self.kind.version, self.kind.kind, &json);
+        };
+        let validation = self.field_validation()?;
+        let decoded = custom_resources::decode(self.kind, &definition, &json, validation)
+            .map_err(|error| error.status())?;
+        self.warnings.extend(decoded.warnings);
+        Ok(decoded.value)
     }
 
     /// The body as JSON bytes, whether it came as JSON, YAML or protobuf.

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::custom_resources::{self, rules_of};
 use crate::handlers::create::Written;
 use crate::object::{finalizers, generation, is_deleting, meta, set_meta};
 use crate::quota::Reserved;
@@ -59,7 +60,8 @@ pub(crate) async fn change(
     let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = call.server.store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
-        let old = storage::decode(&current)?;
+        let mut old = storage::decode(&current)?;
+        custom_resources::read(kind, &mut old);
         let mut new = make(&old)?;
         let names_revision = check_revision(kind, name, &new, &current)?;
         complete(change, &mut new, &old);
@@ -108,7 +110,7 @@ fn check_revision(kind: &'static Kind, name: &str, new: &Value, current: &Object
 /// Takes over what the client may leave out or must not change, and numbers the new wanted state.
 fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
     let Change { kind, part, .. } = *change;
-    let rules = rules::for_kind(kind);
+    let rules = rules_of(kind);
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         if new
             .pointer("/metadata")
@@ -135,12 +137,12 @@ fn complete(change: &Change<'_>, new: &mut Value, old: &Value) {
     new["apiVersion"] = json!(kind.api_version);
     new["kind"] = json!(kind.kind);
     match part {
-        Part::Whole => (rules.prepare_update)(new, old),
-        Part::Status => (rules.prepare_status_update)(new, old),
+        Part::Whole => rules.prepare_update(new, old),
+        Part::Status => rules.prepare_status_update(new, old),
         Part::Subresource(_) => (),
     }
-    (rules.default)(new);
-    if part != Part::Status && rules::changes_generation(kind, new, old) {
+    rules.default(new);
+    if part != Part::Status && rules.changes_generation(kind, new, old) {
         set_meta(new, "generation", Some(json!(generation(old) + 1)));
     }
 }
@@ -179,17 +181,14 @@ async fn validate_admitted(
 }
 
 fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
-    let rules = rules::for_kind(change.kind);
+    let rules = rules_of(change.kind);
     let mut errors = FieldErrors::new();
     rules::metadata::validate_update(change.kind, new, old, &mut errors);
     match change.part {
-        Part::Whole => {
-            (rules.validate)(new, &mut errors);
-            (rules.validate_update)(new, old, &mut errors);
-        }
-        Part::Status => (rules.validate_status_update)(new, old, &mut errors),
+        Part::Whole => rules.validate_update(new, old, &mut errors),
+        Part::Status => rules.validate_status_update(new, old, &mut errors),
         Part::Subresource("finalize" | "binding") => (),
-        Part::Subresource(_) => (rules.validate)(new, &mut errors),
+        Part::Subresource(_) => rules.validate_part(new, old, &mut errors),
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(change.kind, change.name, &errors)) }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::answer::Answer;
 use crate::change::ends_life;
+use crate::custom_resources;
 use crate::object::{
     self, finalizers, generation, is_deleting, meta, set_finalizers, set_meta, text,
 };
@@ -136,6 +137,9 @@ pub(crate) fn plan(kind: &Kind, current: &Value, options: &DeleteOptions) -> Ste
     let mut next = current.clone();
     set_finalizers(&mut next, &collector_finalizers(kind, current, options.propagation));
     let was_deleting = is_deleting(current);
+    if custom_resources::is_definition(kind) && !was_deleting {
+        custom_resources::begin_termination(&mut next);
+    }
     match grace(kind, current, options.grace_seconds) {
         Grace::Pending if next == *current => return Step::Wait,
         Grace::Pending => return Step::Mark(next),

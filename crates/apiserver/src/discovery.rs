@@ -1,8 +1,10 @@
-//! Discovery: what is served, as single lists and aggregated in one answer. Made once from the table of kinds.
+//! Discovery: what is served, as single lists and aggregated in one answer. Made from the kinds that are served.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::kinds::{self, GroupVersion, Kind};
@@ -12,10 +14,19 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::answer::{self, Answer};
+use crate::custom_resources::Snapshot;
 use crate::negotiate::OFFERED;
 
-/// Every document, encoded.
+/// The documents, made again whenever the kinds have changed.
 pub(crate) struct Discovery {
+    advertise: SocketAddr,
+    made: ArcSwapOption<Documents>,
+}
+
+/// Every document, encoded.
+struct Documents {
+    /// The kinds they are made from.
+    number: u64,
     plain: HashMap<String, Bytes>,
     /// By path and version of the aggregated API.
     aggregated: HashMap<(&'static str, &'static str), Aggregated>,
@@ -32,8 +43,30 @@ const AGGREGATED_V2BETA1: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
 
 impl Discovery {
-    /// The documents of all built-in kinds.
+    /// Documents are made when somebody asks.
     pub(crate) fn new(advertise: SocketAddr) -> Self {
+        Self { advertise, made: ArcSwapOption::empty() }
+    }
+
+    /// Answers a path below `/api` and `/apis`, or 404.
+    pub(crate) fn answer(
+        &self,
+        kinds: &Snapshot,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Answer<Response> {
+        let made = self.made.load_full().filter(|made| made.number == kinds.number);
+        let documents = made.unwrap_or_else(|| {
+            let made = Arc::new(Documents::new(self.advertise, kinds));
+            self.made.store(Some(made.clone()));
+            made
+        });
+        documents.answer(path, headers)
+    }
+}
+
+impl Documents {
+    fn new(advertise: SocketAddr, kinds: &Snapshot) -> Self {
         let mut plain = HashMap::new();
         let mut put = |path: String, document: Value| {
             drop(plain.insert(path, Bytes::from(document.to_string())))
@@ -41,23 +74,23 @@ impl Discovery {
         put("/api".to_owned(), core_versions(advertise));
         put(
             "/apis".to_owned(),
-            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups() }),
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(kinds) }),
         );
-        for group in groups() {
+        for group in groups(kinds) {
             let mut document = json!({ "kind": "APIGroup", "apiVersion": "v1" });
             for field in ["name", "versions", "preferredVersion"] {
                 document[field] = group[field].clone();
             }
             put(format!("/apis/{}", group["name"].as_str().unwrap_or_default()), document);
         }
-        for version in kinds::group_versions() {
-            put(kinds::root_path(version.group, version.version), resource_list(*version));
+        for version in kinds.group_versions() {
+            put(kinds::root_path(version.group, version.version), resource_list(kinds, *version));
         }
         let mut aggregated = HashMap::new();
         for (path, is_core) in [("/api", true), ("/apis", false)] {
             for (version, content_type) in [("v2", AGGREGATED_V2), ("v2beta1", AGGREGATED_V2BETA1)]
             {
-                let body = Bytes::from(aggregated_list(is_core, version).to_string());
+                let body = Bytes::from(aggregated_list(kinds, is_core, version).to_string());
                 let hash: String =
                     Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
                 let etag = HeaderValue::from_str(&format!("\"{hash}\""))
@@ -65,11 +98,10 @@ impl Discovery {
                 aggregated.insert((path, version), Aggregated { body, etag, content_type });
             }
         }
-        Self { plain, aggregated }
+        Self { number: kinds.number, plain, aggregated }
     }
 
-    /// Answers a path below `/api` and `/apis`, or 404.
-    pub(crate) fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
+    fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
         let accept =
             headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if let Some(found) = wanted_aggregation(accept)
@@ -143,9 +175,9 @@ fn core_versions(advertise: SocketAddr) -> Value {
 }
 
 /// The groups but for the core one; the first version of each is the preferred one.
-fn groups() -> Vec<Value> {
+fn groups(kinds: &Snapshot) -> Vec<Value> {
     let mut groups: Vec<Value> = Vec::new();
-    for version in kinds::group_versions().iter().filter(|version| !version.group.is_empty()) {
+    for version in kinds.group_versions().iter().filter(|version| !version.group.is_empty()) {
         let entry = json!({ "groupVersion": version.api_version, "version": version.version });
         match groups.iter_mut().find(|group| group["name"] == version.group) {
             Some(group) => {
@@ -161,13 +193,13 @@ fn groups() -> Vec<Value> {
     groups
 }
 
-fn kinds_of(version: GroupVersion) -> impl Iterator<Item = &'static Kind> {
-    kinds::all().iter().filter(move |kind| kind.group_version() == version)
+fn kinds_of(kinds: &Snapshot, version: GroupVersion) -> impl Iterator<Item = &'static Kind> {
+    kinds.all().filter(move |kind| kind.group_version() == version)
 }
 
-fn resource_list(version: GroupVersion) -> Value {
+fn resource_list(kinds: &Snapshot, version: GroupVersion) -> Value {
     let mut resources = Vec::new();
-    for kind in kinds_of(version) {
+    for kind in kinds_of(kinds, version) {
         let mut resource = json!({
             "name": kind.plural,
             "singularName": kind.singular,
@@ -210,14 +242,14 @@ fn storage_hash(kind: &Kind) -> String {
     base64::prelude::BASE64_STANDARD.encode(&digest[..8])
 }
 
-fn aggregated_list(is_core: bool, api_version: &str) -> Value {
+fn aggregated_list(kinds: &Snapshot, is_core: bool, api_version: &str) -> Value {
     let mut items: Vec<Value> = Vec::new();
     for version in
-        kinds::group_versions().iter().filter(|version| version.group.is_empty() == is_core)
+        kinds.group_versions().iter().filter(|version| version.group.is_empty() == is_core)
     {
         let entry = json!({
             "version": version.version,
-            "resources": kinds_of(*version).map(aggregated_resource).collect::<Vec<_>>(),
+            "resources": kinds_of(kinds, *version).map(aggregated_resource).collect::<Vec<_>>(),
             "freshness": "Current",
         });
         let found = items

@@ -10,7 +10,7 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: server-side apply, protobuf answers, CustomResourceDefinitions, webhooks, and the streams of exec, attach and
+//! Deliberately absent for now: server-side apply, protobuf answers, webhooks, and the streams of exec, attach and
 //! port-forward.
 
 pub mod admission;
@@ -20,6 +20,7 @@ pub mod authz;
 mod bootstrap;
 mod call;
 mod change;
+mod custom_resources;
 mod deletion;
 mod discovery;
 mod handlers;

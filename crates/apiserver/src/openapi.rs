@@ -1,23 +1,30 @@
 //! `/openapi/v2` and `/openapi/v3`: documents are made when they are first asked for, and kept encoded.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::response::Response;
 use bytes::Bytes;
-use coracle_api::kinds;
+use coracle_api::kinds::{self, GroupVersion, Kind};
+use coracle_api::openapi::{self, Custom};
 use coracle_api::status::Status;
+use coracle_store::Store;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::answer::{self, Answer};
+use crate::custom_resources::{self, Snapshot};
+use crate::server::Server;
 
 /// The documents that somebody has asked for.
 #[derive(Default)]
 pub(crate) struct OpenApi {
-    /// By path below `/openapi/`; the table of kinds bounds it.
-    documents: Mutex<HashMap<String, Document>>,
+    /// Of group-versions with built-in kinds alone, by path below `/openapi/`: they never change.
+    built_in: Mutex<HashMap<String, Document>>,
+    /// All others, as of the kinds with this number.
+    changing: Mutex<(u64, HashMap<String, Document>)>,
 }
 
 #[derive(Clone)]
@@ -53,7 +60,12 @@ impl Document {
 
 impl OpenApi {
     /// Answers a path below `/openapi/`.
-    pub(crate) async fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
+    pub(crate) async fn answer(
+        &self,
+        server: &Arc<Server>,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Answer<Response> {
         let accept =
             headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let accepts_json = accept.is_empty()
@@ -64,14 +76,17 @@ impl OpenApi {
             return Err(Status::not_acceptable(&["application/json"]));
         }
         let path = path.strip_prefix("/openapi/").ok_or_else(Status::no_such_path)?;
-        let kept = self.documents.lock().get(path).cloned();
-        let document = match kept {
+        let kinds = server.kinds.snapshot();
+        let document = match self.kept(path, &kinds) {
             Some(document) => document,
             None => {
-                let make = maker(path).ok_or_else(Status::no_such_path)?;
-                let document = build(make).await?;
-                self.documents.lock().insert(path.to_owned(), document.clone());
-                document
+                let (server, path) = (server.clone(), path.to_owned());
+                let make = move || server.openapi.make(&server.store, &path, &kinds);
+                // Aside: the larger ones take long enough to be noticed by other requests.
+                let made = tokio::task::spawn_blocking(make).await.map_err(|error| {
+                    Status::internal(format!("cannot make the OpenAPI document: {error}"))
+                })?;
+                made.ok_or_else(Status::no_such_path)?
             }
         };
         let mut response = document.answer(headers);
@@ -83,50 +98,93 @@ impl OpenApi {
         }
         Ok(response)
     }
-}
 
-type Maker = Box<dyn FnOnce() -> String + Send>;
-
-/// What makes the document of this path, if there is one.
-fn maker(path: &str) -> Option<Maker> {
-    match path {
-        "v2" => Some(Box::new(|| coracle_api::openapi::v2_document().to_string())),
-        "v3" => Some(Box::new(index)),
-        _ => {
-            let path = path.strip_prefix("v3/")?;
-            let version = kinds::group_versions()
+    fn kept(&self, path: &str, kinds: &Snapshot) -> Option<Document> {
+        if let Some(document) = self.built_in.lock().get(path) {
+            let changed = kinds
+                .custom()
                 .iter()
-                .find(|version| path_of(version) == path)?
-                .api_version;
-            Some(Box::new(move || text_of(version)))
+                .any(|kind| path == format!("v3/{}", path_of(&kind.group_version())));
+            if !changed {
+                return Some(document.clone());
+            }
         }
+        let mut changing = self.changing.lock();
+        if changing.0 != kinds.number {
+            *changing = (kinds.number, HashMap::new());
+        }
+        changing.1.get(path).cloned()
+    }
+
+    /// Makes the document of this path, if there is one, and keeps it.
+    fn make(&self, store: &Store, path: &str, kinds: &Snapshot) -> Option<Document> {
+        if path == "v3" {
+            self.make_built_in();
+        }
+        if let Some(document) = self.kept(path, kinds) {
+            return Some(document);
+        }
+        let text = match path {
+            "v2" => openapi::v2_document(&custom(store, kinds.custom())).to_string(),
+            "v3" => self.index(store, kinds),
+            _ => {
+                let path = path.strip_prefix("v3/")?;
+                let versions = kinds.group_versions();
+                let version = versions.iter().find(|version| path_of(version) == path)?;
+                let own: Vec<&'static Kind> = kinds
+                    .custom()
+                    .iter()
+                    .filter(|kind| kind.group_version() == *version)
+                    .copied()
+                    .collect();
+                openapi::document(version.api_version, &custom(store, &own))?.to_string()
+            }
+        };
+        let document = Document::new(Bytes::from(text));
+        let mut changing = self.changing.lock();
+        if changing.0 == kinds.number {
+            changing.1.insert(path.to_owned(), document.clone());
+        }
+        Some(document)
+    }
+
+    /// All that never changes, at once: what takes long is to unpack the definitions.
+    fn make_built_in(&self) {
+        if !self.built_in.lock().is_empty() {
+            return;
+        }
+        let made = openapi::documents().into_iter().map(|(version, document)| {
+            (format!("v3/{}", path_of(&version)), Document::new(Bytes::from(document.to_string())))
+        });
+        let made: HashMap<String, Document> = made.collect();
+        *self.built_in.lock() = made;
+    }
+
+    fn index(&self, store: &Store, kinds: &Snapshot) -> String {
+        let mut paths = serde_json::Map::new();
+        for version in kinds.group_versions() {
+            let path = path_of(version);
+            let Some(document) = self.make(store, &format!("v3/{path}"), kinds) else { continue };
+            let address = format!("/openapi/v3/{path}?hash={}", document.hash);
+            paths.insert(path, json!({ "serverRelativeURL": address }));
+        }
+        json!({ "paths": paths }).to_string()
     }
 }
 
-/// Makes a document aside: the larger ones take long enough to be noticed by other requests.
-async fn build(make: Maker) -> Answer<Document> {
-    let built = tokio::task::spawn_blocking(move || Document::new(Bytes::from(make()))).await;
-    built.map_err(|error| Status::internal(format!("cannot make the OpenAPI document: {error}")))
-}
-
-fn text_of(version: &str) -> String {
-    coracle_api::openapi::document(version).map(|document| document.to_string()).unwrap_or_default()
+/// What these kinds add to a document.
+fn custom(store: &Store, kinds: &[&'static Kind]) -> Custom {
+    let mut custom = Custom { kinds: kinds.to_vec(), ..Custom::default() };
+    custom_resources::extend_openapi(
+        store,
+        kinds,
+        openapi::name_of_custom,
+        &mut custom.definitions,
+    );
+    custom
 }
 
 /// `api/v1`, `apis/apps/v1`.
-fn path_of(version: &kinds::GroupVersion) -> String {
+fn path_of(version: &GroupVersion) -> String {
     kinds::root_path(version.group, version.version).trim_start_matches('/').to_owned()
-}
-
-fn index() -> String {
-    let mut paths = serde_json::Map::new();
-    for version in kinds::group_versions() {
-        let path = path_of(version);
-        let hash = Document::new(Bytes::from(text_of(version.api_version))).hash;
-        paths.insert(
-            path.clone(),
-            json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }),
-        );
-    }
-    json!({ "paths": paths }).to_string()
 }

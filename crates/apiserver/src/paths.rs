@@ -1,5 +1,7 @@
 //! Paths that are no objects: discovery, OpenAPI, version, health, metrics, and the keys of ServiceAccount tokens.
 
+use std::sync::Arc;
+
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::status::Status;
@@ -17,21 +19,21 @@ use crate::server::Server;
 pub(crate) const GIT_VERSION: &str = "v1.37.0+coracle";
 
 /// Answers a request for such a path. It is authenticated and authorized.
-pub(crate) async fn answer(server: &Server, parts: &Parts, query: &Query) -> Answer<Response> {
+pub(crate) async fn answer(server: &Arc<Server>, parts: &Parts, query: &Query) -> Answer<Response> {
     let path = parts.uri.path();
     let path = if path.len() > 1 { path.trim_end_matches('/') } else { path };
     if let Some(answer) = health::answer(server, path, query) {
         return answer;
     }
     if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Err(if is_known(path) {
+        return Err(if is_known(server, path) {
             Status::method_not_served()
         } else {
             Status::no_such_path()
         });
     }
     match path {
-        "/" => Ok(json_answer(&json!({ "paths": known_paths() }))),
+        "/" => Ok(json_answer(&json!({ "paths": known_paths(server) }))),
         "/version" => {
             let encoding = Representation::negotiate(&parts.headers, query)?.encoding;
             Ok(answer::plain(encoding, StatusCode::OK, &version()))
@@ -51,8 +53,10 @@ pub(crate) async fn answer(server: &Server, parts: &Parts, query: &Query) -> Ans
         "/.well-known/openid-configuration" => Ok(json_answer(
             &server.tokens.openid_configuration(&format!("https://{}", server.advertise)),
         )),
-        _ if path.starts_with("/openapi/") => server.openapi.answer(path, &parts.headers).await,
-        _ => server.discovery.answer(path, &parts.headers),
+        _ if path.starts_with("/openapi/") => {
+            server.openapi.answer(server, path, &parts.headers).await
+        }
+        _ => server.discovery.answer(&server.kinds.snapshot(), path, &parts.headers),
     }
 }
 
@@ -87,14 +91,15 @@ fn platform() -> &'static str {
     }
 }
 
-fn is_known(path: &str) -> bool {
-    known_paths().iter().any(|known| known == path)
+fn is_known(server: &Server, path: &str) -> bool {
+    known_paths(server).iter().any(|known| known == path)
 }
 
-fn known_paths() -> Vec<String> {
+fn known_paths(server: &Server) -> Vec<String> {
     let mut paths: Vec<String> =
         ["/.well-known/openid-configuration", "/api", "/apis"].map(str::to_owned).into();
-    for version in coracle_api::kinds::group_versions() {
+    let kinds = server.kinds.snapshot();
+    for version in kinds.group_versions() {
         if !version.group.is_empty() && !paths.contains(&format!("/apis/{}", version.group)) {
             paths.push(format!("/apis/{}", version.group));
         }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::answer::Answer;
 use crate::query::Query;
-use crate::table;
+use crate::{custom_resources, table};
 use coracle_api::status::Status;
 
 /// How much of the object stands beside its row.
@@ -50,19 +50,22 @@ pub(crate) fn table(
 
 /// A table of rows that are made already.
 pub(crate) fn table_of(kind: &Kind, rows: Vec<Value>, version: &str, metadata: Value) -> Value {
-    let columns: Vec<Value> = table::for_kind(kind)
-        .definitions
-        .iter()
-        .map(|column| {
-            json!({
-                "name": column.name,
-                "type": column.kind,
-                "format": column.format,
-                "description": column.description,
-                "priority": column.priority,
+    let built_in = || {
+        table::for_kind(kind)
+            .definitions
+            .iter()
+            .map(|column| {
+                json!({
+                    "name": column.name,
+                    "type": column.kind,
+                    "format": column.format,
+                    "description": column.description,
+                    "priority": column.priority,
+                })
             })
-        })
-        .collect();
+            .collect()
+    };
+    let columns: Vec<Value> = custom_resources::column_definitions(kind).unwrap_or_else(built_in);
     json!({
         "kind": "Table",
         "apiVersion": format!("meta.k8s.io/{version}"),
@@ -80,7 +83,8 @@ pub(crate) fn row(
     version: &str,
     now: Timestamp,
 ) -> Value {
-    let cells = (table::for_kind(kind).cells)(object, now);
+    let cells = custom_resources::cells(kind, object, now)
+        .unwrap_or_else(|| (table::for_kind(kind).cells)(object, now));
     match include {
         Include::None => json!({ "cells": cells, "object": null }),
         Include::Metadata => json!({ "cells": cells, "object": metadata_only(object, version) }),

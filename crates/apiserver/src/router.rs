@@ -115,7 +115,7 @@ async fn answer(
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
     };
-    let kind = handlers::kind_at(&target)?;
+    let kind = handlers::kind_at(server, &target)?;
     served.about(kind, &target);
     let representation = match target.subresource.as_str() {
         // What others say in their own form: the client's wishes are for them.

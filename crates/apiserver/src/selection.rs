@@ -1,5 +1,7 @@
 //! Which objects of a collection a request means: its label and field selectors, applied to stored objects.
 
+use std::sync::Arc;
+
 use coracle_api::kinds::Kind;
 use coracle_api::selector::{FieldSelector, LabelSelector};
 use coracle_api::status::Status;
@@ -7,6 +9,7 @@ use coracle_store::Object;
 use serde_json::Value;
 
 use crate::answer::Answer;
+use crate::custom_resources::{self, Definition};
 use crate::rules;
 
 /// The selectors of one request, checked against what the kind can be selected by.
@@ -14,6 +17,8 @@ use crate::rules;
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
+    /// Set when custom fields are selected by: what their values are.
+    definition: Option<Arc<Definition>>,
 }
 
 impl Selection {
@@ -23,8 +28,18 @@ impl Selection {
         labels: LabelSelector,
         fields: FieldSelector,
     ) -> Answer<Self> {
+        let definition = custom_resources::definition_of(kind)
+            .filter(|definition| !fields.is_everything() && !definition.selectable.is_empty());
         if !fields.is_everything() {
-            let supported = (rules::for_kind(kind).fields)(&Value::Null);
+            let supported = match (&definition, kind.custom) {
+                (Some(definition), _) => definition
+                    .selectable
+                    .iter()
+                    .map(|(name, _)| (name.as_str(), String::new()))
+                    .collect(),
+                (None, Some(_)) => Vec::new(),
+                (None, None) => (rules::for_kind(kind).fields)(&Value::Null),
+            };
             let known = |field: &str| {
                 field == "metadata.name"
                     || (field == "metadata.namespace" && kind.namespaced)
@@ -40,7 +55,7 @@ impl Selection {
                 }));
             }
         }
-        Ok(Self { labels, fields })
+        Ok(Self { labels, fields, definition })
     }
 
     /// Whether nothing is left out.
@@ -48,12 +63,28 @@ impl Selection {
         self.labels.is_everything() && self.fields.is_everything()
     }
 
+    /// What the object says in the fields that its definition lets be selected by.
+    fn custom_fields(&self, object: &Object) -> Vec<(String, String)> {
+        let Some(definition) = &self.definition else { return Vec::new() };
+        let value: Value = serde_json::from_slice(&object.bytes).unwrap_or_default();
+        let named = definition.selectable.iter();
+        named
+            .filter_map(|(name, _)| {
+                Some((name.clone(), definition.selectable_field(&value, name)?))
+            })
+            .collect()
+    }
+
     /// Whether this state of an object is meant.
     pub(crate) fn matches(&self, object: &Object) -> bool {
+        let custom = self.custom_fields(object);
         self.fields.matches(|field| match field {
             "metadata.name" => Some(&*object.key.name),
             "metadata.namespace" => Some(&*object.key.namespace),
-            field => object.attributes.field(field),
+            field => match custom.iter().find(|(name, _)| name == field) {
+                Some((_, value)) => Some(value.as_str()),
+                None => object.attributes.field(field),
+            },
         }) && self.labels.matches(|label| object.attributes.label(label))
     }
 }

@@ -16,6 +16,7 @@ use tower::Service as _;
 use crate::admission::Admission;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
+use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
 use crate::identity::User;
 use crate::in_flight::InFlight;
@@ -28,7 +29,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, limits, quota, router, serve, upkeep};
+use crate::{authz, bootstrap, custom_resources, limits, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -61,6 +62,8 @@ pub enum StartError {
 /// What every request may need.
 pub(crate) struct Server {
     pub(crate) store: Store,
+    /// The kinds that are served at the moment.
+    pub(crate) kinds: Registry,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -110,6 +113,7 @@ impl ApiServer {
             admission: Admission::new(store.clone(), authorizer.clone()),
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
+            kinds: Registry::default(),
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
@@ -128,16 +132,19 @@ impl ApiServer {
         let router = router::router(server.clone());
         let started = Arc::new(Self { router, server, pki, upkeep: Mutex::default() });
         let client = started.client(User::new("system:apiserver", &["system:masters"]));
+        let mut definitions = custom_resources::Upkeep::default();
+        definitions.reconcile(&started.server).await;
         bootstrap::install(&started.server, &client).await?;
-        started.start_upkeep(&client);
+        started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)
     }
 
-    fn start_upkeep(&self, client: &kube::Client) {
+    fn start_upkeep(&self, client: &kube::Client, definitions: custom_resources::Upkeep) {
         let (server, ends) = (&self.server, &self.server.shutdown);
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
+        upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());

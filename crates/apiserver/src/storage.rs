@@ -7,7 +7,7 @@ use coracle_api::status::Status;
 use coracle_store::{Attributes, Key, Object, Range, WriteError};
 use serde_json::Value;
 
-use crate::rules;
+use crate::{custom_resources, rules};
 
 /// The store's key of an object of this kind.
 pub(crate) fn key(kind: &'static Kind, namespace: &str, name: &str) -> Key {
@@ -57,7 +57,11 @@ pub(crate) fn encode(kind: &'static Kind, object: &Value) -> coracle_store::Valu
     for (field, value) in object.as_object().unwrap_or(&empty) {
         separate(&mut bytes);
         write_name(&mut bytes, field);
-        if field == "metadata" {
+        if field == "apiVersion"
+            && let Some(definition) = custom_resources::definition_of(kind)
+        {
+            write_value(&mut bytes, &Value::from(definition.storage_api_version.as_str()));
+        } else if field == "metadata" {
             revision_at = encode_metadata(&mut bytes, value.as_object().unwrap_or(&empty));
             written_metadata = true;
         } else {
@@ -108,23 +112,31 @@ fn write_value(bytes: &mut Vec<u8>, value: &Value) {
 
 /// What selectors match on, from a decoded object.
 pub(crate) fn attributes_of(kind: &'static Kind, object: &Value) -> Attributes {
-    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let labels = labels
-        .into_iter()
-        .flatten()
-        .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
-        .collect();
+    let labels = labels_of(object);
+    if kind.custom.is_some() {
+        return Attributes { labels, fields: Box::default() };
+    }
     let fields = (rules::for_kind(kind).fields)(object);
     let fields =
         fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
     Attributes { labels, fields }
 }
 
+fn labels_of(object: &Value) -> Box<[(Box<str>, Box<str>)]> {
+    let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
+    let labels = labels.into_iter().flatten();
+    labels
+        .filter_map(|(name, value)| Some((name.as_str().into(), value.as_str()?.into())))
+        .collect()
+}
+
 /// What selectors match on, from stored bytes: what a [`coracle_store::Store`] is opened with.
 pub(crate) fn attributes(key: &Key, bytes: &[u8]) -> Attributes {
     match (kind_of(&key.resource), serde_json::from_slice::<Value>(bytes)) {
         (Some(kind), Ok(object)) => attributes_of(kind, &object),
-        _ => Attributes::default(),
+        // A custom kind: what its definition lets be selected is found when somebody asks.
+        (None, Ok(object)) => Attributes { labels: labels_of(&object), fields: Box::default() },
+        (_, Err(_)) => Attributes::default(),
     }
 }
 

@@ -3,13 +3,16 @@
 use coracle_api::kinds::{Kind, Storage};
 use serde_json::{Map, Value, json};
 
+use crate::custom_resources;
+
 /// Whether stored objects must be rewritten for this kind.
 pub(crate) fn is_view(kind: &Kind) -> bool {
-    matches!(kind.storage, Storage::View { .. })
+    matches!(kind.storage, Storage::View { .. }) || custom_resources::rewrites(kind)
 }
 
 /// From what is stored to what this kind shows.
-pub(crate) fn read(kind: &Kind, stored: Value) -> Value {
+pub(crate) fn read(kind: &Kind, mut stored: Value) -> Value {
+    custom_resources::read(kind, &mut stored);
     convert(kind, stored, Direction::Read)
 }
 

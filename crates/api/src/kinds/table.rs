@@ -100,6 +100,7 @@ macro_rules! cluster {
             verbs: ALL_VERBS,
             subresources: &[],
             storage: Storage::Own,
+            custom: None,
         }
     };
 }

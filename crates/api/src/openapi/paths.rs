@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::{name_of, v2_reference, v3_reference};
-use super::{Form, META};
+use super::{Custom, Form, META};
 use crate::kinds::{self, GroupVersion, Kind, Subresource};
 
 const OBJECT_TYPES: [&str; 3] =
@@ -102,12 +102,13 @@ pub(super) fn of(
     served: GroupVersion,
     form: Form,
     definitions: &Map<String, Value>,
+    custom: &Custom,
 ) -> Map<String, Value> {
     let mut paths = Map::new();
     let root = kinds::root_path(served.group, served.version);
     let writer = Writer { form, served, definitions };
     paths.insert(format!("{root}/"), json!({ "get": writer.resources() }));
-    for kind in kinds::all().iter().filter(|kind| kind.group_version() == served) {
+    for kind in custom.all().filter(|kind| kind.group_version() == served) {
         writer.kind(kind, &root, &mut paths);
     }
     paths

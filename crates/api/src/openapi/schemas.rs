@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::META;
-use crate::kinds;
+use crate::kinds::{self, GroupVersion, Kind};
 use crate::schema::Schema;
 
 const REFERENCE: &str = "#/definitions/";
@@ -13,15 +13,53 @@ const REFERENCE: &str = "#/definitions/";
 /// Upstream's name of a kind's definition.
 pub(super) fn name_of(group: &str, version: &str, kind: &str) -> Option<String> {
     let schema = Schema::get();
-    Some(schema.type_(schema.kind_type(group, version, kind)?).name.to_owned())
+    match schema.kind_type(group, version, kind) {
+        Some(type_id) => Some(schema.type_(type_id).name.to_owned()),
+        // Groups of custom kinds are domains.
+        None if group.contains('.') && kinds::by_kind(group, version, kind).is_none() => {
+            Some(custom_name(group, version, kind))
+        }
+        None => None,
+    }
+}
+
+/// `com.example.stable.v1.CronTab`.
+pub(super) fn custom_name(group: &str, version: &str, kind: &str) -> String {
+    let domain: Vec<&str> = group.split('.').rev().collect();
+    format!("{}.{version}.{kind}", domain.join("."))
+}
+
+/// Takes out of a custom kind's schema what version 2 cannot say.
+pub(super) fn reduce_to_v2(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    for field in ["nullable", "anyOf", "oneOf", "allOf", "not"] {
+        fields.remove(field);
+    }
+    for (field, value) in fields {
+        match field.as_str() {
+            "properties" => {
+                value
+                    .as_object_mut()
+                    .into_iter()
+                    .flatten()
+                    .for_each(|(_, value)| reduce_to_v2(value));
+            }
+            "items" | "additionalProperties" => reduce_to_v2(value),
+            _ => (),
+        }
+    }
 }
 
 /// `PodList` and its like, which the generated data leaves out because they are all the same.
-pub(super) fn add_lists(definitions: &mut Map<String, Value>) {
-    for kind in kinds::all().iter().filter(|kind| kind.allows("list")) {
+pub(super) fn add_lists(
+    definitions: &mut Map<String, Value>,
+    kinds: impl Iterator<Item = &'static Kind>,
+) {
+    for kind in kinds.filter(|kind| kind.allows("list")) {
         let Some(name) = name_of(kind.group, kind.version, kind.kind) else { continue };
         let described = |property: &str| {
-            let of_kind = &definitions[&name]["properties"][property]["description"];
+            let of_kind =
+                definitions.get(&name).map(|found| &found["properties"][property]["description"]);
             json!({ "description": of_kind, "type": "string" })
         };
         let list = json!({
@@ -50,9 +88,9 @@ pub(super) fn add_lists(definitions: &mut Map<String, Value>) {
 }
 
 /// `DeleteOptions` and `WatchEvent` are kinds of every group-version.
-pub(super) fn add_shared_kinds(definitions: &mut Map<String, Value>) {
+pub(super) fn add_shared_kinds(definitions: &mut Map<String, Value>, versions: &[GroupVersion]) {
     for shared in ["DeleteOptions", "WatchEvent"] {
-        let kinds: Vec<Value> = kinds::group_versions()
+        let kinds: Vec<Value> = versions
             .iter()
             .map(|served| json!({ "group": served.group, "kind": shared, "version": served.version }))
             .collect();

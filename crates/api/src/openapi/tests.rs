@@ -47,7 +47,7 @@ fn every_document_is_closed_and_names_its_kinds() {
 
 #[test]
 fn patching_takes_what_kubectl_looks_for() {
-    let document = document("apps/v1").unwrap();
+    let document = document("apps/v1", &Custom::default()).unwrap();
     let item = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"];
     for parameter in ["dryRun", "fieldManager", "fieldValidation", "force", "pretty"] {
         assert!(parameters(&item["patch"]).contains(&parameter), "{parameter}");
@@ -65,7 +65,7 @@ fn patching_takes_what_kubectl_looks_for() {
 
 #[test]
 fn definitions_have_descriptions_and_extensions() {
-    let document = document("v1").unwrap();
+    let document = document("v1", &Custom::default()).unwrap();
     let pod = &document["components"]["schemas"]["io.k8s.api.core.v1.PodSpec"];
     let containers = &pod["properties"]["containers"];
     assert!(containers["description"].as_str().is_some_and(|text| text.contains("containers")));
@@ -82,7 +82,7 @@ fn definitions_have_descriptions_and_extensions() {
 
 #[test]
 fn version_two_holds_everything() {
-    let document = v2_document();
+    let document = v2_document(&Custom::default());
     check_references(&document);
     assert!(document["definitions"]["io.k8s.api.apps.v1.Deployment"].is_object());
     let patch = &document["paths"]["/api/v1/namespaces/{namespace}/pods/{name}"]["patch"];
@@ -95,7 +95,7 @@ fn version_two_holds_everything() {
 
 #[test]
 fn operation_ids_are_unique() {
-    let document = v2_document();
+    let document = v2_document(&Custom::default());
     let mut seen = BTreeSet::new();
     for path in document["paths"].as_object().unwrap().values() {
         for operation in
@@ -109,5 +109,5 @@ fn operation_ids_are_unique() {
 
 #[test]
 fn nobody_gets_a_document_of_a_group_that_is_not_served() {
-    assert!(document("apps/v9").is_none());
+    assert!(document("apps/v9", &Custom::default()).is_none());
 }

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
+use crate::custom_resources::rules_of;
 use crate::object::{self, meta, set_meta};
 use crate::quota::Reserved;
 use crate::{limits, rules, storage, views};
@@ -49,7 +50,7 @@ pub(crate) async fn create_object(
     dry_run: bool,
 ) -> Answer<Written> {
     let kind = stored_kind(call)?;
-    let rules = rules::for_kind(kind);
+    let rules = rules_of(kind);
     place_in_namespace(call, &mut object)?;
     if !meta(&object, "resourceVersion").is_empty() {
         return Err(Status::new(
@@ -59,7 +60,7 @@ pub(crate) async fn create_object(
         ));
     }
     begin_life(kind, &mut object);
-    (rules.default)(&mut object);
+    rules.default(&mut object);
     let name = meta(&object, "name").to_owned();
     let mut request = AdmissionRequest {
         operation: Operation::Create,
@@ -74,9 +75,9 @@ pub(crate) async fn create_object(
         dry_run,
     };
     call.server.admission.mutate(&mut request).await?;
-    (rules.prepare_create)(&mut object);
-    (rules.default)(&mut object);
-    if rules::has_generation(kind) {
+    rules.prepare_create(&mut object);
+    rules.default(&mut object);
+    if rules.has_generation(kind) {
         set_meta(&mut object, "generation", Some(json!(1)));
     }
     store_under_a_free_name(call, kind, object, dry_run).await
@@ -136,8 +137,8 @@ async fn store_under_a_free_name(
             name = generate_name(&prefix);
             set_meta(&mut object, "name", Some(json!(name)));
             // Labels that hold the name wait for it; both are safe to repeat.
-            (rules::for_kind(kind).prepare_create)(&mut object);
-            (rules::for_kind(kind).default)(&mut object);
+            rules_of(kind).prepare_create(&mut object);
+            rules_of(kind).default(&mut object);
         }
         validate(kind, &name, &object)?;
         let reserved = admit(call, kind, &name, &mut object, dry_run).await?;
@@ -164,7 +165,7 @@ async fn store_under_a_free_name(
 fn validate(kind: &'static Kind, name: &str, object: &Value) -> Answer<()> {
     let mut errors = FieldErrors::new();
     rules::metadata::validate(kind, object, &mut errors);
-    (rules::for_kind(kind).validate)(object, &mut errors);
+    rules_of(kind).validate(object, &mut errors);
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, &errors)) }
 }
 

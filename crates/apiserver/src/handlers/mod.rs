@@ -19,11 +19,15 @@ use serde_json::json;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
+use crate::custom_resources;
 use crate::request_info::ResourcePath;
+use crate::server::Server;
 
 /// The kind that a path means, if the path has the form that the kind's objects have; 404 otherwise.
-pub(crate) fn kind_at(target: &ResourcePath) -> Answer<&'static Kind> {
-    let kind = coracle_api::kinds::by_resource(&target.group, &target.version, &target.resource)
+pub(crate) fn kind_at(server: &Server, target: &ResourcePath) -> Answer<&'static Kind> {
+    let kind = server
+        .kinds
+        .by_resource(&target.group, &target.version, &target.resource)
         .ok_or_else(Status::no_such_path)?;
     let is_namespace = kind.group.is_empty() && kind.kind == "Namespace";
     if !kind.namespaced && !target.namespace.is_empty() && !is_namespace {
@@ -38,6 +42,10 @@ pub(crate) fn kind_at(target: &ResourcePath) -> Answer<&'static Kind> {
 /// Finds the handler. The request is authenticated and authorized.
 pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
     call.warnings.extend(deprecation(call.kind).map(str::to_owned));
+    call.warnings.extend(
+        custom_resources::definition_of(call.kind)
+            .and_then(|definition| definition.deprecation.clone()),
+    );
     if !call.target.subresource.is_empty() {
         return subresources::dispatch(call).await;
     }

@@ -16,7 +16,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::{Change, Part, change};
 use crate::object::{meta, set_meta};
-use crate::views;
+use crate::{custom_resources, views};
 
 /// The media types of the patches we apply.
 const PATCHES: [&str; 3] = [
@@ -101,7 +101,14 @@ fn check(
     patched: &Value,
     validation: FieldValidation,
 ) -> Answer<(Value, Vec<String>)> {
-    match decode::check(kind, patched, validation) {
+    let checked = match custom_resources::definition_of(kind) {
+        None => decode::check(kind, patched, validation),
+        Some(definition) => {
+            let bytes = patched.to_string();
+            custom_resources::decode(kind, &definition, bytes.as_bytes(), validation)
+        }
+    };
+    match checked {
         Ok(decoded) => Ok((decoded.value, decoded.warnings)),
         Err(error) => Err(error.patch_status(&patched.to_string())),
     }

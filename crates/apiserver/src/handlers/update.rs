@@ -98,22 +98,23 @@ fn allows_create_on_update(kind: &Kind) -> bool {
 
 /// Kinds whose updates must say which state they were made from, as upstream's strategies have it.
 fn allows_unconditional_update(kind: &Kind) -> bool {
-    !matches!(
-        (kind.group, kind.kind),
-        ("coordination.k8s.io", "Lease")
-            | ("policy", "PodDisruptionBudget")
-            | (
-                "apiextensions.k8s.io"
-                    | "apiregistration.k8s.io"
-                    | "admissionregistration.k8s.io"
-                    | "flowcontrol.apiserver.k8s.io",
-                _
-            )
-            | ("node.k8s.io", "RuntimeClass")
-            | ("networking.k8s.io", "NetworkPolicy")
-            | (
-                "storage.k8s.io",
-                "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment"
-            )
-    )
+    kind.custom.is_none()
+        && !matches!(
+            (kind.group, kind.kind),
+            ("coordination.k8s.io", "Lease")
+                | ("policy", "PodDisruptionBudget")
+                | (
+                    "apiextensions.k8s.io"
+                        | "apiregistration.k8s.io"
+                        | "admissionregistration.k8s.io"
+                        | "flowcontrol.apiserver.k8s.io",
+                    _
+                )
+                | ("node.k8s.io", "RuntimeClass")
+                | ("networking.k8s.io", "NetworkPolicy")
+                | (
+                    "storage.k8s.io",
+                    "CSIDriver" | "CSINode" | "CSIStorageCapacity" | "VolumeAttachment"
+                )
+        )
 }

@@ -4,6 +4,7 @@ use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::custom_resources;
 use crate::rules::checks::{immutable, required, required_one_of, unique};
 use crate::rules::json::{Read, default, default_zero, object, set, with};
 use crate::rules::{Rules, generic};
@@ -21,8 +22,16 @@ pub static DEFINITION: Rules = Rules {
             json!({"storedVersions": stored, "conditions": [], "acceptedNames": {"kind": "", "plural": ""}}),
         );
     },
-    validate: validate_definition,
+    prepare_update: |new, old| {
+        generic::keep_status(new, old);
+        remember_stored_version(new);
+    },
+    validate: |definition, errors| {
+        validate_definition(definition, errors);
+        custom_resources::validate_definition(definition, errors);
+    },
     validate_update: |new, old, errors| {
+        custom_resources::validate_definition_update(new, errors);
         for path in ["group", "scope"] {
             immutable(
                 &new["spec"][path],
@@ -77,6 +86,19 @@ fn default_definition(definition: &mut Value) {
             });
         });
     });
+}
+
+/// Objects may now be stored in the version that is the stored one from now on.
+fn remember_stored_version(definition: &mut Value) {
+    let stored =
+        definition["spec"]["versions"].items().iter().find(|version| version["storage"].flag());
+    let Some(name) = stored.map(|version| version["name"].clone()) else { return };
+    let status = object(definition, "status");
+    let mut versions = status["storedVersions"].items().to_vec();
+    if !versions.contains(&name) {
+        versions.push(name);
+        set(status, "storedVersions", versions);
+    }
 }
 
 fn validate_definition(definition: &Value, errors: &mut FieldErrors) {

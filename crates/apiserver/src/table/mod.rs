@@ -36,6 +36,11 @@ pub struct Column {
     pub priority: i32,
 }
 
+/// How long ago a moment was, as people say it.
+pub(crate) fn human_age(then: Timestamp, now: Timestamp) -> String {
+    cells::human(cells::seconds_between(then, now))
+}
+
 /// The table of one kind.
 pub struct Columns {
     /// What the columns are.

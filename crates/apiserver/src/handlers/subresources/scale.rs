@@ -1,7 +1,10 @@
 //! The `scale` of whatever has replicas: one small kind, the same for all of them.
 
 use axum::response::Response;
+use std::sync::Arc;
+
 use coracle_api::decode::{FieldValidation, decode_body};
+use coracle_api::kinds::Kind;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldErrors, Status};
 use http::StatusCode;
@@ -12,9 +15,10 @@ use super::super::patch::Patch;
 use crate::answer::{self, Answer};
 use crate::call::Call;
 use crate::change::{Change, Part, change};
+use crate::custom_resources::{self, Definition, JsonPath};
 use crate::object::{entry_object, meta, set_meta, text};
 use crate::printing::Include;
-use crate::storage;
+use crate::{storage, views};
 
 /// Reads or writes the scale of an object.
 pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
@@ -25,6 +29,7 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
         "get" => {
             let object = call.server.store.get(&storage::key(kind, call.namespace(), &name));
             let object = storage::decode(&*object.ok_or_else(|| Status::not_found(kind, &name))?)?;
+            let object = views::read(call.kind, object);
             return answer_scale(call, &object);
         }
         "update" => {
@@ -45,9 +50,9 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
     let written = change(call, &what, |old| {
         let scale = match &source {
             Source::Scale(scale) => scale.clone(),
-            Source::Patch(patch) => patched_scale(patch, old)?,
+            Source::Patch(patch) => patched_scale(patch, kind, old)?,
         };
-        apply(&scale, &name, old)
+        apply(&scale, kind, &name, old)
     })
     .await?;
     match written {
@@ -61,8 +66,8 @@ enum Source {
     Patch(Patch),
 }
 
-fn patched_scale(patch: &Patch, old: &Value) -> Answer<Value> {
-    let patched = patch.apply_to("autoscaling", "v1", "Scale", &scale_of(old))?;
+fn patched_scale(patch: &Patch, kind: &Kind, old: &Value) -> Answer<Value> {
+    let patched = patch.apply_to("autoscaling", "v1", "Scale", &scale_of(kind, old))?;
     let bytes = patched.to_string();
     let decoded =
         decode_body("autoscaling", "v1", "Scale", bytes.as_bytes(), FieldValidation::Ignore);
@@ -74,7 +79,7 @@ fn patched_scale(patch: &Patch, old: &Value) -> Answer<Value> {
 }
 
 /// The object with the replicas that the scale wants.
-fn apply(scale: &Value, name: &str, old: &Value) -> Answer<Value> {
+fn apply(scale: &Value, kind: &Kind, name: &str, old: &Value) -> Answer<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     let mut errors = FieldErrors::new();
     if replicas < 0 {
@@ -85,7 +90,14 @@ fn apply(scale: &Value, name: &str, old: &Value) -> Answer<Value> {
     }
     let mut new = old.clone();
     set_meta(&mut new, "resourceVersion", scale.pointer("/metadata/resourceVersion").cloned());
-    entry_object(&mut new, "spec").insert("replicas".to_owned(), json!(replicas));
+    match custom_scale(kind) {
+        Some(definition) => {
+            if let Some(scale) = &definition.scale {
+                scale.spec_replicas.set(&mut new, json!(replicas));
+            }
+        }
+        None => drop(entry_object(&mut new, "spec").insert("replicas".to_owned(), json!(replicas))),
+    }
     Ok(new)
 }
 
@@ -97,11 +109,16 @@ fn answer_scale(call: &Call, object: &Value) -> Answer<Response> {
         Include::read(&call.query)?,
         StatusCode::OK,
         call.kind,
-        scale_of(object),
+        scale_of(call.kind, object),
     ))
 }
 
-fn scale_of(object: &Value) -> Value {
+/// The definition that says where the scale of this custom kind is.
+fn custom_scale(kind: &Kind) -> Option<Arc<Definition>> {
+    custom_resources::definition_of(kind).filter(|definition| definition.scale.is_some())
+}
+
+fn scale_of(kind: &Kind, object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.pointer("/metadata").and_then(|metadata| metadata.get(field)) {
@@ -109,14 +126,28 @@ fn scale_of(object: &Value) -> Value {
         }
     }
     let number = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0);
+    let (wanted, found, selector) = match custom_scale(kind)
+        .as_deref()
+        .and_then(|definition| definition.scale.as_ref())
+    {
+        Some(scale) => {
+            let number = |path: &JsonPath| path.first(object).and_then(Value::as_i64).unwrap_or(0);
+            let selector = scale.selector.as_ref().and_then(|path| path.first(object)?.as_str());
+            (
+                number(&scale.spec_replicas),
+                number(&scale.status_replicas),
+                selector.unwrap_or_default().to_owned(),
+            )
+        }
+        None => (number("/spec/replicas"), number("/status/replicas"), selector_text(object)),
+    };
     let mut scale = json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": { "replicas": number("/spec/replicas") },
-        "status": { "replicas": number("/status/replicas") },
+        "spec": { "replicas": wanted },
+        "status": { "replicas": found },
     });
-    let selector = selector_text(object);
     if !selector.is_empty() {
         scale["status"]["selector"] = json!(selector);
     }

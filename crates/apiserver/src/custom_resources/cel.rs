@@ -1,0 +1,413 @@
+//! `x-kubernetes-validations`: rules in CEL about a value and, on updates, what it was before.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine as _;
+use coracle_api::status::{ErrorType, FieldError, FieldErrors, Path};
+use kube_cel::KubeCelExt as _;
+use kube_cel::cel::objects::{Key, Map, OptionalValue};
+use kube_cel::cel::{Context, ExecutionError, Program, Value as Cel};
+use serde_json::Value;
+
+use super::schema::{Additional, Node, Type};
+use super::validate::OldItems;
+
+/// What a message expression may make; upstream's bound.
+const MAX_MESSAGE_BYTES: usize = 10 * 1024;
+
+/// One rule, compiled when it is first needed: a definition with hundreds of them is served at once.
+#[derive(Default)]
+pub(crate) struct Rule {
+    text: String,
+    message: String,
+    message_expression: String,
+    reason: String,
+    field_path: String,
+    optional_old_self: bool,
+    compiled: OnceLock<Result<Compiled, String>>,
+}
+
+struct Compiled {
+    program: Program,
+    message: Option<Program>,
+    uses_old_self: bool,
+}
+
+impl std::fmt::Debug for Rule {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Rule").field("text", &self.text).finish_non_exhaustive()
+    }
+}
+
+impl Rule {
+    /// Reads a rule out of a schema.
+    pub(crate) fn read(rule: &Value) -> Self {
+        let text = |name: &str| rule[name].as_str().unwrap_or_default().to_owned();
+        Self {
+            text: text("rule"),
+            message: text("message").trim().to_owned(),
+            message_expression: text("messageExpression"),
+            reason: text("reason"),
+            field_path: text("fieldPath"),
+            optional_old_self: rule["optionalOldSelf"] == true,
+            compiled: OnceLock::new(),
+        }
+    }
+
+    /// What is wrong with the rule's text, for whoever writes a definition.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.compiled().err().map(str::to_owned)
+    }
+
+    fn compiled(&self) -> Result<&Compiled, &str> {
+        let compile = || {
+            let program = compile(&self.text)?;
+            let message = Some(&self.message_expression).filter(|text| !text.is_empty());
+            let message = message.map(|text| compile(text)).transpose()?;
+            let uses_old_self = program.references().has_variable("oldSelf");
+            Ok(Compiled { program, message, uses_old_self })
+        };
+        self.compiled.get_or_init(compile).as_ref().map_err(String::as_str)
+    }
+
+    fn shown(&self) -> &str {
+        if self.message.is_empty() { self.text.trim() } else { &self.message }
+    }
+}
+
+/// Compiles an expression.
+pub(crate) fn compile(text: &str) -> Result<Program, String> {
+    Program::compile(text).map_err(|errors| errors.to_string())
+}
+
+/// Evaluates the rules of a schema on an object whose types are right.
+pub(crate) fn check(node: &Node, value: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
+    thread_local! {
+        static BASE: Context<'static> = Context::default().with_all();
+    }
+    BASE.with(|base| {
+        let mut walk = Walk { base, path: Path::from(""), found: Vec::new() };
+        walk.value(node, value, old);
+        errors.extend(walk.found);
+    });
+}
+
+struct Walk<'a> {
+    base: &'a Context<'static>,
+    path: Path,
+    found: Vec<FieldError>,
+}
+
+impl Walk<'_> {
+    fn value(&mut self, node: &Node, value: &Value, old: Option<&Value>) {
+        if !node.has_rules || value.is_null() {
+            return;
+        }
+        self.rules(node, &node.rules, value, old);
+        for branch in &node.all_of {
+            self.rules(node, &branch.rules, value, old);
+        }
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let (child, path) = match (node.properties.get(name), &node.additional) {
+                        (Some(child), _) => (child, self.path.child(name)),
+                        (None, Additional::Each(child)) => (&**child, self.path.key(name)),
+                        (None, _) => continue,
+                    };
+                    let old =
+                        if node.map_is_atomic { None } else { old.and_then(|old| old.get(name)) };
+                    let outer = std::mem::replace(&mut self.path, path);
+                    self.value(child, value, old);
+                    self.path = outer;
+                }
+            }
+            Value::Array(items) => {
+                let Some(child) = &node.items else { return };
+                let old = OldItems::new(&node.list_type, old);
+                for (index, item) in items.iter().enumerate() {
+                    let path = self.path.index(index);
+                    let outer = std::mem::replace(&mut self.path, path);
+                    self.value(child, item, old.of(item));
+                    self.path = outer;
+                }
+            }
+            _ => (),
+        }
+    }
+
+    fn rules(&mut self, node: &Node, rules: &[Rule], value: &Value, old: Option<&Value>) {
+        if rules.is_empty() {
+            return;
+        }
+        let mut scope = self.base.new_inner_scope();
+        scope.add_variable_from_value("self", convert(node, value));
+        let old_value = old.map(|old| convert(node, old));
+        for rule in rules {
+            let compiled = match rule.compiled() {
+                Ok(compiled) => compiled,
+                Err(error) => {
+                    self.wrong(node, value, rule, format!("rule compile error: {error}"));
+                    continue;
+                }
+            };
+            if compiled.uses_old_self && old_value.is_none() && !rule.optional_old_self {
+                continue;
+            }
+            let mut scope = scope.new_inner_scope();
+            if rule.optional_old_self {
+                let optional =
+                    old_value.clone().map_or_else(OptionalValue::none, OptionalValue::of);
+                scope.add_variable_from_value("oldSelf", Cel::Opaque(Arc::new(optional)));
+            } else if let Some(old) = &old_value {
+                scope.add_variable_from_value("oldSelf", old.clone());
+            }
+            match compiled.program.execute(&scope) {
+                Ok(Cel::Bool(true)) => (),
+                // What did not change may stay as it is.
+                Ok(Cel::Bool(false)) if !compiled.uses_old_self && old == Some(value) => (),
+                Ok(Cel::Bool(false)) => {
+                    let message = message(compiled, rule, &scope);
+                    self.wrong(node, value, rule, message);
+                }
+                Ok(_) => {
+                    let detail = format!("rule did not evaluate to a bool: {}", rule.shown());
+                    self.wrong(node, value, rule, detail);
+                }
+                Err(error) => {
+                    let detail = format!("{} evaluating rule: {}", words(&error), rule.shown());
+                    self.wrong(node, value, rule, detail);
+                }
+            }
+        }
+    }
+
+    fn wrong(&mut self, node: &Node, value: &Value, rule: &Rule, detail: String) {
+        let path = match rule.field_path.trim_start_matches('.') {
+            "" => self.path.clone(),
+            below => self.path.child(below),
+        };
+        let is_scalar =
+            !matches!(value, Value::Object(_) | Value::Array(_)) && node.type_.is_some();
+        let kind = match rule.reason.as_str() {
+            "FieldValueForbidden" => ErrorType::Forbidden,
+            "FieldValueRequired" => ErrorType::Required,
+            "FieldValueDuplicate" => ErrorType::Duplicate,
+            _ if is_scalar => ErrorType::Invalid,
+            _ => ErrorType::InvalidWhole,
+        };
+        self.found.push(FieldError { kind, path, value: value.clone(), detail });
+    }
+}
+
+/// What the rule says about a value that breaks it.
+fn message(compiled: &Compiled, rule: &Rule, scope: &Context<'_>) -> String {
+    if let Some(program) = &compiled.message
+        && let Ok(Cel::String(text)) = program.execute(scope)
+    {
+        let text = text.trim();
+        if !text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains('\n') {
+            return text.to_owned();
+        }
+    }
+    if rule.message.is_empty() {
+        format!("failed rule: {}", rule.text.trim())
+    } else {
+        rule.message.clone()
+    }
+}
+
+/// The error in cel-go's words, as far as they differ.
+fn words(error: &ExecutionError) -> String {
+    match error {
+        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
+        other => other.to_string(),
+    }
+}
+
+/// A value in CEL's types, which the schema tells more exactly than JSON.
+fn convert(node: &Node, value: &Value) -> Cel {
+    match value {
+        Value::Null => Cel::Null,
+        Value::Bool(flag) => Cel::Bool(*flag),
+        Value::Number(number) if node.type_ == Some(Type::Number) => {
+            Cel::Float(number.as_f64().unwrap_or_default())
+        }
+        Value::Number(number) => match number.as_i64() {
+            Some(integer) => Cel::Int(integer),
+            None => Cel::Float(number.as_f64().unwrap_or_default()),
+        },
+        Value::String(text) => convert_text(&node.limits.format, text),
+        Value::Array(items) => {
+            let unknown = Node::default();
+            let child = node.items.as_deref().unwrap_or(&unknown);
+            Cel::List(Arc::new(items.iter().map(|item| convert(child, item)).collect()))
+        }
+        Value::Object(fields) => {
+            let unknown = Node::default();
+            let is_map = !matches!(node.additional, Additional::Unknown);
+            let entries = fields.iter().map(|(name, value)| {
+                let key = if is_map { name.clone() } else { escape(name) };
+                let child = node.property(name).unwrap_or(&unknown);
+                (Key::String(Arc::new(key)), convert(child, value))
+            });
+            Cel::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+        }
+    }
+}
+
+fn convert_text(format: &str, text: &str) -> Cel {
+    let plain = || Cel::String(Arc::new(text.to_owned()));
+    match format {
+        // CEL itself knows how to read times; its own types are not ours to name.
+        "date-time" | "duration" => {
+            let function = if format == "duration" { "duration" } else { "timestamp" };
+            evaluate(function, text).unwrap_or_else(plain)
+        }
+        "date" => evaluate("timestamp", &format!("{text}T00:00:00Z")).unwrap_or_else(plain),
+        "byte" => match base64::prelude::BASE64_STANDARD.decode(text) {
+            Ok(bytes) => Cel::Bytes(Arc::new(bytes)),
+            Err(_) => plain(),
+        },
+        _ => plain(),
+    }
+}
+
+/// `timestamp(text)`, `duration(text)`.
+fn evaluate(function: &str, text: &str) -> Option<Cel> {
+    let program = Program::compile(&format!("{function}(text)")).ok()?;
+    let mut scope = Context::default();
+    scope.add_variable_from_value("text", Cel::String(Arc::new(text.to_owned())));
+    program.execute(&scope).ok()
+}
+
+/// A field's name as rules write it: CEL's identifiers have fewer characters than JSON's.
+fn escape(name: &str) -> String {
+    const RESERVED: [&str; 21] = [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+    if RESERVED.contains(&name) {
+        return format!("__{name}__");
+    }
+    if !name.contains(['.', '-', '/']) && !name.contains("__") {
+        return name.to_owned();
+    }
+    name.replace("__", "\u{0}")
+        .replace('.', "__dot__")
+        .replace('-', "__dash__")
+        .replace('/', "__slash__")
+        .replace('\u{0}', "__underscores__")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[track_caller]
+    fn checked(schema: Value, value: Value, old: Option<Value>, wanted: &[&str]) {
+        let node = Node::read(&json!({ "type": "object", "properties": { "spec": schema } }));
+        let mut errors = FieldErrors::new();
+        let old = old.map(|old| json!({ "spec": old }));
+        check(&node, &json!({ "spec": value }), old.as_ref(), &mut errors);
+        let found: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        assert_eq!(found, wanted);
+    }
+
+    fn with_rule(rule: Value) -> Value {
+        json!({ "type": "object", "x-kubernetes-validations": [rule], "properties": {
+            "min": { "type": "integer" }, "max": { "type": "integer" }, "name": { "type": "string" }, "a-b": { "type": "string" } } })
+    }
+
+    #[test]
+    fn a_rule_about_the_value() {
+        let schema =
+            with_rule(json!({ "rule": "self.min <= self.max", "message": "min above max" }));
+        checked(schema.clone(), json!({ "min": 1, "max": 2 }), None, &[]);
+        checked(
+            schema.clone(),
+            json!({ "min": 3, "max": 2 }),
+            None,
+            &["spec: Invalid value: min above max"],
+        );
+        let schema = with_rule(
+            json!({ "rule": "self.min <= 2", "messageExpression": "'got ' + string(self.min)", "fieldPath": ".min" }),
+        );
+        checked(schema, json!({ "min": 3 }), None, &["spec.min: Invalid value: got 3"]);
+        let schema =
+            with_rule(json!({ "rule": "has(self.a__dash__b)", "reason": "FieldValueRequired" }));
+        checked(
+            schema,
+            json!({}),
+            None,
+            &["spec: Required value: failed rule: has(self.a__dash__b)"],
+        );
+        let scalar = json!({ "type": "string", "x-kubernetes-validations": [{ "rule": "self.startsWith('a')" }] });
+        checked(
+            scalar,
+            json!("b"),
+            None,
+            &["spec: Invalid value: \"b\": failed rule: self.startsWith('a')"],
+        );
+    }
+
+    #[test]
+    fn a_rule_about_the_change() {
+        let schema = with_rule(
+            json!({ "rule": "self.name == oldSelf.name", "message": "name is immutable" }),
+        );
+        checked(schema.clone(), json!({ "name": "a" }), None, &[]);
+        checked(schema.clone(), json!({ "name": "a" }), Some(json!({ "name": "a" })), &[]);
+        checked(
+            schema,
+            json!({ "name": "b" }),
+            Some(json!({ "name": "a" })),
+            &["spec: Invalid value: name is immutable"],
+        );
+        let schema = with_rule(
+            json!({ "rule": "!oldSelf.hasValue() || self.min >= oldSelf.value().min", "optionalOldSelf": true }),
+        );
+        checked(schema.clone(), json!({ "min": 1 }), None, &[]);
+        checked(schema.clone(), json!({ "min": 2 }), Some(json!({ "min": 1 })), &[]);
+        checked(
+            schema,
+            json!({ "min": 0 }),
+            Some(json!({ "min": 1 })),
+            &[
+                "spec: Invalid value: failed rule: !oldSelf.hasValue() || self.min >= oldSelf.value().min",
+            ],
+        );
+    }
+
+    #[test]
+    fn times_and_unchanged_values() {
+        let schema = json!({ "type": "object", "properties": { "at": { "type": "string", "format": "date-time" } },
+            "x-kubernetes-validations": [{ "rule": "self.at > timestamp('2024-01-01T00:00:00Z')" }] });
+        checked(schema.clone(), json!({ "at": "2025-01-01T00:00:00Z" }), None, &[]);
+        let old = json!({ "at": "2020-01-01T00:00:00Z" });
+        checked(schema.clone(), old.clone(), Some(old), &[]);
+        assert!(Rule::read(&json!({ "rule": "self.a >=" })).problem().is_some());
+    }
+}

@@ -1,0 +1,392 @@
+//! Kinds that definitions make: from their creation through the life of their objects to their end.
+
+mod harness;
+
+use harness::{Harness, names, next, summary};
+use serde_json::{Value, json};
+
+const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+const CRONTABS: &str = "/apis/stable.example.com/v1/namespaces/default/crontabs";
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": "crontabs.stable.example.com" },
+        "spec": {
+            "group": "stable.example.com",
+            "scope": "Namespaced",
+            "names": { "plural": "crontabs", "singular": "crontab", "kind": "CronTab", "shortNames": ["ct"], "categories": ["all"] },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "subresources": {
+                    "status": {},
+                    "scale": { "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector" },
+                },
+                "additionalPrinterColumns": [
+                    { "name": "Spec", "type": "string", "jsonPath": ".spec.cronSpec", "description": "When it runs" },
+                    { "name": "Replicas", "type": "integer", "jsonPath": ".spec.replicas" },
+                ],
+                "selectableFields": [{ "jsonPath": ".spec.cronSpec" }],
+                "schema": { "openAPIV3Schema": {
+                    "type": "object",
+                    "description": "Runs something at times.",
+                    "properties": {
+                        "spec": {
+                            "type": "object",
+                            "required": ["cronSpec"],
+                            "x-kubernetes-validations": [
+                                { "rule": "!has(self.image) || self.image != 'bad'", "message": "image is bad" },
+                            ],
+                            "properties": {
+                                "cronSpec": { "type": "string", "pattern": "^[0-9*/ ]+$" },
+                                "image": { "type": "string", "x-kubernetes-validations": [{ "rule": "self == oldSelf", "message": "image is immutable" }] },
+                                "replicas": { "type": "integer", "minimum": 1, "maximum": 10, "default": 1 },
+                            },
+                        },
+                        "status": { "type": "object", "properties": { "replicas": { "type": "integer" }, "selector": { "type": "string" } } },
+                    },
+                } },
+            }],
+        },
+    })
+}
+
+fn crontab(name: &str, spec: Value) -> Value {
+    json!({ "apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": { "name": name }, "spec": spec })
+}
+
+/// A server on which the definition is established.
+async fn start(definition: Value) -> Harness {
+    let server = Harness::start().await;
+    establish(&server, definition).await;
+    server
+}
+
+async fn establish(server: &Harness, definition: Value) -> Value {
+    let name = definition["metadata"]["name"].as_str().unwrap().to_owned();
+    let mut watch = server
+        .watch(&format!("{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3D{name}"))
+        .await;
+    let started = std::time::Instant::now();
+    server.post(DEFINITIONS, definition).await.expect(201);
+    loop {
+        let event = next(&mut watch).await;
+        if condition(&event["object"], "Established") == "True" {
+            assert!(started.elapsed().as_millis() < 1000, "{:?}", started.elapsed());
+            return event["object"].clone();
+        }
+    }
+}
+
+fn condition<'a>(object: &'a Value, name: &str) -> &'a str {
+    let conditions =
+        object["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    conditions
+        .iter()
+        .find(|found| found["type"] == name)
+        .map_or("", |found| found["status"].as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_definition_makes_a_kind() {
+    let server = Harness::start().await;
+    assert_eq!(server.get(CRONTABS).await.code, 404);
+    let established = establish(&server, definition()).await;
+    assert_eq!(condition(&established, "NamesAccepted"), "True");
+    assert_eq!(established["status"]["storedVersions"], json!(["v1"]));
+
+    let created =
+        server.post(CRONTABS, crontab("a", json!({ "cronSpec": "* * *" }))).await.expect(201);
+    assert_eq!(created["spec"], json!({ "cronSpec": "* * *", "replicas": 1 }));
+    assert_eq!(created["metadata"]["generation"], 1);
+    let list = server.get(CRONTABS).await.expect(200);
+    assert_eq!((list["kind"].as_str(), names(&list)), (Some("CronTabList"), vec!["a".to_owned()]));
+    let mut watch = server.watch("/apis/stable.example.com/v1/crontabs?watch=true").await;
+    assert_eq!(summary(&next(&mut watch).await), "ADDED a");
+
+    let path = format!("{CRONTABS}/a");
+    let patched =
+        server.patch(&path, "merge-patch", json!({ "spec": { "replicas": 3 } })).await.expect(200);
+    assert_eq!(patched["metadata"]["generation"], 2);
+    assert_eq!(summary(&next(&mut watch).await), "MODIFIED a");
+    let answer =
+        server.patch(&path, "strategic-merge-patch", json!({ "spec": { "replicas": 3 } })).await;
+    assert_eq!(answer.code, 415);
+    server.delete(&path, json!({})).await.expect(200);
+    assert_eq!(summary(&next(&mut watch).await), "DELETED a");
+}
+
+#[tokio::test]
+async fn objects_keep_to_the_schema() {
+    let server = start(definition()).await;
+    let refused = |spec: Value| {
+        let server = &server;
+        async move { server.post(CRONTABS, crontab("x", spec)).await.refused(422, "Invalid") }
+    };
+    assert_eq!(
+        refused(json!({ "cronSpec": "* *", "replicas": "2" })).await,
+        "CronTab.stable.example.com \"x\" is invalid: [spec.replicas: Invalid value: \"string\": spec.replicas in body must be of type \
+         integer: \"string\", <nil>: Invalid value: null: some validation rules were not checked because the object was invalid; \
+         correct the existing errors to complete validation]"
+    );
+    assert_eq!(
+        refused(json!({ "cronSpec": "daily" })).await,
+        "CronTab.stable.example.com \"x\" is invalid: spec.cronSpec: Invalid value: \"daily\": spec.cronSpec in body should match \
+         '^[0-9*/ ]+$'"
+    );
+    assert_eq!(
+        refused(json!({ "cronSpec": "*", "image": "bad" })).await,
+        "CronTab.stable.example.com \"x\" is invalid: spec: Invalid value: image is bad"
+    );
+    // Unknown fields: dropped with a warning, or refused.
+    let answer = server
+        .post(CRONTABS, crontab("a", json!({ "cronSpec": "*", "image": "one", "what": 1 })))
+        .await;
+    assert_eq!(answer.headers["warning"], "299 - \"unknown field \\\"spec.what\\\"\"");
+    assert_eq!(answer.expect(201)["spec"]["what"], Value::Null);
+    let strict = format!("{CRONTABS}?fieldValidation=Strict");
+    let message = server
+        .post(&strict, crontab("b", json!({ "cronSpec": "*", "what": 1 })))
+        .await
+        .refused(400, "BadRequest");
+    assert_eq!(
+        message,
+        "CronTab in version \"v1\" cannot be handled as a CronTab: strict decoding error: unknown field \"spec.what\""
+    );
+    let change = json!({ "spec": { "image": "two" } });
+    let message =
+        server.patch(&format!("{CRONTABS}/a"), "merge-patch", change).await.refused(422, "Invalid");
+    assert!(
+        message.contains("spec.image: Invalid value: \"two\": image is immutable"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn status_and_scale_are_written_by_themselves() {
+    let server = start(definition()).await;
+    let mut object = crontab("a", json!({ "cronSpec": "*" }));
+    object["status"] = json!({ "replicas": 5 });
+    let created = server.post(CRONTABS, object).await.expect(201);
+    assert_eq!(created["status"], Value::Null);
+    let path = format!("{CRONTABS}/a");
+    let status =
+        json!({ "spec": { "replicas": 9 }, "status": { "replicas": 2, "selector": "app=a" } });
+    let written = server.patch(&format!("{path}/status"), "merge-patch", status).await.expect(200);
+    assert_eq!(
+        (&written["spec"]["replicas"], &written["status"]["replicas"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(written["metadata"]["generation"], 1);
+
+    let scale = server.get(&format!("{path}/scale")).await.expect(200);
+    assert_eq!(scale["spec"], json!({ "replicas": 1 }));
+    assert_eq!(scale["status"], json!({ "replicas": 2, "selector": "app=a" }));
+    let wanted = json!({ "spec": { "replicas": 4 } });
+    let scale = server.patch(&format!("{path}/scale"), "merge-patch", wanted).await.expect(200);
+    assert_eq!(scale["spec"], json!({ "replicas": 4 }));
+    let scaled = server.get(&path).await.expect(200);
+    assert_eq!(
+        (&scaled["spec"]["replicas"], &scaled["metadata"]["generation"]),
+        (&json!(4), &json!(2))
+    );
+    let message = server
+        .patch(&format!("{path}/scale"), "merge-patch", json!({ "spec": { "replicas": 40 } }))
+        .await
+        .refused(422, "Invalid");
+    assert!(message.contains("should be less than or equal to 10"), "{message}");
+}
+
+#[tokio::test]
+async fn clients_find_the_kind_and_its_columns() {
+    let server = start(definition()).await;
+    let groups = server.get("/apis").await.expect(200);
+    assert!(
+        groups["groups"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|group| group["name"] == "stable.example.com")
+    );
+    let resources = server.get("/apis/stable.example.com/v1").await.expect(200);
+    let found: Vec<&str> = resources["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(found, ["crontabs", "crontabs/scale", "crontabs/status"]);
+
+    let index = server.get("/openapi/v3").await.expect(200);
+    let address =
+        index["paths"]["apis/stable.example.com/v1"]["serverRelativeURL"].as_str().unwrap();
+    let document = server.get(address).await.expect(200);
+    let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
+    assert_eq!(schema["description"], "Runs something at times.");
+    assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    assert!(document["components"]["schemas"]["com.example.stable.v1.CronTabList"].is_object());
+    let document = server.get("/openapi/v2").await.expect(200);
+    assert!(document["definitions"]["com.example.stable.v1.CronTab"].is_object());
+
+    for (name, spec) in [("a", "1 *"), ("b", "2 *")] {
+        server.post(CRONTABS, crontab(name, json!({ "cronSpec": spec }))).await.expect(201);
+    }
+    let request = http::Request::get(CRONTABS)
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(Vec::new())
+        .unwrap();
+    let table = harness::send(&server.client, request).await.expect(200);
+    let columns: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(columns, ["Name", "Spec", "Replicas"]);
+    assert_eq!(table["rows"][1]["cells"], json!(["b", "2 *", 1]));
+    let selected =
+        server.get(&format!("{CRONTABS}?fieldSelector=spec.cronSpec%3D2+*")).await.expect(200);
+    assert_eq!(names(&selected), ["b"]);
+    assert_eq!(server.get(&format!("{CRONTABS}?fieldSelector=spec.image%3Da")).await.code, 400);
+}
+
+#[tokio::test]
+async fn versions_show_the_same_objects() {
+    let mut two = definition();
+    let mut beta = two["spec"]["versions"][0].clone();
+    beta["name"] = json!("v1beta1");
+    beta["storage"] = json!(false);
+    beta["deprecated"] = json!(true);
+    beta["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["note"] =
+        json!({ "type": "string", "default": "none" });
+    two["spec"]["versions"].as_array_mut().unwrap().push(beta);
+    let server = start(two).await;
+    let old = CRONTABS.replace("/v1/", "/v1beta1/");
+    let mut object = crontab("a", json!({ "cronSpec": "*" }));
+    object["apiVersion"] = json!("stable.example.com/v1beta1");
+    let answer = server.post(&old, object).await;
+    assert_eq!(
+        answer.headers["warning"],
+        "299 - \"stable.example.com/v1beta1 CronTab is deprecated\""
+    );
+    let created = answer.expect(201);
+    assert_eq!(
+        (&created["apiVersion"], &created["spec"]["note"]),
+        (&json!("stable.example.com/v1beta1"), &json!("none"))
+    );
+    let shown = server.get(&format!("{CRONTABS}/a")).await.expect(200);
+    assert_eq!(
+        (&shown["apiVersion"], &shown["spec"]["note"]),
+        (&json!("stable.example.com/v1"), &Value::Null)
+    );
+    let list = server.get(&old).await.expect(200);
+    assert_eq!(list["items"][0]["apiVersion"], "stable.example.com/v1beta1");
+    let stored = server
+        .store
+        .get(&coracle_store::Key::new("crontabs.stable.example.com", "default", "a"))
+        .unwrap();
+    assert!(String::from_utf8_lossy(&stored.bytes).contains("\"stable.example.com/v1\""));
+}
+
+#[tokio::test]
+async fn a_changed_definition_changes_what_is_served() {
+    let server = start(definition()).await;
+    server.post(CRONTABS, crontab("a", json!({ "cronSpec": "*" }))).await.expect(201);
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let mut changed = server.get(&path).await.expect(200);
+    let spec = &mut changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+        ["properties"];
+    spec["color"] = json!({ "type": "string", "default": "red" });
+    server.put(&path, changed).await.expect(200);
+    for _ in 0..100 {
+        let shown = server.get(&format!("{CRONTABS}/a")).await.expect(200);
+        if shown["spec"]["color"] == "red" {
+            return;
+        }
+        tokio::task::yield_now().await;
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the new default is not shown");
+}
+
+#[tokio::test]
+async fn a_deleted_definition_takes_its_objects_along() {
+    let server = start(definition()).await;
+    server.post(CRONTABS, crontab("a", json!({ "cronSpec": "*" }))).await.expect(201);
+    let mut waits = crontab("b", json!({ "cronSpec": "*" }));
+    waits["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    server.post(CRONTABS, waits).await.expect(201);
+    let mut objects = server.watch("/apis/stable.example.com/v1/crontabs?watch=true").await;
+    assert_eq!(summary(&next(&mut objects).await), "ADDED a");
+    assert_eq!(summary(&next(&mut objects).await), "ADDED b");
+    let mut definitions = server.watch(&format!("{DEFINITIONS}?watch=true")).await;
+    next(&mut definitions).await;
+
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let going = server.delete(&path, json!({})).await.expect(200);
+    assert_eq!(condition(&going, "Terminating"), "True");
+    assert_eq!(summary(&next(&mut objects).await), "DELETED a");
+    assert_eq!(summary(&next(&mut objects).await), "MODIFIED b");
+    assert_eq!(server.post(CRONTABS, crontab("c", json!({ "cronSpec": "*" }))).await.code, 405);
+    let free = json!({ "metadata": { "finalizers": null } });
+    server.patch(&format!("{CRONTABS}/b"), "merge-patch", free).await.expect(200);
+    loop {
+        if summary(&next(&mut definitions).await) == "DELETED crontabs.stable.example.com" {
+            break;
+        }
+    }
+    assert_eq!(server.get(&path).await.code, 404);
+    // A new one finds nothing of the old one.
+    establish(&server, definition()).await;
+    assert!(names(&server.get(CRONTABS).await.expect(200)).is_empty());
+}
+
+#[tokio::test]
+async fn names_are_given_once() {
+    let server = start(definition()).await;
+    let mut other = definition();
+    other["metadata"]["name"] = json!("tabs.stable.example.com");
+    other["spec"]["names"]["plural"] = json!("tabs");
+    other["spec"]["names"]["singular"] = json!("tab");
+    let mut watch = server
+        .watch(&format!(
+            "{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3Dtabs.stable.example.com"
+        ))
+        .await;
+    server.post(DEFINITIONS, other).await.expect(201);
+    let refused = loop {
+        let event = next(&mut watch).await;
+        if condition(&event["object"], "NamesAccepted") == "False" {
+            break event["object"].clone();
+        }
+    };
+    assert_eq!(condition(&refused, "Established"), "False");
+    assert_eq!(server.get("/apis/stable.example.com/v1/tabs").await.code, 404);
+}
+
+#[tokio::test]
+async fn kinds_survive_a_restart() {
+    let server = start(definition()).await;
+    let mut object = crontab("a", json!({ "cronSpec": "*" }));
+    object["metadata"]["labels"] = json!({ "app": "a" });
+    server.post(CRONTABS, object).await.expect(201);
+    let server = server.restart().await;
+    let list = server.get(&format!("{CRONTABS}?labelSelector=app%3Da")).await.expect(200);
+    assert_eq!(names(&list), ["a"]);
+}
+
+#[tokio::test]
+async fn bad_definitions_are_refused() {
+    let server = Harness::start().await;
+    let mut bad = definition();
+    let schema = &mut bad["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"]["properties"]["list"] = json!({ "type": "array" });
+    let message = server.post(DEFINITIONS, bad).await.refused(422, "Invalid");
+    assert!(
+        message.contains(
+            "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[list].items: Required value: must be specified"
+        ),
+        "{message}"
+    );
+}
