@@ -88,9 +88,14 @@ impl Cluster {
             .expect("the cluster starts");
         self.process = Some(process);
         self.until("the API is ready", |cluster| {
-            cluster.kubeconfig().exists() && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
+            cluster.kubeconfig().exists()
+                && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
         });
-        self.kubectl(&["wait", "--for=condition=Ready", "node/node-0", "--timeout=30s"]);
+        // It fails at once while there is no such node yet.
+        self.until("the node is ready", |cluster| {
+            let wait = ["wait", "--for=condition=Ready", "node/node-0", "--timeout=30s"];
+            cluster.try_kubectl(&wait).code == Some(0)
+        });
     }
 
     /// The data directory.

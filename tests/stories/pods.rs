@@ -113,7 +113,8 @@ impl Doctor {
                     line.clear();
                 }
                 let status = if says.load(Ordering::SeqCst) { "200 OK" } else { "503 Sick" };
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let answer =
+                    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 let _ = reader.into_inner().write_all(answer.as_bytes());
             }
         });
@@ -137,13 +138,17 @@ impl Doctor {
 #[test]
 fn the_environment_comes_from_every_source() {
     let cluster = with_guests();
-    cluster.kubectl(&["create", "configmap", "config", "--from-literal=one=first", "--from-literal=two=second"]);
+    cluster.kubectl(&[
+        "create",
+        "configmap",
+        "config",
+        "--from-literal=one=first",
+        "--from-literal=two=second",
+    ]);
     cluster.kubectl(&["create", "secret", "generic", "secret", "--from-literal=key=hush"]);
     cluster.kubectl(&["create", "service", "clusterip", "db-main", "--tcp=5432:5432"]);
     let field = |name: &str, path: &str| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } });
-    let resource = |name: &str, resource: &str, divisor: &str| {
-        json!({ "name": name, "valueFrom": { "resourceFieldRef": { "resource": resource, "divisor": divisor } } })
-    };
+    let resource = |name: &str, resource: &str, divisor: &str| json!({ "name": name, "valueFrom": { "resourceFieldRef": { "resource": resource, "divisor": divisor } } });
     let container = json!({
         "name": "c", "image": "probe.wasm", "imagePullPolicy": "IfNotPresent",
         "command": ["/bin/$(PLAIN)"], "args": ["args", "env", "print", "$(JOINED) $$(PLAIN) $(ABSENT)"],
@@ -174,32 +179,61 @@ fn the_environment_comes_from_every_source() {
     let mut lines = text.lines();
     assert_eq!(
         lines.next(),
-        Some(r#"["/bin/plain", "args", "env", "print", "plain-first-$(LATER) $(PLAIN) $(ABSENT)"]"#)
+        Some(
+            r#"["/bin/plain", "args", "env", "print", "plain-first-$(LATER) $(PLAIN) $(ABSENT)"]"#
+        )
     );
     let given: BTreeSet<&str> = lines.next().unwrap().split(' ').collect();
     let ip = pod["status"]["podIP"].as_str().unwrap();
     let uid = pod["metadata"]["uid"].as_str().unwrap();
-    let db = cluster.json(&["service", "db-main"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
-    let api = cluster.json(&["service", "kubernetes"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let db =
+        cluster.json(&["service", "db-main"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
+    let api =
+        cluster.json(&["service", "kubernetes"])["spec"]["clusterIP"].as_str().unwrap().to_owned();
     for expected in [
-        "PLAIN=plain", "JOINED=plain-first-$(LATER)", "FROM_MAP=second", "FROM_SECRET=hush", "CFG_one=first",
-        "CFG_two=second", "SEC_key=hush", "POD=given", "NAMESPACE=default", "APP=given", "NODE=node-0",
-        "HOST=127.0.0.1", "ACCOUNT=default", "CPU=1500", "CPU_WHOLE=2", "MEMORY=64", "ASKED=250", "HOSTNAME=given",
-        &format!("IP={ip}"), &format!("UID_={uid}"), &format!("DB_MAIN_SERVICE_HOST={db}"), "DB_MAIN_SERVICE_PORT=5432",
-        &format!("DB_MAIN_PORT=tcp://{db}:5432"), &format!("KUBERNETES_SERVICE_HOST={api}"), "KUBERNETES_SERVICE_PORT=443",
+        "PLAIN=plain",
+        "JOINED=plain-first-$(LATER)",
+        "FROM_MAP=second",
+        "FROM_SECRET=hush",
+        "CFG_one=first",
+        "CFG_two=second",
+        "SEC_key=hush",
+        "POD=given",
+        "NAMESPACE=default",
+        "APP=given",
+        "NODE=node-0",
+        "HOST=127.0.0.1",
+        "ACCOUNT=default",
+        "CPU=1500",
+        "CPU_WHOLE=2",
+        "MEMORY=64",
+        "ASKED=250",
+        "HOSTNAME=given",
+        &format!("IP={ip}"),
+        &format!("UID_={uid}"),
+        &format!("DB_MAIN_SERVICE_HOST={db}"),
+        "DB_MAIN_SERVICE_PORT=5432",
+        &format!("DB_MAIN_PORT=tcp://{db}:5432"),
+        &format!("KUBERNETES_SERVICE_HOST={api}"),
+        "KUBERNETES_SERVICE_PORT=443",
     ] {
         assert!(given.contains(expected), "no {expected} in {given:#?}");
     }
     assert!(!given.iter().any(|variable| variable.starts_with("MAYBE")), "{given:?}");
     // What the server's own process has is nobody's business.
-    assert!(!given.iter().any(|variable| variable.starts_with("PATH=") || variable.starts_with("HOME=")));
+    assert!(
+        !given
+            .iter()
+            .any(|variable| variable.starts_with("PATH=") || variable.starts_with("HOME="))
+    );
 }
 
 #[test]
 fn what_the_environment_lacks_is_named_and_the_container_starts_once_it_is_there() {
     let cluster = with_guests();
     let lacks = |name: &str, source: Value, message: &str| {
-        let container = with(probe("c", "env"), "env", json!([{ "name": "A", "valueFrom": source }]));
+        let container =
+            with(probe("c", "env"), "env", json!([{ "name": "A", "valueFrom": source }]));
         apply(&cluster, name, json!({ "restartPolicy": "Never", "containers": [container] }));
         let pod = until(&cluster, name, message, |pod| {
             let waiting = &status(pod, "c")["state"]["waiting"];
@@ -207,11 +241,22 @@ fn what_the_environment_lacks_is_named_and_the_container_starts_once_it_is_there
         });
         assert_eq!(pod["status"]["phase"], "Pending");
         let listed = cluster.kubectl(&["get", "pod", name]);
-        assert!(listed.contains("0/1") && listed.contains("CreateContainerConfigError"), "{listed}");
+        assert!(
+            listed.contains("0/1") && listed.contains("CreateContainerConfigError"),
+            "{listed}"
+        );
         until_event(&cluster, name, &format!("Error: {message}"));
     };
-    lacks("no-map", json!({ "configMapKeyRef": { "name": "late", "key": "k" } }), "configmap \"late\" not found");
-    lacks("no-secret", json!({ "secretKeyRef": { "name": "late", "key": "k" } }), "secret \"late\" not found");
+    lacks(
+        "no-map",
+        json!({ "configMapKeyRef": { "name": "late", "key": "k" } }),
+        "configmap \"late\" not found",
+    );
+    lacks(
+        "no-secret",
+        json!({ "secretKeyRef": { "name": "late", "key": "k" } }),
+        "secret \"late\" not found",
+    );
     cluster.kubectl(&["create", "configmap", "late", "--from-literal=k=v"]);
     until_phase(&cluster, "no-map", "Succeeded");
     cluster.kubectl(&["create", "secret", "generic", "late", "--from-literal=k=v"]);
@@ -228,7 +273,11 @@ fn what_the_environment_lacks_is_named_and_the_container_starts_once_it_is_there
 fn init_containers_run_one_by_one_before_the_others() {
     let cluster = with_guests();
     let note = |name: &str, words: &str| {
-        with(probe(name, words), "volumeMounts", json!([{ "name": "notes", "mountPath": "/notes" }]))
+        with(
+            probe(name, words),
+            "volumeMounts",
+            json!([{ "name": "notes", "mountPath": "/notes" }]),
+        )
     };
     apply(
         &cluster,
@@ -293,7 +342,8 @@ fn a_failing_init_container_holds_the_pod_back_or_fails_it() {
 #[test]
 fn a_sidecar_starts_first_stays_and_ends_last() {
     let cluster = with_guests();
-    let sidecar = with(probe("helper", "print helping sleep 600000"), "restartPolicy", json!("Always"));
+    let sidecar =
+        with(probe("helper", "print helping sleep 600000"), "restartPolicy", json!("Always"));
     apply(
         &cluster,
         "helped",
@@ -308,7 +358,9 @@ fn a_sidecar_starts_first_stays_and_ends_last() {
     let listed = cluster.kubectl(&["get", "pod", "helped"]);
     assert!(listed.contains("2/2") && listed.contains("Running"), "{listed}");
     let pod = until_phase(&cluster, "helped", "Succeeded");
-    let begun = |name: &str| status(&pod, name)["state"]["terminated"]["startedAt"].as_str().unwrap().to_owned();
+    let begun = |name: &str| {
+        status(&pod, name)["state"]["terminated"]["startedAt"].as_str().unwrap().to_owned()
+    };
     assert!(begun("helper") <= begun("then") && begun("then") <= begun("main"));
     assert_eq!(status(&pod, "main")["state"]["terminated"]["exitCode"], 0);
     assert_eq!(status(&pod, "helper")["state"]["terminated"]["exitCode"], 143, "it was stopped");
@@ -318,7 +370,11 @@ fn a_sidecar_starts_first_stays_and_ends_last() {
 fn a_sidecar_that_ends_is_started_again() {
     let cluster = with_guests();
     let sidecar = with(probe("helper", "sleep 200"), "restartPolicy", json!("Always"));
-    apply(&cluster, "helped", json!({ "initContainers": [sidecar], "containers": [web("main", 8080)] }));
+    apply(
+        &cluster,
+        "helped",
+        json!({ "initContainers": [sidecar], "containers": [web("main", 8080)] }),
+    );
     until(&cluster, "helped", "the sidecar was started again", |pod| {
         status(pod, "helper")["restartCount"].as_i64() >= Some(1)
     });
@@ -335,15 +391,22 @@ fn only_ready_pods_are_endpoints() {
     let container = with(web("c", 8080), "readinessProbe", doctor.probe(1));
     apply(&cluster, "patient", json!({ "containers": [container] }));
     cluster.kubectl(&["expose", "pod", "patient", "--port=80", "--target-port=8080"]);
-    until_event(&cluster, "patient", "Readiness probe failed: HTTP probe failed with statuscode: 503");
+    until_event(
+        &cluster,
+        "patient",
+        "Readiness probe failed: HTTP probe failed with statuscode: 503",
+    );
     let pod = cluster.json(&["pod", "patient"]);
     assert_eq!(condition(&pod, "Ready")["status"], "False");
     assert_eq!(condition(&pod, "Ready")["reason"], "ContainersNotReady");
     assert_eq!(condition(&pod, "Ready")["message"], "containers with unready status: [c]");
     assert!(status(&pod, "c")["state"]["running"].is_object(), "it is not restarted for that");
-    let addresses = |cluster: &Cluster| cluster.json(&["endpoints", "patient"])["subsets"][0].clone();
+    let addresses =
+        |cluster: &Cluster| cluster.json(&["endpoints", "patient"])["subsets"][0].clone();
     assert!(addresses(&cluster)["addresses"].is_null());
-    cluster.until("it is known to be unready", |cluster| addresses(cluster)["notReadyAddresses"].is_array());
+    cluster.until("it is known to be unready", |cluster| {
+        addresses(cluster)["notReadyAddresses"].is_array()
+    });
 
     doctor.says(true);
     until_ready(&cluster, "patient");
@@ -352,7 +415,8 @@ fn only_ready_pods_are_endpoints() {
     assert_eq!(slices["items"][0]["endpoints"][0]["conditions"]["ready"], true);
 
     doctor.says(false);
-    cluster.until("it is no endpoint any more", |cluster| addresses(cluster)["addresses"].is_null());
+    cluster
+        .until("it is no endpoint any more", |cluster| addresses(cluster)["addresses"].is_null());
     assert_eq!(status(&cluster.json(&["pod", "patient"]), "c")["restartCount"], 0);
 }
 
@@ -367,11 +431,18 @@ fn readiness_is_asked_by_http_and_by_tcp() {
     ask("by-http", json!({ "httpGet": { "path": "/env?x", "port": "http" }, "periodSeconds": 1 }));
     ask("by-tcp", json!({ "tcpSocket": { "port": 8080 }, "periodSeconds": 1 }));
     ask("by-wrong-port", json!({ "tcpSocket": { "port": 8081 }, "periodSeconds": 1 }));
-    ask("by-wrong-path", json!({ "httpGet": { "path": "/nothing", "port": 8080 }, "periodSeconds": 1 }));
+    ask(
+        "by-wrong-path",
+        json!({ "httpGet": { "path": "/nothing", "port": 8080 }, "periodSeconds": 1 }),
+    );
     until_ready(&cluster, "by-http");
     until_ready(&cluster, "by-tcp");
     until_event(&cluster, "by-wrong-port", "connect: connection refused");
-    until_event(&cluster, "by-wrong-path", "Readiness probe failed: HTTP probe failed with statuscode: 500");
+    until_event(
+        &cluster,
+        "by-wrong-path",
+        "Readiness probe failed: HTTP probe failed with statuscode: 500",
+    );
 }
 
 #[test]
@@ -379,11 +450,17 @@ fn a_container_that_is_not_alive_is_restarted() {
     let cluster = with_guests();
     let doctor = Doctor::new(true);
     let container = with(web("c", 8080), "livenessProbe", doctor.probe(2));
-    apply(&cluster, "sick", json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }));
+    apply(
+        &cluster,
+        "sick",
+        json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }),
+    );
     until_ready(&cluster, "sick");
     doctor.says(false);
     let restarted = |count: i64| {
-        until(&cluster, "sick", "it was restarted", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(count))
+        until(&cluster, "sick", "it was restarted", |pod| {
+            status(pod, "c")["restartCount"].as_i64() >= Some(count)
+        })
     };
     restarted(1);
     doctor.says(true);
@@ -400,19 +477,33 @@ fn a_startup_probe_holds_the_other_probes_back() {
     let (startup, liveness) = (Doctor::new(false), Doctor::new(false));
     let mut container = with(web("c", 8080), "startupProbe", startup.probe(60));
     container["livenessProbe"] = liveness.probe(1);
-    apply(&cluster, "slow", json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }));
+    apply(
+        &cluster,
+        "slow",
+        json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }),
+    );
     until_event(&cluster, "slow", "Startup probe failed: HTTP probe failed with statuscode: 503");
     let pod = cluster.json(&["pod", "slow"]);
-    assert_eq!((&status(&pod, "c")["started"], &status(&pod, "c")["restartCount"]), (&json!(false), &json!(0)));
+    assert_eq!(
+        (&status(&pod, "c")["started"], &status(&pod, "c")["restartCount"]),
+        (&json!(false), &json!(0))
+    );
     assert_eq!(condition(&pod, "Ready")["status"], "False");
     liveness.says(true);
     startup.says(true);
     let pod = until_ready(&cluster, "slow");
-    assert_eq!((&status(&pod, "c")["started"], &status(&pod, "c")["restartCount"]), (&json!(true), &json!(0)));
+    assert_eq!(
+        (&status(&pod, "c")["started"], &status(&pod, "c")["restartCount"]),
+        (&json!(true), &json!(0))
+    );
 
     let never = Doctor::new(false);
     let container = with(web("c", 8080), "startupProbe", never.probe(2));
-    apply(&cluster, "never", json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }));
+    apply(
+        &cluster,
+        "never",
+        json!({ "terminationGracePeriodSeconds": 1, "containers": [container] }),
+    );
     until_event(&cluster, "never", "Container c failed startup probe, will be restarted");
 }
 
@@ -428,8 +519,13 @@ fn an_exit_code_means_what_the_restart_policy_says() {
     for policy in ["Never", "OnFailure", "Always"] {
         for code in [0, 1, 3] {
             let image = format!("exit-{code}.wasm");
-            let container = json!({ "name": "c", "image": image, "imagePullPolicy": "IfNotPresent" });
-            apply(&cluster, &name(policy, code), json!({ "restartPolicy": policy, "containers": [container] }));
+            let container =
+                json!({ "name": "c", "image": image, "imagePullPolicy": "IfNotPresent" });
+            apply(
+                &cluster,
+                &name(policy, code),
+                json!({ "restartPolicy": policy, "containers": [container] }),
+            );
         }
     }
     let ends = |policy: &str, code: u8, phase: &str, reason: &str| {
@@ -468,7 +564,11 @@ fn an_exit_code_means_what_the_restart_policy_says() {
 #[test]
 fn a_pod_past_its_deadline_fails() {
     let cluster = with_guests();
-    apply(&cluster, "late", json!({ "activeDeadlineSeconds": 1, "containers": [probe("c", "sleep 600000")] }));
+    apply(
+        &cluster,
+        "late",
+        json!({ "activeDeadlineSeconds": 1, "containers": [probe("c", "sleep 600000")] }),
+    );
     let pod = until_phase(&cluster, "late", "Failed");
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     let message = "Pod was active on the node longer than the specified deadline";
@@ -484,7 +584,8 @@ fn a_pod_past_its_deadline_fails() {
 fn a_server_finishes_its_answers_within_its_grace_and_not_beyond() {
     let cluster = with_guests();
     let ends = |name: &str, grace: u64, busy: u64| {
-        let spec = json!({ "terminationGracePeriodSeconds": grace, "containers": [web("c", 8080)] });
+        let spec =
+            json!({ "terminationGracePeriodSeconds": grace, "containers": [web("c", 8080)] });
         apply(&cluster, name, spec);
         let address = address(&until_ready(&cluster, name), 8080);
         let path = format!("/sleep?{}", busy * 1000);
@@ -499,7 +600,10 @@ fn a_server_finishes_its_answers_within_its_grace_and_not_beyond() {
     assert_eq!(answer.unwrap().body, "slept");
     assert!(took < Duration::from_secs(10), "{took:?}");
     let (answer, took) = ends("hasty", 1, 30);
-    assert!(answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status != 200), "{answer:?}");
+    assert!(
+        answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status != 200),
+        "{answer:?}"
+    );
     assert!(took < Duration::from_secs(8), "{took:?}");
 }
 
@@ -508,19 +612,30 @@ fn hooks_run_after_the_start_and_before_the_stop() {
     let cluster = with_guests();
     let hooked = |name: &str, lifecycle: Value| {
         let container = with(web("c", 8080), "lifecycle", lifecycle);
-        apply(&cluster, name, json!({ "terminationGracePeriodSeconds": 5, "containers": [container] }));
+        apply(
+            &cluster,
+            name,
+            json!({ "terminationGracePeriodSeconds": 5, "containers": [container] }),
+        );
     };
     let call = |path: &str| json!({ "httpGet": { "port": 8080, "path": path } });
-    hooked("hooked", json!({ "postStart": call("/print?began"), "preStop": { "sleep": { "seconds": 1 } } }));
+    hooked(
+        "hooked",
+        json!({ "postStart": call("/print?began"), "preStop": { "sleep": { "seconds": 1 } } }),
+    );
     until_ready(&cluster, "hooked");
-    cluster.until("the hook's line is there", |cluster| cluster.kubectl(&["logs", "hooked"]) == "began\n");
+    cluster.until("the hook's line is there", |cluster| {
+        cluster.kubectl(&["logs", "hooked"]) == "began\n"
+    });
     let began = Instant::now();
     cluster.kubectl(&["delete", "pod", "hooked", "--timeout=30s"]);
     assert!(began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
 
     hooked("broken", json!({ "postStart": call("/nothing") }));
     until_event(&cluster, "broken", "PostStartHook failed");
-    until(&cluster, "broken", "it is started again", |pod| status(pod, "c")["restartCount"].as_i64() >= Some(1));
+    until(&cluster, "broken", "it is started again", |pod| {
+        status(pod, "c")["restartCount"].as_i64() >= Some(1)
+    });
 }
 
 #[test]
@@ -541,7 +656,11 @@ fn a_pod_that_is_deleted_by_force_is_gone_at_once_and_leaves_nothing() {
 fn a_new_image_restarts_the_container_in_its_pod() {
     let cluster = with_guests();
     cluster.import(&test_guest("web"), "web.wasm:2");
-    apply(&cluster, "changed", json!({ "terminationGracePeriodSeconds": 1, "containers": [web("c", 8080)] }));
+    apply(
+        &cluster,
+        "changed",
+        json!({ "terminationGracePeriodSeconds": 1, "containers": [web("c", 8080)] }),
+    );
     let before = until_ready(&cluster, "changed");
     cluster.kubectl(&["set", "image", "pod/changed", "c=web.wasm:2"]);
     let pod = until(&cluster, "changed", "it runs again", |pod| {
@@ -556,7 +675,11 @@ fn a_new_image_restarts_the_container_in_its_pod() {
 fn no_pod_is_shown_ready_that_does_not_answer_after_a_stop() {
     let mut cluster = with_guests();
     let note = json!([{ "name": "notes", "mountPath": "/notes" }]);
-    let keeper = with(probe("keeper", "read /notes/note write /notes/note kept sleep 600000"), "volumeMounts", note);
+    let keeper = with(
+        probe("keeper", "read /notes/note write /notes/note kept sleep 600000"),
+        "volumeMounts",
+        note,
+    );
     let volumes = json!([{ "name": "notes", "emptyDir": {} }]);
     apply(&cluster, "stays", json!({ "containers": [web("c", 8080), keeper], "volumes": volumes }));
     let job = json!({ "restartPolicy": "Never", "containers": [probe("c", "sleep 600000")] });
@@ -598,14 +721,21 @@ fn a_cpu_limit_is_kept() {
         "name": "c", "image": "spins.wasm", "imagePullPolicy": "IfNotPresent",
         "resources": { "limits": { "cpu": "200m" } },
     });
-    apply(&cluster, "spins", json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }));
+    apply(
+        &cluster,
+        "spins",
+        json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }),
+    );
     until_ready(&cluster, "spins");
     thread::sleep(Duration::from_secs(1));
     let busy = over(4);
     cluster.kubectl(&["delete", "pod", "spins", "--timeout=30s"]);
     let idle = over(2);
     let guest = busy - idle;
-    assert!((0.18..=0.22).contains(&guest), "{guest} of a processor is used, and 0.2 is the limit (idle {idle})");
+    assert!(
+        (0.18..=0.22).contains(&guest),
+        "{guest} of a processor is used, and 0.2 is the limit (idle {idle})"
+    );
 }
 
 /// What the process has used of the processors.
@@ -643,7 +773,10 @@ fn a_server_out_of_memory_is_killed_and_started_again() {
     let address = address(&until_ready(&cluster, "greedy"), 8080);
     assert_eq!(get(address, "/allocate?4").unwrap().body, "4");
     let answer = get(address, "/allocate?64");
-    assert!(answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status >= 500), "{answer:?}");
+    assert!(
+        answer.is_err() || answer.as_ref().is_ok_and(|answer| answer.status >= 500),
+        "{answer:?}"
+    );
     let pod = until(&cluster, "greedy", "it was killed for it", |pod| {
         status(pod, "c")["lastState"]["terminated"]["reason"] == "OOMKilled"
     });
@@ -656,9 +789,14 @@ fn a_server_out_of_memory_is_killed_and_started_again() {
 fn a_throttled_server_still_answers_everybody() {
     let cluster = with_guests();
     let container = with(web("c", 8080), "resources", json!({ "limits": { "cpu": "100m" } }));
-    apply(&cluster, "slow", json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }));
+    apply(
+        &cluster,
+        "slow",
+        json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }),
+    );
     let address = address(&until_ready(&cluster, "slow"), 8080);
-    let clients: Vec<_> = (0..8).map(|_| thread::spawn(move || get(address, "/").unwrap().body)).collect();
+    let clients: Vec<_> =
+        (0..8).map(|_| thread::spawn(move || get(address, "/").unwrap().body)).collect();
     for client in clients {
         assert_eq!(client.join().unwrap(), "hello\n");
     }
@@ -671,9 +809,17 @@ fn what_wasm_cannot_do_is_refused_with_its_reason() {
     until_ready(&cluster, "plain");
     let refused = cluster.kubectl_refused(&["exec", "plain", "--", "ls"]);
     assert!(!refused.contains("panic") && !refused.is_empty(), "{refused}");
-    let container = with(web("c", 8080), "readinessProbe", json!({ "exec": { "command": ["ls"] }, "periodSeconds": 1 }));
+    let container = with(
+        web("c", 8080),
+        "readinessProbe",
+        json!({ "exec": { "command": ["ls"] }, "periodSeconds": 1 }),
+    );
     apply(&cluster, "asked", json!({ "containers": [container] }));
-    until_event(&cluster, "asked", "this container's engine cannot run a command in it: use an httpGet, tcpSocket or grpc probe");
+    until_event(
+        &cluster,
+        "asked",
+        "this container's engine cannot run a command in it: use an httpGet, tcpSocket or grpc probe",
+    );
 }
 
 // ---- what they share
@@ -701,9 +847,16 @@ fn containers_of_a_pod_share_its_address_and_have_logs_of_their_own() {
     assert_eq!(cluster.kubectl(&["logs", "two", "-c", "admin"]), "from-admin\n");
     let output = cluster.try_kubectl(&["logs", "two"]);
     assert_eq!(output.stdout, "from-main\n", "the first is the default: {output:?}");
-    assert!(output.stderr.contains("Defaulted container \"main\" out of: main, admin"), "{output:?}");
+    assert!(
+        output.stderr.contains("Defaulted container \"main\" out of: main, admin"),
+        "{output:?}"
+    );
     let prefixed = cluster.kubectl(&["logs", "-l", "app=two", "--all-containers", "--prefix"]);
-    assert!(prefixed.contains("[pod/two/main] from-main") && prefixed.contains("[pod/two/admin] from-admin"), "{prefixed}");
+    assert!(
+        prefixed.contains("[pod/two/main] from-main")
+            && prefixed.contains("[pod/two/admin] from-admin"),
+        "{prefixed}"
+    );
     let refused = cluster.kubectl_refused(&["logs", "two", "-c", "nobody"]);
     assert!(refused.contains("container nobody is not valid for pod two"), "{refused}");
 }
@@ -713,7 +866,9 @@ fn two_servers_cannot_have_one_port() {
     let cluster = with_guests();
     apply(&cluster, "twins", json!({ "containers": [web("one", 8080), web("two", 8080)] }));
     let pod = until(&cluster, "twins", "one of them is refused", |pod| {
-        ["one", "two"].iter().any(|name| status(pod, name)["state"]["waiting"]["reason"] == "CreateContainerError")
+        ["one", "two"]
+            .iter()
+            .any(|name| status(pod, name)["state"]["waiting"]["reason"] == "CreateContainerError")
     });
     let listed = cluster.kubectl(&["get", "pod", "twins"]);
     assert!(listed.contains("1/2"), "{listed}");
@@ -724,11 +879,21 @@ fn two_servers_cannot_have_one_port() {
 #[test]
 fn guests_talk_over_sockets() {
     let cluster = with_guests();
-    apply(&cluster, "listens", json!({ "restartPolicy": "Never", "containers": [with(probe("c", "listen 0.0.0.0:9000"), "ports", json!([{ "containerPort": 9000 }]))] }));
+    apply(
+        &cluster,
+        "listens",
+        json!({ "restartPolicy": "Never", "containers": [with(probe("c", "listen 0.0.0.0:9000"), "ports", json!([{ "containerPort": 9000 }]))] }),
+    );
     let pod = until_ready(&cluster, "listens");
-    cluster.until("it listens", |cluster| cluster.kubectl(&["logs", "listens"]).contains("listening on"));
+    cluster.until("it listens", |cluster| {
+        cluster.kubectl(&["logs", "listens"]).contains("listening on")
+    });
     let target = address(&pod, 9000);
-    apply(&cluster, "connects", json!({ "restartPolicy": "Never", "containers": [probe("c", &format!("connect {target}"))] }));
+    apply(
+        &cluster,
+        "connects",
+        json!({ "restartPolicy": "Never", "containers": [probe("c", &format!("connect {target}"))] }),
+    );
     until_phase(&cluster, "connects", "Succeeded");
     assert_eq!(cluster.kubectl(&["logs", "connects"]), "connect hello from a guest\n");
     until_phase(&cluster, "listens", "Succeeded");
@@ -769,7 +934,11 @@ fn warm_instances_serve_as_many_requests_as_the_annotation_allows() {
     assert_eq!(get(address, "/count").unwrap().body, "0");
     assert_eq!(get(address, "/trap").unwrap().status, 500);
     assert_eq!(get(address, "/count").unwrap().body, "0", "an instance that trapped is dropped");
-    until_event(&cluster, "wrong", "annotation wasm.coracle.dev/instance-reuse is \"often\", and a number from 1 is expected");
+    until_event(
+        &cluster,
+        "wrong",
+        "annotation wasm.coracle.dev/instance-reuse is \"often\", and a number from 1 is expected",
+    );
 }
 
 // ---- what is said of them
@@ -778,7 +947,11 @@ fn warm_instances_serve_as_many_requests_as_the_annotation_allows() {
 fn a_pod_s_class_follows_from_its_resources() {
     let cluster = with_guests();
     let class = |name: &str, resources: Value, expected: &str| {
-        apply(&cluster, name, json!({ "containers": [with(web("c", 8080), "resources", resources)] }));
+        apply(
+            &cluster,
+            name,
+            json!({ "containers": [with(web("c", 8080), "resources", resources)] }),
+        );
         assert_eq!(cluster.json(&["pod", name])["status"]["qosClass"], expected);
     };
     class("best-effort", json!({}), "BestEffort");
@@ -795,10 +968,13 @@ fn describe_tells_all_of_a_pod() {
         { "name": "ONE", "valueFrom": { "configMapKeyRef": { "name": "config", "key": "one" } } },
         { "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
     ]);
-    container["resources"] = json!({ "limits": { "memory": "64Mi" }, "requests": { "cpu": "10m" } });
+    container["resources"] =
+        json!({ "limits": { "memory": "64Mi" }, "requests": { "cpu": "10m" } });
     container["livenessProbe"] = json!({ "tcpSocket": { "port": 8080 } });
-    container["readinessProbe"] = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 });
-    container["volumeMounts"] = json!([{ "name": "config", "mountPath": "/config", "readOnly": true }]);
+    container["readinessProbe"] =
+        json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1 });
+    container["volumeMounts"] =
+        json!([{ "name": "config", "mountPath": "/config", "readOnly": true }]);
     apply(
         &cluster,
         "told",

@@ -37,8 +37,12 @@ fn apply(cluster: &Cluster, name: &str, spec: Value) {
 fn printed(cluster: &Cluster, name: &str, spec: Value) -> String {
     apply(cluster, name, spec);
     let pod = format!("pod/{name}");
-    let waited =
-        cluster.try_kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", &pod, "--timeout=30s"]);
+    let waited = cluster.try_kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Succeeded",
+        &pod,
+        "--timeout=30s",
+    ]);
     assert_eq!(waited.code, Some(0), "{waited:?}\n{}", cluster.kubectl(&["describe", &pod]));
     cluster.kubectl(&["logs", name, "--all-containers"])
 }
@@ -51,7 +55,11 @@ fn on_host(cluster: &Cluster, pod: &str, plugin: &str, volume: &str) -> PathBuf 
 }
 
 fn mode(file: PathBuf) -> u32 {
-    fs::metadata(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).permissions().mode() & 0o777
+    fs::metadata(&file)
+        .unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+        .permissions()
+        .mode()
+        & 0o777
 }
 
 fn make_config(cluster: &Cluster) {
@@ -83,7 +91,11 @@ fn config_maps_and_secrets_are_files() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].ends_with("one raw two"), "{text}");
     assert!(lines[1].ends_with("deep"), "{text}");
-    assert_eq!(lines[2..], ["read first", "read second", "read hush", "read failed: NotFound"], "{text}");
+    assert_eq!(
+        lines[2..],
+        ["read first", "read second", "read hush", "read failed: NotFound"],
+        "{text}"
+    );
 }
 
 #[test]
@@ -134,7 +146,13 @@ fn a_pod_reads_about_itself_in_files() {
             ] } }],
         }),
     );
-    for expected in ["read itself\n", "app=\"itself\"\ntier=\"back\"", "note=\"\\\"one\\\"\\ntwo\"", "read 500\n", "read 64\n"] {
+    for expected in [
+        "read itself\n",
+        "app=\"itself\"\ntier=\"back\"",
+        "note=\"\\\"one\\\"\\ntwo\"",
+        "read 500\n",
+        "read 64\n",
+    ] {
         assert!(text.contains(expected), "no {expected:?} in {text}");
     }
 }
@@ -173,17 +191,33 @@ fn a_projected_token_opens_the_api_with_the_pod_s_own_rights() {
     let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap().to_owned();
     let with_token = |arguments: &[&str]| {
         let mut command = cluster.bare_kubectl();
-        command.args(["--server", &server, "--insecure-skip-tls-verify", "--token", &token]).args(arguments);
+        command
+            .args(["--server", &server, "--insecure-skip-tls-verify", "--token", &token])
+            .args(arguments);
         Output::of(&mut command)
     };
     let who = with_token(&["auth", "whoami", "-o", "json"]);
     let who: Value = serde_json::from_str(&who.stdout).unwrap_or_else(|_| panic!("{who:?}"));
     assert_eq!(who["status"]["userInfo"]["username"], "system:serviceaccount:default:robot");
-    assert_eq!(who["status"]["userInfo"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["robot"]));
+    assert_eq!(
+        who["status"]["userInfo"]["extra"]["authentication.kubernetes.io/pod-name"],
+        json!(["robot"])
+    );
 
     let refused = with_token(&["get", "secrets"]);
-    assert!(refused.stderr.contains("User \"system:serviceaccount:default:robot\" cannot list resource \"secrets\""), "{refused:?}");
-    cluster.kubectl(&["create", "rolebinding", "robot", "--clusterrole=admin", "--serviceaccount=default:robot"]);
+    assert!(
+        refused.stderr.contains(
+            "User \"system:serviceaccount:default:robot\" cannot list resource \"secrets\""
+        ),
+        "{refused:?}"
+    );
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "robot",
+        "--clusterrole=admin",
+        "--serviceaccount=default:robot",
+    ]);
     cluster.until("the right is granted", |_| with_token(&["get", "secrets"]).code == Some(0));
 
     // A token lives no longer than its pod.
@@ -277,7 +311,10 @@ fn a_part_of_a_volume_may_be_mounted_alone() {
             ],
         }),
     );
-    assert!(text.contains("ls settings\nread second\nwrite done\nls note\nread failed: NotFound\n"), "{text}");
+    assert!(
+        text.contains("ls settings\nread second\nwrite done\nls note\nread failed: NotFound\n"),
+        "{text}"
+    );
     let data = on_host(&cluster, "parts", "empty-dir", "data");
     assert!(!data.exists(), "an ended pod leaves nothing");
 }
@@ -333,7 +370,9 @@ fn a_running_guest_sees_changed_config_and_secrets() {
     );
     cluster.kubectl(&["wait", "--for=condition=Ready", "pod/watcher", "--timeout=30s"]);
     let sees = |text: &str| {
-        cluster.until(text, |cluster| cluster.kubectl(&["logs", "watcher", "--tail=8"]).contains(text));
+        cluster.until(text, |cluster| {
+            cluster.kubectl(&["logs", "watcher", "--tail=8"]).contains(text)
+        });
     };
     sees("read first\nread hush\nread first\nread watcher\n");
     cluster.kubectl(&["patch", "configmap", "config", "-p", r#"{"data":{"one":"changed"}}"#]);
@@ -359,16 +398,25 @@ fn a_volume_that_is_not_there_holds_the_pod_back_until_it_is() {
         }),
     );
     let told = |text: &str| {
-        cluster.until(text, |cluster| cluster.kubectl(&["events", "--for", "pod/patient"]).contains(text));
+        cluster.until(text, |cluster| {
+            cluster.kubectl(&["events", "--for", "pod/patient"]).contains(text)
+        });
     };
     told("MountVolume.SetUp failed for volume \"config\" : configmap \"late\" not found");
     let listed = cluster.kubectl(&["get", "pod", "patient"]);
     assert!(listed.contains("0/1") && listed.contains("ContainerCreating"), "{listed}");
 
     cluster.kubectl(&["create", "configmap", "late", "--from-literal=other=x"]);
-    told("MountVolume.SetUp failed for volume \"config\" : configmap references non-existent config key: one");
+    told(
+        "MountVolume.SetUp failed for volume \"config\" : configmap references non-existent config key: one",
+    );
     cluster.kubectl(&["patch", "configmap", "late", "-p", r#"{"data":{"one":"at last"}}"#]);
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/patient", "--timeout=30s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Succeeded",
+        "pod/patient",
+        "--timeout=30s",
+    ]);
     let text = cluster.kubectl(&["logs", "patient"]);
     let (read, maybe) = text.split_once('\n').unwrap();
     assert_eq!(read, "read at last");

@@ -40,7 +40,13 @@ impl Pods {
     /// No pods yet.
     pub(crate) fn new(ctx: Arc<Context>, tasks: Tasks) -> Arc<Self> {
         let ledger = Ledger::new(ctx.allocatable);
-        Arc::new(Self { ctx, tasks, ledger, workers: Mutex::default(), worker_ended: Notify::new() })
+        Arc::new(Self {
+            ctx,
+            tasks,
+            ledger,
+            workers: Mutex::default(),
+            worker_ended: Notify::new(),
+        })
     }
 
     /// Takes over what the node has, clears away what nobody wants any more, and follows the API from then on.
@@ -60,7 +66,8 @@ impl Pods {
         let wanted: BTreeSet<String> =
             pods.iter().filter_map(|pod| pod.metadata.uid.clone()).collect();
         self.clear_orphans(&wanted, found.keys()).await;
-        let shown_ready: Vec<_> = pods.iter().filter(|pod| coracle_api::pods::is_ready(pod)).cloned().collect();
+        let shown_ready: Vec<_> =
+            pods.iter().filter(|pod| coracle_api::pods::is_ready(pod)).cloned().collect();
         for pod in pods {
             let found =
                 pod.metadata.uid.as_ref().and_then(|uid| found.remove(uid)).unwrap_or_default();

@@ -283,10 +283,7 @@ async fn a_restarted_node_runs_its_pods_again() {
             && condition(pod, "Ready") == "True"
     };
     let web = node.until("web", again).await;
-    assert_eq!(
-        web["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"],
-        "Error"
-    );
+    assert_eq!(web["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"], "Error");
     let once = node.until("once", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(once["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
     assert_eq!(
@@ -311,7 +308,8 @@ async fn a_node_that_died_is_ready_only_when_no_pod_is_shown_ready_that_is_not()
     node.restart().await;
     let web = node.api.get(PODS, "web").unwrap();
     assert_eq!(condition(&web, "Ready"), "False");
-    let ended = |pod: &Value| pod["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
+    let ended =
+        |pod: &Value| pod["status"]["containerStatuses"][0]["lastState"]["terminated"].clone();
     let web = node.until("web", |pod| ended(pod).is_object()).await;
     assert_eq!(ended(&web)["reason"], "ContainerStatusUnknown");
     assert_eq!(ended(&web)["exitCode"], 137);

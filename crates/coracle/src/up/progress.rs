@@ -106,7 +106,9 @@ pub async fn until_node_lives(tasks: &Tasks, client: &Client, since: Timestamp) 
 pub async fn until_ready(world: &World, applied: &[Applied]) -> Result<()> {
     let waited: Vec<&Applied> = applied
         .iter()
-        .filter(|object| matches!(object.kind.as_str(), "Deployment" | "ReplicaSet" | "Job" | "Pod"))
+        .filter(|object| {
+            matches!(object.kind.as_str(), "Deployment" | "ReplicaSet" | "Job" | "Pod")
+        })
         .collect();
     let bar = bar(waited.len());
     let mut said: HashMap<String, String> = HashMap::new();
@@ -219,8 +221,9 @@ fn replica_set_is_ready(set: &ReplicaSet) -> bool {
 
 fn job_has_ended(job: &Job) -> bool {
     let conditions = job.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut ended = conditions
-        .filter(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed" | "Suspended"));
+    let mut ended = conditions.filter(|condition| {
+        matches!(condition.type_.as_str(), "Complete" | "Failed" | "Suspended")
+    });
     ended.any(|condition| condition.status == "True")
 }
 
