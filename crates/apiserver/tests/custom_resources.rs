@@ -235,6 +235,10 @@ async fn clients_find_the_kind_and_its_columns() {
     assert_eq!(schema["description"], "Runs something at times.");
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
     assert!(document["components"]["schemas"]["com.example.stable.v1.CronTabList"].is_object());
+    let object = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    let patches = document["paths"][object]["patch"]["requestBody"]["content"].as_object().unwrap();
+    // kubectl apply believes it.
+    assert!(!patches.contains_key("application/strategic-merge-patch+json"));
     let document = server.get("/openapi/v2").await.expect(200);
     assert!(document["definitions"]["com.example.stable.v1.CronTab"].is_object());
 
