@@ -8,7 +8,6 @@ use bytes::Bytes;
 use coracle_api::kinds::{self, GroupVersion, Kind};
 use coracle_api::openapi::{self, Custom};
 use coracle_api::status::Status;
-use coracle_store::Store;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use parking_lot::Mutex;
 use serde_json::json;
@@ -81,7 +80,7 @@ impl OpenApi {
             Some(document) => document,
             None => {
                 let (server, path) = (server.clone(), path.to_owned());
-                let make = move || server.openapi.make(&server.store, &path, &kinds);
+                let make = move || server.openapi.make(&path, &kinds);
                 // Aside: the larger ones take long enough to be noticed by other requests.
                 let made = tokio::task::spawn_blocking(make).await.map_err(|error| {
                     Status::internal(format!("cannot make the OpenAPI document: {error}"))
@@ -117,7 +116,7 @@ impl OpenApi {
     }
 
     /// Makes the document of this path, if there is one, and keeps it.
-    fn make(&self, store: &Store, path: &str, kinds: &Snapshot) -> Option<Document> {
+    fn make(&self, path: &str, kinds: &Snapshot) -> Option<Document> {
         if path == "v3" {
             self.make_built_in();
         }
@@ -125,8 +124,8 @@ impl OpenApi {
             return Some(document);
         }
         let text = match path {
-            "v2" => openapi::v2_document(&custom(store, kinds.custom())).to_string(),
-            "v3" => self.index(store, kinds),
+            "v2" => openapi::v2_document(&custom(kinds.custom())).to_string(),
+            "v3" => self.index(kinds),
             _ => {
                 let path = path.strip_prefix("v3/")?;
                 let versions = kinds.group_versions();
@@ -137,7 +136,7 @@ impl OpenApi {
                     .filter(|kind| kind.group_version() == *version)
                     .copied()
                     .collect();
-                openapi::document(version.api_version, &custom(store, &own))?.to_string()
+                openapi::document(version.api_version, &custom(&own))?.to_string()
             }
         };
         let document = Document::new(Bytes::from(text));
@@ -160,11 +159,11 @@ impl OpenApi {
         *self.built_in.lock() = made;
     }
 
-    fn index(&self, store: &Store, kinds: &Snapshot) -> String {
+    fn index(&self, kinds: &Snapshot) -> String {
         let mut paths = serde_json::Map::new();
         for version in kinds.group_versions() {
             let path = path_of(version);
-            let Some(document) = self.make(store, &format!("v3/{path}"), kinds) else { continue };
+            let Some(document) = self.make(&format!("v3/{path}"), kinds) else { continue };
             let address = format!("/openapi/v3/{path}?hash={}", document.hash);
             paths.insert(path, json!({ "serverRelativeURL": address }));
         }
@@ -173,14 +172,9 @@ impl OpenApi {
 }
 
 /// What these kinds add to a document.
-fn custom(store: &Store, kinds: &[&'static Kind]) -> Custom {
+fn custom(kinds: &[&'static Kind]) -> Custom {
     let mut custom = Custom { kinds: kinds.to_vec(), ..Custom::default() };
-    custom_resources::extend_openapi(
-        store,
-        kinds,
-        openapi::name_of_custom,
-        &mut custom.definitions,
-    );
+    custom_resources::extend_openapi(kinds, openapi::name_of_custom, &mut custom.definitions);
     custom
 }
 

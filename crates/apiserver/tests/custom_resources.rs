@@ -154,6 +154,15 @@ async fn objects_keep_to_the_schema() {
         message,
         "CronTab in version \"v1\" cannot be handled as a CronTab: strict decoding error: unknown field \"spec.what\""
     );
+    let request = http::Request::post(&strict)
+        .header("content-type", "application/json")
+        .body(br#"{"metadata":{"name":"d"},"spec":{"cronSpec":"*","cronSpec":"1"}}"#.to_vec())
+        .unwrap();
+    let message = harness::send(&server.client, request).await.refused(400, "BadRequest");
+    assert!(
+        message.ends_with("strict decoding error: duplicate field \"spec.cronSpec\""),
+        "{message}"
+    );
     let change = json!({ "spec": { "image": "two" } });
     let message =
         server.patch(&format!("{CRONTABS}/a"), "merge-patch", change).await.refused(422, "Invalid");
@@ -226,6 +235,10 @@ async fn clients_find_the_kind_and_its_columns() {
     assert_eq!(schema["description"], "Runs something at times.");
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
     assert!(document["components"]["schemas"]["com.example.stable.v1.CronTabList"].is_object());
+    let object = "/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}";
+    let patches = document["paths"][object]["patch"]["requestBody"]["content"].as_object().unwrap();
+    // kubectl apply believes it.
+    assert!(!patches.contains_key("application/strategic-merge-patch+json"));
     let document = server.get("/openapi/v2").await.expect(200);
     assert!(document["definitions"]["com.example.stable.v1.CronTab"].is_object());
 
@@ -374,6 +387,22 @@ async fn kinds_survive_a_restart() {
     let server = server.restart().await;
     let list = server.get(&format!("{CRONTABS}?labelSelector=app%3Da")).await.expect(200);
     assert_eq!(names(&list), ["a"]);
+}
+
+#[tokio::test]
+async fn versions_that_only_a_webhook_converts_are_refused() {
+    let mut two = definition();
+    let mut beta = two["spec"]["versions"][0].clone();
+    beta["name"] = json!("v1beta1");
+    beta["storage"] = json!(false);
+    two["spec"]["versions"].as_array_mut().unwrap().push(beta);
+    two["spec"]["conversion"] = json!({ "strategy": "Webhook", "webhook": {
+        "conversionReviewVersions": ["v1"], "clientConfig": { "url": "https://convert.example.com" } } });
+    let server = start(two).await;
+    server.post(CRONTABS, crontab("a", json!({ "cronSpec": "*" }))).await.expect(201);
+    let message =
+        server.get(&CRONTABS.replace("/v1/", "/v1beta1/")).await.refused(500, "InternalError");
+    assert!(message.contains("conversion webhooks are not supported"), "{message}");
 }
 
 #[tokio::test]

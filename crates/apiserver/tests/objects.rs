@@ -335,3 +335,44 @@ async fn the_kubernetes_service_comes_back() {
     assert_eq!(back["object"]["endpoints"][0]["addresses"], json!(["127.0.0.1"]));
     assert_eq!(back["object"]["ports"][0]["port"], 6443);
 }
+
+#[tokio::test]
+async fn delete_options_may_be_of_the_objects_own_group() {
+    let server = Harness::start().await;
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    server.post(roles, json!({ "metadata": { "name": "r" }, "rules": [] })).await.expect(201);
+    let options = json!({
+        "kind": "DeleteOptions", "apiVersion": "rbac.authorization.k8s.io/v1", "preconditions": { "uid": "other" },
+    });
+    server.delete(&format!("{roles}/r"), options).await.refused(409, "Conflict");
+    let options = json!({ "kind": "DeleteOptions", "apiVersion": "rbac.authorization.k8s.io/v1" });
+    server.delete(&format!("{roles}/r"), options).await.expect(200);
+}
+
+#[tokio::test]
+async fn an_autoscaler_is_the_same_in_both_versions() {
+    let server = Harness::start().await;
+    let path = |version: &str| {
+        format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers")
+    };
+    let target = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" });
+    let first = json!({
+        "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": { "name": "web" },
+        "spec": { "scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 50 },
+    });
+    let created = server.post(&path("v1"), first).await.expect(201);
+    assert_eq!(created["apiVersion"], "autoscaling/v1");
+    assert_eq!(created["spec"]["targetCPUUtilizationPercentage"], 50);
+    let second = server.get(&format!("{}/web", path("v2"))).await.expect(200);
+    assert_eq!(second["apiVersion"], "autoscaling/v2");
+    assert_eq!(
+        second["spec"]["metrics"],
+        json!([{ "type": "Resource", "resource": { "name": "cpu", "target": { "type": "Utilization", "averageUtilization": 50 } } }])
+    );
+    let list = server.get(&path("v1")).await.expect(200);
+    assert_eq!(list["items"][0]["spec"]["targetCPUUtilizationPercentage"], 50);
+    let patch = json!({ "spec": { "targetCPUUtilizationPercentage": 70 } });
+    server.patch(&format!("{}/web", path("v1")), "merge-patch", patch).await.expect(200);
+    let second = server.get(&format!("{}/web", path("v2"))).await.expect(200);
+    assert_eq!(second["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
+}

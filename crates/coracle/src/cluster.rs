@@ -12,11 +12,12 @@ use coracle_api::services::ServiceTable;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
 use coracle_apiserver::{ApiServer, Cidr, Config};
+use coracle_network::{NotTaken, Offer};
 use coracle_runtime::Runtime;
 use coracle_runtime_wasm::{PodNet, WasmRuntime};
 use coracle_store::Store;
 use kube::Client;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -208,13 +209,30 @@ async fn start_node(
     let proxy = coracle_network::Options {
         table: Arc::clone(services),
         node_addresses: vec![node_ip],
-        deliver: Arc::new(move |address, stream| deliver.deliver(address, stream)),
+        deliver: Arc::new(move |address, stream, offer| offered(&deliver, address, stream, offer)),
     };
     let proxy_client = plane.api.client(User::proxy());
     Ok(vec![
         Part::start("kubelet", |stop| coracle_kubelet::run(kubelet_client, kubelet, stop)),
         Part::start("proxy", |stop| coracle_network::run(proxy_client, proxy, stop)),
     ])
+}
+
+/// The proxy's short way to the engine of this process.
+fn offered(
+    runtime: &WasmRuntime,
+    address: SocketAddr,
+    stream: TcpStream,
+    offer: Offer,
+) -> Result<(), NotTaken> {
+    let outcome = match offer {
+        Offer::ToStaying => runtime.deliver(address, stream),
+        Offer::ToAny => runtime.deliver_even_if_ending(address, stream),
+    };
+    outcome.map_err(|back| match back {
+        coracle_runtime_wasm::NotTaken::NotHere(stream) => NotTaken::NotHere(stream),
+        coracle_runtime_wasm::NotTaken::Ending(stream) => NotTaken::Ending(stream),
+    })
 }
 
 /// What the kubelet of this machine is started with.

@@ -78,7 +78,7 @@ pub async fn proxy(options: cli::Component) -> Result<()> {
         table: Arc::new(ServiceTable::default()),
         node_addresses: vec![NODE_IP],
         // No server lives in this process.
-        deliver: Arc::new(|_, stream| Err(stream)),
+        deliver: Arc::new(|_, stream, _| Err(coracle_network::NotTaken::NotHere(stream))),
     };
     Ok(coracle_network::run(client, options, stop).await?)
 }

@@ -5,7 +5,8 @@
 //! shared [`ServiceTable`], and [`listeners`] listens where the snapshot says.
 //!
 //! Always true: a connection is offered to another endpoint when the first one
-//! refuses it, so an endpoint that has just ended costs nobody a request.
+//! refuses it, and waits a moment for newer endpoints when all of them do, so
+//! an endpoint that has just ended costs nobody a request.
 //! Deliberately absent: UDP and SCTP, which need packets, not streams.
 
 mod listeners;
@@ -20,13 +21,31 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use listeners::unprivileged;
 
 /// Takes a connection to a server that lives in this process, or hands it back.
-pub type Deliver = Arc<dyn Fn(SocketAddr, TcpStream) -> Result<(), TcpStream> + Send + Sync>;
+pub type Deliver = Arc<dyn Fn(SocketAddr, TcpStream, Offer) -> Result<(), NotTaken> + Send + Sync>;
+
+/// Which servers a connection is offered to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// Those that stay: there may be others to ask.
+    ToStaying,
+    /// Those that are about to end too: nobody else takes it.
+    ToAny,
+}
+
+/// Why a server of this process did not take a connection.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// There is none at this address.
+    NotHere(TcpStream),
+    /// It is about to end, and takes only what nobody else does.
+    Ending(TcpStream),
+}
 
 /// What the proxy needs to know.
 pub struct Options {
@@ -59,9 +78,11 @@ pub async fn run(
     let outcome = match Source::open(&tasks, &client).await {
         Err(error) => Err(error),
         Ok(source) => {
-            let mut listeners = listeners::Listeners::new(&tasks, &options);
+            let (refreshed, _) = watch::channel(());
+            let mut listeners = listeners::Listeners::new(&tasks, &options, &refreshed);
             loop {
                 source.refresh(&options.table);
+                refreshed.send_replace(());
                 listeners.follow(&options.table.current()).await;
                 if source.until_changed(&tasks).await.is_stop() {
                     break Ok(());

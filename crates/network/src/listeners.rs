@@ -9,18 +9,21 @@ use std::time::{Duration, Instant};
 use coracle_api::services::{ServicePort, ServiceTable, Services};
 use coracle_reconcile::Tasks;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{Deliver, Options};
+use crate::{Deliver, NotTaken, Offer, Options};
 
 /// Connections that one listener carries at once. Each holds two file descriptors; beyond it new ones wait in the backlog.
 const CONNECTIONS: usize = 8192;
 /// How long one endpoint may take to accept.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// How many endpoints a connection is offered to before the client is refused.
-const OFFERS: usize = 4;
+/// How many endpoints are dialled for one connection before its client is refused.
+const DIALS: usize = 4;
+/// How long a connection waits for newer endpoints when all that are known refuse it, and how often.
+const NEWER_DEADLINE: Duration = Duration::from_secs(2);
+const ROUNDS: usize = 4;
 /// Ports below this need a privilege on most systems.
 const PRIVILEGED: u16 = 1024;
 /// Where a privileged port is published instead when we lack that privilege.
@@ -39,6 +42,8 @@ pub(crate) struct Listeners<'a> {
     tasks: &'a Tasks,
     table: Arc<ServiceTable>,
     deliver: Deliver,
+    /// Told whenever the table is new.
+    refreshed: watch::Receiver<()>,
     node_addresses: Vec<IpAddr>,
     open: HashMap<Door, CancellationToken>,
 }
@@ -53,11 +58,12 @@ enum Door {
 }
 
 impl<'a> Listeners<'a> {
-    pub(crate) fn new(tasks: &'a Tasks, options: &Options) -> Self {
+    pub(crate) fn new(tasks: &'a Tasks, options: &Options, refreshed: &watch::Sender<()>) -> Self {
         Self {
             tasks,
             table: Arc::clone(&options.table),
             deliver: Arc::clone(&options.deliver),
+            refreshed: refreshed.subscribe(),
             node_addresses: options.node_addresses.clone(),
             open: HashMap::new(),
         }
@@ -94,9 +100,12 @@ impl<'a> Listeners<'a> {
             Err(error) => warn!(?door, %error, "cannot listen for a service"),
             Ok(listener) => {
                 let doorman = Doorman {
-                    door,
-                    table: Arc::clone(&self.table),
-                    deliver: Arc::clone(&self.deliver),
+                    guide: Arc::new(Guide {
+                        door,
+                        table: Arc::clone(&self.table),
+                        deliver: Arc::clone(&self.deliver),
+                        refreshed: self.refreshed.clone(),
+                    }),
                     room: Arc::new(Semaphore::new(CONNECTIONS)),
                     tasks: self.tasks.clone(),
                 };
@@ -127,11 +136,17 @@ async fn listen(door: Door) -> io::Result<TcpListener> {
 
 /// Serves one door.
 struct Doorman {
+    guide: Arc<Guide>,
+    room: Arc<Semaphore>,
+    tasks: Tasks,
+}
+
+/// Where connections of one door go.
+struct Guide {
     door: Door,
     table: Arc<ServiceTable>,
     deliver: Deliver,
-    room: Arc<Semaphore>,
-    tasks: Tasks,
+    refreshed: watch::Receiver<()>,
 }
 
 impl Doorman {
@@ -141,20 +156,27 @@ impl Doorman {
             let (client, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    warn!(door = ?self.door, %error, "cannot accept a connection");
+                    warn!(door = ?self.guide.door, %error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let Some(port) = self.port() else { continue };
-            let deliver = Arc::clone(&self.deliver);
+            let _ = client.set_nodelay(true);
+            // Usually the first choice is a server of this process, and then there is nothing left to carry.
+            let (client, first) = match self.guide.hand_over(client, peer.ip()) {
+                Ok(()) => continue,
+                Err(back) => back,
+            };
+            let guide = Arc::clone(&self.guide);
             self.tasks.spawn("service connection", async move {
-                carry(client, peer, &port, &deliver).await;
+                guide.carry(client, peer.ip(), first).await;
                 drop(place);
             });
         }
     }
+}
 
+impl Guide {
     /// The port as the newest snapshot has it.
     fn port(&self) -> Option<Arc<ServicePort>> {
         let services = self.table.current();
@@ -163,29 +185,105 @@ impl Doorman {
             Door::Node(address) => services.by_node_port.get(&address.port()).cloned(),
         }
     }
+
+    /// Offers the connection to the endpoint whose turn it is; gives it back with that endpoint.
+    fn hand_over(
+        &self,
+        client: TcpStream,
+        peer: IpAddr,
+    ) -> Result<(), (TcpStream, Option<SocketAddr>)> {
+        let picked = self.port().and_then(|port| port.pick(peer, Instant::now()));
+        let Some(endpoint) = picked else { return Err((client, None)) };
+        (self.deliver)(endpoint, client, Offer::ToStaying)
+            .map_err(|(NotTaken::NotHere(back) | NotTaken::Ending(back))| (back, Some(endpoint)))
+    }
+
+    /// Finds somebody for a connection that its first choice did not take at once.
+    async fn carry(&self, mut client: TcpStream, peer: IpAddr, mut first: Option<SocketAddr>) {
+        let mut refreshed = self.refreshed.clone();
+        refreshed.mark_unchanged();
+        for _ in 0..ROUNDS {
+            let Some(port) = self.port() else { break };
+            let picked = first.take().or_else(|| port.pick(peer, Instant::now()));
+            let Some(endpoint) = picked else { break };
+            client = match self.offer(client, endpoint, &port).await {
+                Ok(()) => return,
+                Err(back) => back,
+            };
+            // All have ended, which the API is about to tell us, with those who follow them.
+            if tokio::time::timeout(NEWER_DEADLINE, refreshed.changed()).await.is_err() {
+                break;
+            }
+        }
+        // Nobody took it. A reset tells the client at once, as the kernel's REJECT would.
+        let _ = client.set_zero_linger();
+    }
+
+    /// Offers the connection to each endpoint, from `first` on, until one takes it, then carries bytes both ways.
+    async fn offer(
+        &self,
+        mut client: TcpStream,
+        first: SocketAddr,
+        port: &ServicePort,
+    ) -> Result<(), TcpStream> {
+        let mut dials = 0;
+        for endpoint in in_turn(&port.endpoints, first) {
+            let mut server = match (self.deliver)(endpoint, client, Offer::ToStaying) {
+                Ok(()) => return Ok(()),
+                Err(NotTaken::Ending(back)) => {
+                    client = back;
+                    continue;
+                }
+                Err(NotTaken::NotHere(back)) => {
+                    client = back;
+                    if dials == DIALS {
+                        continue;
+                    }
+                    dials += 1;
+                    match dial(endpoint, &port.name).await {
+                        Some(server) => server,
+                        None => continue,
+                    }
+                }
+            };
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+                debug!(service = port.name, %endpoint, %error, "a connection broke off");
+            }
+            return Ok(());
+        }
+        for endpoint in in_turn(&port.endpoints, first) {
+            client = match (self.deliver)(endpoint, client, Offer::ToAny) {
+                Ok(()) => return Ok(()),
+                Err(NotTaken::NotHere(back) | NotTaken::Ending(back)) => back,
+            };
+        }
+        Err(client)
+    }
 }
 
-/// Offers the connection to endpoints until one takes it, then carries bytes both ways.
-async fn carry(mut client: TcpStream, peer: SocketAddr, port: &ServicePort, deliver: &Deliver) {
-    let _ = client.set_nodelay(true);
-    for _ in 0..OFFERS {
-        let Some(endpoint) = port.pick(peer.ip(), Instant::now()) else { break };
-        client = match deliver(endpoint, client) {
-            Ok(()) => return,
-            Err(back) => back,
-        };
-        match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(endpoint)).await {
-            Ok(Ok(mut server)) => {
-                let _ = server.set_nodelay(true);
-                if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
-                    debug!(service = port.name, %endpoint, %error, "a connection broke off");
-                }
-                return;
-            }
-            Ok(Err(error)) => debug!(service = port.name, %endpoint, %error, "an endpoint refused"),
-            Err(_) => debug!(service = port.name, %endpoint, "an endpoint did not accept in time"),
+/// All endpoints once, from `first` on. A snapshot without it is told from its beginning.
+fn in_turn(endpoints: &[SocketAddr], first: SocketAddr) -> impl Iterator<Item = SocketAddr> {
+    let start = endpoints.iter().position(|endpoint| *endpoint == first).unwrap_or(0);
+    let (before, from) = endpoints.split_at(start);
+    from.iter().chain(before).copied()
+}
+
+async fn dial(endpoint: SocketAddr, service: &str) -> Option<TcpStream> {
+    match tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(endpoint)).await {
+        Ok(Ok(server)) => {
+            let _ = server.set_nodelay(true);
+            Some(server)
+        }
+        Ok(Err(error)) => {
+            debug!(service, %endpoint, %error, "an endpoint refused");
+            None
+        }
+        Err(_) => {
+            debug!(service, %endpoint, "an endpoint did not accept in time");
+            None
         }
     }
-    // Nobody took it. A reset tells the client at once, as the kernel's REJECT would.
-    let _ = client.set_zero_linger();
 }
+
+#[cfg(test)]
+mod tests;

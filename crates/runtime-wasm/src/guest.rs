@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use coracle_runtime::{LogStream, LogWriter, log::Stream};
@@ -10,10 +10,11 @@ use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, ResourceTable};
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::bindings::cli::environment;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::memory::{InstanceMemory, MemoryBudget};
@@ -33,6 +34,8 @@ pub(crate) struct Grants {
     pub(crate) args: Vec<String>,
     pub(crate) working_dir: Option<String>,
     pub(crate) preopens: Vec<Preopen>,
+    /// The same directories, open: made by the first component instance, so that the others need not ask the system.
+    pub(crate) opened: OnceLock<WasiFilesystemCtx>,
     pub(crate) network: Arc<PodNetwork>,
     pub(crate) log: LogWriter,
     pub(crate) memory: Arc<MemoryBudget>,
@@ -82,23 +85,37 @@ pub(crate) fn new_store<T: Instance>(
 }
 
 impl Grants {
-    fn wasi(&self) -> io::Result<wasmtime_wasi::WasiCtxBuilder> {
+    fn wasi(&self) -> WasiCtxBuilder {
         let mut wasi = WasiCtx::builder();
         wasi.stdout(Output { log: self.log.clone(), stream: Stream::Stdout });
         wasi.stderr(Output { log: self.log.clone(), stream: Stream::Stderr });
-        for preopen in &self.preopens {
-            let perms = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
-            wasi.preopened_dir(&preopen.host, &preopen.guest, perms).map_err(|error| {
-                io::Error::other(format!("cannot open {}: {error:#}", preopen.host.display()))
-            })?;
-        }
         wasi.allow_tcp(true).allow_udp(true).allow_ip_name_lookup(true);
         let network = Arc::clone(&self.network);
         wasi.socket_addr_check(move |address, purpose| {
             let allowed = may_use(&network, address, purpose);
             Box::pin(std::future::ready(allowed))
         });
-        Ok(wasi)
+        wasi
+    }
+
+    fn open_preopens(&self, wasi: &mut WasiCtxBuilder) -> io::Result<()> {
+        for preopen in &self.preopens {
+            let perms = if preopen.read_only { FsPerms::ReadOnly } else { FsPerms::ReadWrite };
+            wasi.preopened_dir(&preopen.host, &preopen.guest, perms).map_err(|error| {
+                io::Error::other(format!("cannot open {}: {error:#}", preopen.host.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn directories(&self) -> io::Result<WasiFilesystemCtx> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened.clone());
+        }
+        let mut wasi = WasiCtx::builder();
+        self.open_preopens(&mut wasi)?;
+        let opened = std::mem::take(wasi.build().filesystem());
+        Ok(self.opened.get_or_init(|| opened).clone())
     }
 }
 
@@ -112,8 +129,10 @@ impl Instance for Guest {
     fn new(grants: &Arc<Grants>) -> io::Result<Self> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES_MAX);
+        let mut wasi = grants.wasi().build();
+        *wasi.filesystem() = grants.directories()?;
         Ok(Self {
-            wasi: grants.wasi()?.build(),
+            wasi,
             table,
             http: WasiHttpCtx::new(),
             hooks: grants.hooks.clone(),
@@ -129,7 +148,8 @@ impl Instance for Guest {
 
 impl Instance for ModuleGuest {
     fn new(grants: &Arc<Grants>) -> io::Result<Self> {
-        let mut wasi = grants.wasi()?;
+        let mut wasi = grants.wasi();
+        grants.open_preopens(&mut wasi)?;
         wasi.envs(&grants.env).args(&grants.args);
         Ok(Self { p1: wasi.build_p1(), memory: InstanceMemory::new(&grants.memory) })
     }

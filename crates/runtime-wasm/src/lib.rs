@@ -31,3 +31,4 @@ mod workers;
 pub use images::{ImageName, ImageStore};
 pub use options::{Options, PodNet, PodNetError};
 pub use runtime::{OpenError, WasmRuntime};
+pub use server::NotTaken;

@@ -23,7 +23,7 @@ use crate::images::{ImageStore, pull};
 use crate::network::{Addresses, PodNetwork};
 use crate::options::Options;
 use crate::programs::Programs;
-use crate::server::HttpServer;
+use crate::server::{HttpServer, NotTaken};
 use crate::workers::Workers;
 
 /// As the workspace pins it; wasmtime does not tell its version.
@@ -128,13 +128,28 @@ impl WasmRuntime {
     }
 
     /// Hands an accepted connection to the guest that serves HTTP at `address`, without a copy in between. Gives it
-    /// back when no guest of this node does.
-    pub fn deliver(&self, address: SocketAddr, stream: TcpStream) -> Result<(), TcpStream> {
-        let server = self.inner.servers.read().get(&address).cloned();
-        match server {
+    /// back when no guest of this node does, or when the one that does is about to end.
+    pub fn deliver(&self, address: SocketAddr, stream: TcpStream) -> Result<(), NotTaken> {
+        match self.server(address) {
             Some(server) => server.deliver(stream),
-            None => Err(stream),
+            None => Err(NotTaken::NotHere(stream)),
         }
+    }
+
+    /// The same for a connection that nobody else takes: a guest that is about to end answers it too.
+    pub fn deliver_even_if_ending(
+        &self,
+        address: SocketAddr,
+        stream: TcpStream,
+    ) -> Result<(), NotTaken> {
+        match self.server(address) {
+            Some(server) => server.deliver_even_if_ending(stream),
+            None => Err(NotTaken::NotHere(stream)),
+        }
+    }
+
+    fn server(&self, address: SocketAddr) -> Option<Arc<HttpServer>> {
+        self.inner.servers.read().get(&address).cloned()
     }
 }
 
@@ -146,6 +161,14 @@ impl Inner {
     fn containers_of(&self, pod_uid: &str) -> Vec<Arc<Container>> {
         let containers = self.containers.lock();
         containers.values().filter(|container| container.pod_uid == pod_uid).cloned().collect()
+    }
+
+    /// Forgets a server that has ended, unless another has its address already.
+    pub(crate) fn forget_server(&self, address: SocketAddr, ended: &Arc<HttpServer>) {
+        let mut servers = self.servers.write();
+        if servers.get(&address).is_some_and(|server| Arc::ptr_eq(server, ended)) {
+            servers.remove(&address);
+        }
     }
 
     /// Enters a container under its id; `None` when it is there already.

@@ -7,6 +7,7 @@
 //! Nothing here waits without a bound: too many requests are answered with 503, a guest that does not answer with 504.
 
 mod body;
+mod connections;
 mod instances;
 
 use std::convert::Infallible;
@@ -21,10 +22,11 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
@@ -35,10 +37,8 @@ use crate::cpu::{CpuBudget, Metered};
 use crate::engine::Engines;
 use crate::guest::{Grants, Guest};
 use body::AnswerBody;
+use connections::{Connections, Exchanges, Open, Refused, Tracked, Who};
 use instances::{Place, Warm};
-
-/// Connections that one container holds open; each costs some ten KiB.
-const CONNECTIONS_MAX: usize = 10_000;
 
 /// Requests that guests of one container work on at once: each holds an instance, of which the node has 2,500.
 const REQUESTS_MAX: usize = 1_000;
@@ -60,14 +60,26 @@ const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// A request's body. It is streamed to the guest, so this bounds time rather than memory.
 const BODY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
-/// How long a server that is to end goes on answering: as long as everybody needs to hear of it.
-const LINGER: Duration = Duration::from_millis(300);
+/// Of the grace, what is left for answers that are under way when the door is closed at the latest.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// How long a connection that came at the very end has for its request to arrive.
+const LAST_LOOK: Duration = Duration::from_millis(50);
 
 /// After `accept` failed, for want of file descriptors for example.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 type Outcome = Result<Response<HyperOutgoingBody>, ErrorCode>;
 type Run = Metered<Pin<Box<dyn Future<Output = Result<(), StatusCode>> + Send>>>;
+
+/// Why a connection was not taken; it is given back.
+#[derive(Debug)]
+pub enum NotTaken {
+    /// No guest of this process serves at the address.
+    NotHere(TcpStream),
+    /// One does, and is about to end or has as many connections as it can hold: another should be asked first.
+    Ending(TcpStream),
+}
 
 /// What the server of a container needs.
 pub(crate) struct ServerParts {
@@ -89,7 +101,7 @@ pub(crate) struct HttpServer {
     warm: parking_lot::Mutex<Vec<Box<Warm>>>,
     requests: Arc<Semaphore>,
     waiting: AtomicUsize,
-    connections: Arc<Semaphore>,
+    connections: Arc<Connections>,
     /// Told when an instance gave its memory back.
     memory_freed: Notify,
     /// Cancelled when the server is to end: from then on each answer closes its connection.
@@ -115,7 +127,7 @@ impl HttpServer {
             warm: parking_lot::Mutex::default(),
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             waiting: AtomicUsize::new(0),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connections: Arc::default(),
             memory_freed: Notify::new(),
             draining: CancellationToken::new(),
             closed: CancellationToken::new(),
@@ -127,33 +139,53 @@ impl HttpServer {
         (server, receiver)
     }
 
-    /// Serves a connection that somebody else accepted.
-    pub(crate) fn deliver(self: &Arc<Self>, stream: TcpStream) -> Result<(), TcpStream> {
-        if self.closed.is_cancelled() {
-            return Err(stream);
-        }
-        // The stream belongs to another runtime's reactor; ours takes it over.
+    /// Serves a connection that somebody else accepted and could take elsewhere, unless the server is about to end.
+    pub(crate) fn deliver(self: &Arc<Self>, stream: TcpStream) -> Result<(), NotTaken> {
+        self.take(stream, Who::HasAChoice)
+    }
+
+    /// Serves a connection that nobody else takes, as long as the server is there at all.
+    pub(crate) fn deliver_even_if_ending(
+        self: &Arc<Self>,
+        stream: TcpStream,
+    ) -> Result<(), NotTaken> {
+        self.take(stream, Who::HasNone)
+    }
+
+    fn take(self: &Arc<Self>, stream: TcpStream, who: Who) -> Result<(), NotTaken> {
+        let open = match self.connections.enter(who) {
+            Ok(open) => open,
+            Err(Refused::Ending) => return Err(NotTaken::Ending(stream)),
+            Err(Refused::Closed) => return Err(NotTaken::NotHere(stream)),
+        };
+        // The stream belongs to another runtime's reactor; ours takes it over. A socket that cannot change hands is
+        // broken.
         let Ok(stream) = stream.into_std() else { return Ok(()) };
         let server = Arc::clone(self);
         self.spawn(async move {
             if let Ok(stream) = TcpStream::from_std(stream) {
-                server.serve(stream).await;
+                server.serve(stream, open).await;
             }
         });
         Ok(())
     }
 
-    /// Takes no further requests and waits for those under way. True when all were answered within the grace.
+    /// Ends the server. True when whoever came was answered within the grace.
     ///
-    /// For a moment it still answers: those who send here hear of its end at about the same time, and a connection
-    /// that is closed under a request that is on its way is a request lost.
+    /// It goes on answering those who come, and tells them with each answer that the connection ends, until nobody is
+    /// there and nobody has come for a while: a connection that is closed under a request on its way is a request lost.
     pub(crate) async fn stop(&self, grace: Duration) -> bool {
+        let deadline = Instant::now() + grace;
+        self.connections.begin_to_end();
         self.draining.cancel();
-        let linger = LINGER.min(grace / 2);
-        tokio::time::sleep(linger).await;
+        let last_answers = LAST_ANSWERS.min(grace / 4);
+        let quiet = self.connections.until_quiet(grace / 2);
+        // An error means that they came until the last moment; now the door is closed.
+        let _ = tokio::time::timeout_at(deadline - last_answers, quiet).await;
+        self.connections.close();
         self.closed.cancel();
         self.running.close();
-        let drained = tokio::time::timeout(grace - linger, self.running.wait()).await.is_ok();
+        let drained = tokio::time::timeout_at(deadline, self.running.wait()).await.is_ok();
         self.killed.cancel();
         self.running.wait().await;
         self.warm.lock().clear();
@@ -173,7 +205,12 @@ impl HttpServer {
                 () = self.closed.cancelled() => return,
             };
             match accepted {
-                Ok((stream, _)) => self.spawn(Arc::clone(&self).serve(stream)),
+                // Beyond the limit a connection is closed: there is no room to say why.
+                Ok((stream, _)) => {
+                    if let Ok(open) = self.connections.enter(Who::IsIn) {
+                        self.spawn(Arc::clone(&self).serve(stream, open));
+                    }
+                }
                 Err(error) => {
                     tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -182,11 +219,12 @@ impl HttpServer {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream) {
-        let Ok(_open) = self.connections.try_acquire() else { return };
+    async fn serve(self: Arc<Self>, stream: TcpStream, _open: Open) {
         // Answers are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let exchanges = Exchanges::default();
         let service = service_fn(|request| {
+            let exchange = exchanges.begin();
             let server = Arc::clone(&self);
             async move {
                 let draining = server.draining.clone();
@@ -196,26 +234,41 @@ impl HttpServer {
                         .headers_mut()
                         .insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                Ok::<_, Infallible>(answer)
+                Ok::<_, Infallible>(answer.map(|body| Tracked::new(body, exchange)))
             }
         });
         let mut connection = pin!(
             http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_MAX)
                 .max_buf_size(HEAD_BYTES_MAX)
                 .serve_connection(TokioIo::new(stream), service)
         );
         // A client's broken connection is the client's affair. A request that has arrived is read before the end is seen.
+        let may_close = async {
+            self.draining.cancelled().await;
+            tokio::select! {
+                () = exchanges.until_silent() => (),
+                () = self.until_last_look() => (),
+            }
+        };
         tokio::select! {
             biased;
             _ = connection.as_mut() => return,
-            () = self.closed.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = may_close => (),
+            () = exchanges.until_unused(HEAD_MAX) => (),
         }
+        connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => (),
             () = self.killed.cancelled() => (),
+            // A head that never ends, or a client that does not take its answer.
+            () = exchanges.until_unused(ANSWER_MAX) => (),
         }
+    }
+
+    /// The door is closed, and who came in last has had time to say something.
+    async fn until_last_look(&self) {
+        self.closed.cancelled().await;
+        tokio::time::sleep(LAST_LOOK).await;
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {

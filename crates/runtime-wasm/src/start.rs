@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use coracle_runtime::{ContainerSpec, LogWriter, StartError};
 use tokio::net::TcpListener;
@@ -146,19 +146,16 @@ impl Inner {
         let inner = Arc::clone(self);
         self.workers.batch().spawn(async move {
             let ending = tokio::select! {
-                grace = container.stop_requested() => {
-                    inner.servers.write().remove(&address);
-                    match server.stop(grace).await {
-                        true => Ending::exited(0),
-                        false => Ending::killed(),
-                    }
-                }
+                grace = container.stop_requested() => match server.stop(grace).await {
+                    true => Ending::exited(0),
+                    false => Ending::killed(),
+                },
                 Ok(message) = out_of_memory => {
-                    inner.servers.write().remove(&address);
                     server.stop(std::time::Duration::ZERO).await;
                     Ending::out_of_memory(message)
                 }
             };
+            inner.forget_server(address, &server);
             grants.log.close().await;
             container.exited(ending);
         });
@@ -195,6 +192,7 @@ fn grant(
         args: arguments(spec),
         working_dir: spec.working_dir.clone(),
         preopens,
+        opened: OnceLock::new(),
         hooks: Hooks::new(Arc::clone(&network)),
         network,
         log,

@@ -35,6 +35,8 @@ pub(super) struct Reader<'a> {
     /// The first value of a wrong type; reading goes on, because a syntax error further down is more important.
     wrong_type: Option<String>,
     findings: Vec<String>,
+    /// Whether fields without a schema are watched for duplicates: in objects whose schema is not ours.
+    names_duplicates: bool,
 }
 
 /// The value, the first type error, and unknown and duplicate fields.
@@ -56,6 +58,7 @@ impl<'a> Reader<'a> {
             owner: "",
             wrong_type: None,
             findings: Vec::new(),
+            names_duplicates: matches!(root, Root::Unknown),
         };
         let first = reader.text.peek()?;
         let value = match (root, first) {
@@ -341,7 +344,10 @@ impl<'a> Reader<'a> {
                         "metadata".clone_into(&mut self.fields);
                         self.nullable(metadata)?
                     }
-                    _ => self.any()?,
+                    _ => {
+                        key.as_ref().clone_into(&mut self.path);
+                        self.any()?
+                    }
                 };
                 key.as_ref().clone_into(&mut self.path);
                 if object.insert(key.into_owned(), value).is_some() {
@@ -367,7 +373,17 @@ impl<'a> Reader<'a> {
                 if !self.is_empty(b'}')? {
                     loop {
                         let key = self.text.key()?.into_owned();
-                        object.insert(key, self.any()?);
+                        let path = self.path.len();
+                        if self.names_duplicates {
+                            if path > 0 {
+                                self.path.push('.');
+                            }
+                            self.path.push_str(&key);
+                        }
+                        if object.insert(key, self.any()?).is_some() && self.names_duplicates {
+                            self.find("duplicate field");
+                        }
+                        self.path.truncate(path);
                         if !self.text.another(b'}', "after object key:value pair")? {
                             break;
                         }
@@ -381,7 +397,13 @@ impl<'a> Reader<'a> {
                 let mut items = Vec::new();
                 if !self.is_empty(b']')? {
                     loop {
+                        let path = self.path.len();
+                        if self.names_duplicates {
+                            // Writing to a String cannot fail.
+                            let _ = write!(self.path, "[{}]", items.len());
+                        }
                         items.push(self.any()?);
+                        self.path.truncate(path);
                         if !self.text.another(b']', "after array element")? {
                             break;
                         }

@@ -252,6 +252,11 @@ pub(super) static KINDS: &[Kind] = &[
         ..namespaced!(AUTOSCALING_V2, "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler")
     },
     Kind {
+        short_names: &["hpa"], categories: &["all"], subresources: &[status!(AUTOSCALING_V1, "HorizontalPodAutoscaler")],
+        storage: Storage::View { group: "autoscaling", version: "v2", kind: "HorizontalPodAutoscaler" },
+        ..namespaced!(AUTOSCALING_V1, "HorizontalPodAutoscaler", "horizontalpodautoscalers", "horizontalpodautoscaler")
+    },
+    Kind {
         short_names: &["cj"], categories: &["all"], subresources: &[status!(BATCH_V1, "CronJob")],
         ..namespaced!(BATCH_V1, "CronJob", "cronjobs", "cronjob")
     },

@@ -17,6 +17,15 @@ const PATCH_TYPES: [&str; 4] = [
     "application/apply-patch+yaml",
 ];
 
+/// Strategic merge patches need merge keys, which only built-in kinds have.
+const CUSTOM_PATCH_TYPES: [&str; 3] =
+    ["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+
+/// The types of patches that a kind takes.
+fn patch_types(kind: &Kind) -> &'static [&'static str] {
+    if kind.custom.is_some() { &CUSTOM_PATCH_TYPES } else { &PATCH_TYPES }
+}
+
 /// Name, type, and what it is for.
 type Parameter = (&'static str, &'static str, &'static str);
 
@@ -241,7 +250,7 @@ impl Writer<'_> {
             "patch" => {
                 let text = format!("partially update the specified {article}");
                 let all = [&WRITE[..], &[FORCE]].concat();
-                let patch = Some((format!("{META}.Patch"), PATCH_TYPES.as_slice()));
+                let patch = Some((format!("{META}.Patch"), patch_types(kind)));
                 ("patch", id("patch"), text, parameters(&all), patch, Some(name.clone()))
             }
             _ => {
@@ -282,7 +291,7 @@ impl Writer<'_> {
         };
         let body = match (verb, &name) {
             ("create" | "update", Some(name)) => Some((name.clone(), ["*/*"].as_slice())),
-            ("patch", Some(_)) => Some((format!("{META}.Patch"), PATCH_TYPES.as_slice())),
+            ("patch", Some(_)) => Some((format!("{META}.Patch"), patch_types(kind))),
             _ => None,
         };
         let description = format!("{word} {} of the specified {}", subresource.name, kind.kind);

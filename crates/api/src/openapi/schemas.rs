@@ -32,8 +32,19 @@ pub(super) fn custom_name(group: &str, version: &str, kind: &str) -> String {
 /// Takes out of a custom kind's schema what version 2 cannot say.
 pub(super) fn reduce_to_v2(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
+    let holds = |field: &str| fields.get(field) == Some(&Value::Bool(true));
+    let (nullable, open) = (holds("nullable"), holds("x-kubernetes-preserve-unknown-fields"));
     for field in ["nullable", "anyOf", "oneOf", "allOf", "not"] {
         fields.remove(field);
+    }
+    // A reader would take null, or a field of an open object, for an error.
+    if nullable {
+        fields.remove("type");
+    }
+    if nullable || open {
+        for field in ["properties", "items", "additionalProperties"] {
+            fields.remove(field);
+        }
     }
     for (field, value) in fields {
         match field.as_str() {

@@ -13,10 +13,8 @@ use super::values;
 /// All that is not in the [`Kind`].
 #[derive(Debug)]
 pub(crate) struct Definition {
-    /// The CRD's name, such as `crontabs.stable.example.com`.
-    pub(crate) name: String,
     pub(crate) schema: Node,
-    /// The same as the CRD says it, with what tells how lists and maps are merged.
+    /// The same as it was written: for OpenAPI documents, and for applying.
     pub(crate) open_api: Value,
     /// Whether unknown fields stay, as the definition's old `preserveUnknownFields` wants.
     pub(crate) keeps_unknown: bool,
@@ -28,6 +26,8 @@ pub(crate) struct Definition {
     pub(crate) storage_api_version: String,
     /// Whether stored objects may have been written in another version, or by another schema.
     pub(crate) rewrites: bool,
+    /// Why objects of this version cannot be had: only a webhook could convert them.
+    pub(crate) inconvertible: Option<String>,
     /// What users of this version are told.
     pub(crate) deprecation: Option<String>,
 }
@@ -74,9 +74,8 @@ impl Definition {
         let warning = || format!("{group}/{name} {kind} is deprecated");
         let said = version["deprecationWarning"].as_str().filter(|text| !text.is_empty());
         Self {
-            name: definition["metadata"]["name"].as_str().unwrap_or_default().to_owned(),
-            schema: Node::read(&version["schema"]["openAPIV3Schema"]),
             open_api: version["schema"]["openAPIV3Schema"].clone(),
+            schema: Node::read(&version["schema"]["openAPIV3Schema"]),
             keeps_unknown: spec["preserveUnknownFields"] == true,
             columns: columns(version),
             has_status: version["subresources"]["status"].is_object(),
@@ -89,6 +88,14 @@ impl Definition {
             storage_api_version: api_version(group, stored["name"].as_str().unwrap_or_default()),
             rewrites: versions.len() > 1
                 || definition["metadata"]["generation"].as_i64().unwrap_or_default() > 1,
+            inconvertible: (spec["conversion"]["strategy"] == "Webhook"
+                && stored["name"] != version["name"])
+            .then(|| {
+                format!(
+                    "conversion webhooks are not supported by this server yet: {kind} is served as {group}/{} only",
+                    stored["name"].as_str().unwrap_or_default()
+                )
+            }),
             deprecation: (version["deprecated"] == true)
                 .then(|| said.map_or_else(warning, str::to_owned)),
         }

@@ -24,6 +24,33 @@ pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
         selectable(version, &at.child("selectableFields"), errors);
     }
     conversion(&definition["spec"]["conversion"], errors);
+    if definition["spec"]["preserveUnknownFields"] == true {
+        let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
+        errors.invalid(Path::new("spec").child("preserveUnknownFields"), true, detail);
+    }
+    approval(definition, errors);
+}
+
+/// Groups of Kubernetes itself need somebody's word that they are meant.
+fn approval(definition: &Value, errors: &mut FieldErrors) {
+    const ANNOTATION: &str = "api-approved.kubernetes.io";
+    let group = definition["spec"]["group"].as_str().unwrap_or_default();
+    let is_protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| {
+        group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    });
+    let given = definition["metadata"]["annotations"][ANNOTATION].as_str().unwrap_or_default();
+    let path = Path::new("metadata").child("annotations").key(ANNOTATION);
+    if !is_protected {
+        return;
+    }
+    if given.is_empty() {
+        errors.required(path, "protected groups must have approval annotation \"api-approved.kubernetes.io\", see https://github.com/kubernetes/enhancements/pull/1111");
+    } else if !given.starts_with("unapproved")
+        && !given.starts_with("https://")
+        && !given.starts_with("http://")
+    {
+        errors.invalid(path, given, "protected groups must have approval annotation \"api-approved.kubernetes.io\" with either a URL or a reason starting with \"unapproved\", see https://github.com/kubernetes/enhancements/pull/1111");
+    }
 }
 
 /// Checks what may not change while objects are stored.
@@ -255,7 +282,6 @@ impl Walk<'_> {
         }
         let keys =
             schema["x-kubernetes-list-map-keys"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let at = path.child("x-kubernetes-list-map-keys");
         match schema["x-kubernetes-list-type"].as_str() {
             Some(list_type @ ("atomic" | "set" | "map")) => {
                 if schema["type"] != "array" {
@@ -282,7 +308,6 @@ impl Walk<'_> {
                 path.child("x-kubernetes-list-type"),
                 "must be map if x-kubernetes-list-map-keys is non-empty",
             );
-            let _ = at;
         }
         if let Some(map_type) = schema["x-kubernetes-map-type"].as_str() {
             if !matches!(map_type, "atomic" | "granular") {

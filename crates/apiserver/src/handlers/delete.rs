@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use bytes::Bytes;
 use coracle_api::decode::{FieldValidation, decode_body};
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
@@ -43,11 +44,22 @@ pub(crate) async fn read_options(call: &mut Call) -> Answer<DeleteOptions> {
     let body = if body.is_empty() {
         Value::Null
     } else {
-        decode_body("", "v1", "DeleteOptions", &body, FieldValidation::Ignore)
+        decode_body("", "v1", "DeleteOptions", &of_no_group(body), FieldValidation::Ignore)
             .map_err(|error| error.status())?
             .value
     };
     DeleteOptions::read(&body, &call.query)
+}
+
+/// Every group has `DeleteOptions` of its own, all the same: typed clients name that of the object.
+fn of_no_group(body: Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut options) if options["kind"] == "DeleteOptions" => {
+            options["apiVersion"] = json!("v1");
+            Bytes::from(options.to_string())
+        }
+        _ => body,
+    }
 }
 
 /// The part of deleting that collections and evictions share.

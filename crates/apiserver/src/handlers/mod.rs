@@ -43,10 +43,12 @@ pub(crate) fn kind_at(server: &Server, target: &ResourcePath) -> Answer<&'static
 /// Finds the handler. The request is authenticated and authorized.
 pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
     call.warnings.extend(deprecation(call.kind).map(str::to_owned));
-    call.warnings.extend(
-        custom_resources::definition_of(call.kind)
-            .and_then(|definition| definition.deprecation.clone()),
-    );
+    if let Some(definition) = custom_resources::definition_of(call.kind) {
+        if let Some(why) = &definition.inconvertible {
+            return Err(Status::internal(why));
+        }
+        call.warnings.extend(definition.deprecation.clone());
+    }
     if !call.target.subresource.is_empty() {
         return subresources::dispatch(call).await;
     }

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use coracle_runtime::{ContainerSpec, ExitReason, StartError};
+use coracle_runtime_wasm::NotTaken;
 use futures::future::join_all;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::{Pod, end, engine, get, get_with, http_client, stop};
@@ -157,6 +159,35 @@ async fn no_request_is_lost_when_a_server_ends_under_load() {
 }
 
 #[tokio::test]
+async fn a_connection_that_came_before_the_end_is_answered_when_its_request_comes_late() {
+    let (pod, spec) = serve(|_| ()).await;
+    let address = pod.at(8080);
+    let mut new = TcpStream::connect(address).await.unwrap();
+    let mut kept = TcpStream::connect(address).await.unwrap();
+    let first = ask(&mut kept).await;
+    assert!(first.starts_with("HTTP/1.1 200") && !first.contains("connection: close"), "{first}");
+    let stopped = tokio::spawn(async move { stop(&spec, Duration::from_secs(30)).await });
+    // Longer than those who send here take to hear of the end.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    for (name, stream) in [("kept", &mut kept), ("new", &mut new)] {
+        let answer = ask(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{name}: {answer}");
+        assert!(answer.contains("connection: close"), "{name}: {answer}");
+        assert_eq!(stream.read(&mut [0; 1]).await.unwrap(), 0, "{name}: it is closed");
+    }
+    let ended = stopped.await.unwrap();
+    assert_eq!((ended.code, ended.reason), (0, ExitReason::Completed));
+}
+
+/// Sends a request on an open connection, and reads its answer's first piece, in which the whole of it fits.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 4096];
+    let read = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+#[tokio::test]
 async fn an_accepted_connection_is_handed_over() {
     let (pod, spec) = serve(|_| ()).await;
     let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -169,9 +200,43 @@ async fn an_accepted_connection_is_handed_over() {
     assert_eq!(get(virtual_address, "/").await, (200, "hello\n".to_owned()));
     handed.await.unwrap();
     stop(&spec, Duration::ZERO).await;
+    let (_, stream) = connection().await;
+    let back = engine().runtime.deliver(target, stream);
+    assert!(matches!(back, Err(NotTaken::NotHere(_))), "{back:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_about_to_end_takes_only_what_nobody_else_does() {
+    let (pod, spec) = serve(|_| ()).await;
+    let target = pod.at(8080);
+    // It has to wait for this one, so that it ends no sooner than we are done.
+    let mut open = TcpStream::connect(target).await.unwrap();
+    ask(&mut open).await;
+    let stopped = tokio::spawn(async move { stop(&spec, Duration::from_secs(30)).await });
+    let began = Instant::now();
+    let back = loop {
+        let (_client, stream) = connection().await;
+        if let Err(back) = engine().runtime.deliver(target, stream) {
+            break back;
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "it is asked to end");
+        tokio::task::yield_now().await;
+    };
+    assert!(matches!(back, NotTaken::Ending(_)), "{back:?}");
+    let (mut client, stream) = connection().await;
+    engine().runtime.deliver_even_if_ending(target, stream).expect("it is still there");
+    let answer = ask(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(ask(&mut open).await.starts_with("HTTP/1.1 200"));
+    let ended = stopped.await.unwrap();
+    assert_eq!((ended.code, ended.reason), (0, ExitReason::Completed));
+}
+
+/// Both ends of a connection.
+async fn connection() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    assert!(engine().runtime.deliver(target, stream).is_err());
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (client, listener.accept().await.unwrap().0)
 }
 
 #[tokio::test]
