@@ -24,7 +24,12 @@ fn container(cluster: &Cluster, name: &str) -> Value {
 fn ends(cluster: &Cluster, name: &str, text: &str, resources: &str) -> Value {
     cluster.import_text(text, &format!("{name}.wasm"));
     cluster.apply(&pod(name, resources));
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Failed", &format!("pod/{name}"), "--timeout=60s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Failed",
+        &format!("pod/{name}"),
+        "--timeout=60s",
+    ]);
     container(cluster, name)["state"]["terminated"].clone()
 }
 
@@ -66,7 +71,12 @@ fn spinning_guests_leave_the_cluster_responsive_and_are_stopped() {
     for name in ["spin-a", "spin-b", "spin-c"] {
         cluster.import_text(guests::SPINS, &format!("{name}.wasm"));
         cluster.apply(&pod(name, "{}"));
-        cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Running", &format!("pod/{name}"), "--timeout=30s"]);
+        cluster.kubectl(&[
+            "wait",
+            "--for=jsonpath={.status.phase}=Running",
+            &format!("pod/{name}"),
+            "--timeout=30s",
+        ]);
     }
     let began = std::time::Instant::now();
     cluster.kubectl(&["get", "pods"]);
@@ -80,9 +90,19 @@ fn a_gigabyte_of_output_is_rotated_and_hurts_nobody() {
     let cluster = Cluster::start();
     cluster.import_text(guests::PRINTS, "prints.wasm");
     cluster.apply(&pod("prints", "{}"));
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/prints", "--timeout=30s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Running",
+        "pod/prints",
+        "--timeout=30s",
+    ]);
     cluster.kubectl(&["get", "nodes"]);
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/prints", "--timeout=60s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Succeeded",
+        "pod/prints",
+        "--timeout=60s",
+    ]);
     let line = cluster.kubectl(&["logs", "prints", "--tail=1"]);
     assert_eq!(line.trim().len(), 1023);
     let bytes = folder_bytes(&cluster.data_dir().join("kubelet"));
@@ -119,7 +139,12 @@ fn what_is_no_module_is_refused_with_its_reason() {
     };
     check("truncated", Some(&whole[..whole.len() / 2]), "CreateContainerError", "truncated.wasm");
     check("empty", Some(b""), "CreateContainerError", "empty.wasm");
-    check("imports", Some(&guests::module(guests::IMPORTS)), "CreateContainerError", "env::launch_missiles");
+    check(
+        "imports",
+        Some(&guests::module(guests::IMPORTS)),
+        "CreateContainerError",
+        "env::launch_missiles",
+    );
     cluster.kubectl(&["get", "--raw", "/readyz"]);
 }
 
@@ -149,6 +174,9 @@ fn a_container_that_fails_is_started_again_and_its_last_log_is_kept() {
     let status = container(&cluster, "again");
     assert_eq!(status["lastState"]["terminated"]["reason"], "Error");
     let message = status["state"]["waiting"]["message"].as_str().unwrap();
-    assert!(message.starts_with("back-off ") && message.contains("restarting failed container=c"), "{message}");
+    assert!(
+        message.starts_with("back-off ") && message.contains("restarting failed container=c"),
+        "{message}"
+    );
     cluster.kubectl(&["logs", "again", "--previous"]);
 }

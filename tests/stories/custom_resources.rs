@@ -60,9 +60,21 @@ fn custom_resources_are_used_like_all_others() {
     for kubectl in kubectls() {
         let cluster = Cluster::start().with_kubectl(&kubectl);
         cluster.apply(DEFINITION);
-        shows(&cluster, "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s", &["condition met"]);
-        shows(&cluster, "api-resources --api-group=harbour.example.com", &["boats", "bt", "harbour.example.com/v1", "Boat"]);
-        shows(&cluster, "explain boats", &["Boat is what people cross water in", "spec", "What the boat should be"]);
+        shows(
+            &cluster,
+            "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s",
+            &["condition met"],
+        );
+        shows(
+            &cluster,
+            "api-resources --api-group=harbour.example.com",
+            &["boats", "bt", "harbour.example.com/v1", "Boat"],
+        );
+        shows(
+            &cluster,
+            "explain boats",
+            &["Boat is what people cross water in", "spec", "What the boat should be"],
+        );
         shows(&cluster, "explain boats.spec.oars", &["How many oars it has", "integer"]);
 
         assert!(cluster.apply(&boat("2")).contains("boat.harbour.example.com/gull created"));
@@ -76,12 +88,19 @@ fn custom_resources_are_used_like_all_others() {
         shows(&cluster, "label boat gull place=quay", &["labeled"]);
         shows(&cluster, "get boats -l place=quay -o name", &["boat.harbour.example.com/gull"]);
         let status = r#"{"status":{"conditions":[{"type":"Ready","status":"True"}]}}"#;
-        shows(&cluster, &format!("patch boat gull --subresource=status --type=merge -p {status}"), &["patched"]);
+        shows(
+            &cluster,
+            &format!("patch boat gull --subresource=status --type=merge -p {status}"),
+            &["patched"],
+        );
         shows(&cluster, "wait --for=condition=Ready boat/gull --timeout=10s", &["condition met"]);
 
         let refused = cluster.try_kubectl_with(&["apply", "-f", "-"], &boat("99"));
         let message = refused.stderr;
-        assert!(message.contains("spec.oars in body should be less than or equal to 8"), "{message}");
+        assert!(
+            message.contains("spec.oars in body should be less than or equal to 8"),
+            "{message}"
+        );
         let refused = cluster.try_kubectl_with(&["apply", "-f", "-"], &boat("2, mast: 1"));
         let message = refused.stderr;
         assert!(message.contains("unknown field \"spec.mast\""), "{message}");
@@ -92,7 +111,11 @@ fn custom_resources_are_used_like_all_others() {
 
         shows(&cluster, "delete crd boats.harbour.example.com --timeout=20s", &["deleted"]);
         let gone = cluster.kubectl_refused(&["get", "boats"]);
-        assert!(gone.contains("the server doesn't have a resource type") || gone.contains("could not find"), "{gone}");
+        assert!(
+            gone.contains("the server doesn't have a resource type")
+                || gone.contains("could not find"),
+            "{gone}"
+        );
     }
 }
 
@@ -100,7 +123,11 @@ fn custom_resources_are_used_like_all_others() {
 fn a_namespace_takes_its_custom_resources_along() {
     let cluster = Cluster::start();
     cluster.apply(DEFINITION);
-    shows(&cluster, "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s", &["condition met"]);
+    shows(
+        &cluster,
+        "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s",
+        &["condition met"],
+    );
     cluster.kubectl(&["create", "namespace", "lake"]);
     let created = cluster.try_kubectl_with(&["apply", "-n", "lake", "-f", "-"], &boat("2"));
     assert_eq!(created.code, Some(0), "{created:#?}");
@@ -113,7 +140,11 @@ fn a_namespace_takes_its_custom_resources_along() {
 fn what_a_custom_resource_owns_goes_with_it() {
     let cluster = Cluster::start();
     cluster.apply(DEFINITION);
-    shows(&cluster, "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s", &["condition met"]);
+    shows(
+        &cluster,
+        "wait --for=condition=Established crd/boats.harbour.example.com --timeout=10s",
+        &["condition met"],
+    );
     cluster.apply(&boat("2"));
     let uid = cluster.kubectl(&["get", "boat", "gull", "-o", "jsonpath={.metadata.uid}"]);
     cluster.apply(&format!(

@@ -45,7 +45,18 @@ fn check(more: &str) {
     assert!(history.contains("Rollback to 1"), "{history}");
 
     run(&cluster, "uninstall shop --wait --timeout 60s");
-    assert!(cluster.kubectl(&["get", "deployments,services", "-l", "app.kubernetes.io/managed-by=Helm", "-o", "name"]).is_empty());
+    assert!(
+        cluster
+            .kubectl(&[
+                "get",
+                "deployments,services",
+                "-l",
+                "app.kubernetes.io/managed-by=Helm",
+                "-o",
+                "name"
+            ])
+            .is_empty()
+    );
     assert!(run(&cluster, "list -q").trim().is_empty());
 }
 

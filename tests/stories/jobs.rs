@@ -63,12 +63,22 @@ spec:
 fn a_cron_job_starts_a_job_at_its_time() {
     let cluster = with_example("tick");
     // At the latest the next full minute.
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.lastScheduleTime}", "cronjob/tick", "--timeout=65s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.lastScheduleTime}",
+        "cronjob/tick",
+        "--timeout=65s",
+    ]);
     let jobs = cluster.json(&["jobs"]);
     let name = jobs["items"][0]["metadata"]["name"].as_str().unwrap().to_owned();
     assert!(name.starts_with("tick-"), "{name}");
     cluster.kubectl(&["wait", "--for=condition=complete", &format!("job/{name}"), "--timeout=30s"]);
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.lastSuccessfulTime}", "cronjob/tick", "--timeout=30s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.lastSuccessfulTime}",
+        "cronjob/tick",
+        "--timeout=30s",
+    ]);
 
     cluster.kubectl(&["create", "job", "now", "--from=cronjob/tick"]);
     cluster.kubectl(&["wait", "--for=condition=complete", "job/now", "--timeout=30s"]);

@@ -37,9 +37,15 @@ fn objects_are_created_by_command() {
         check("create secret generic made --from-literal=a=b", "secret/made created");
         check("create serviceaccount made", "serviceaccount/made created");
         check("create token made", "ey");
-        check("create role made --verb=get --resource=pods", "role.rbac.authorization.k8s.io/made created");
+        check(
+            "create role made --verb=get --resource=pods",
+            "role.rbac.authorization.k8s.io/made created",
+        );
         check("create rolebinding made --role=made --serviceaccount=default:made", "created");
-        check("create deployment made --image=hello.wasm --port=8080", "deployment.apps/made created");
+        check(
+            "create deployment made --image=hello.wasm --port=8080",
+            "deployment.apps/made created",
+        );
         check("rollout status deployment/made --timeout=60s", "successfully rolled out");
         check("expose deployment made --port=80 --target-port=8080", "service/made exposed");
         check("create job made --image=batch.wasm", "job.batch/made created");
@@ -47,7 +53,10 @@ fn objects_are_created_by_command() {
         let schedule = ["create", "cronjob", "made", "--image=tick.wasm", "--schedule=*/5 * * * *"];
         assert!(cluster.kubectl(&schedule).contains("cronjob.batch/made created"));
         check("run made --image=tick.wasm --restart=Never", "pod/made created");
-        check("wait --for=jsonpath={.status.phase}=Succeeded pod/made --timeout=60s", "condition met");
+        check(
+            "wait --for=jsonpath={.status.phase}=Succeeded pod/made --timeout=60s",
+            "condition met",
+        );
         check("delete namespace made --timeout=60s", "deleted");
     });
 }
@@ -58,10 +67,15 @@ fn applying_again_changes_nothing() {
         let folder = examples("hello");
         let folder = folder.to_str().unwrap();
         shows(cluster, &format!("apply -f {folder}"), &["deployment.apps/hello created"]);
-        let again = shows(cluster, &format!("apply -f {folder}"), &["deployment.apps/hello unchanged"]);
+        let again =
+            shows(cluster, &format!("apply -f {folder}"), &["deployment.apps/hello unchanged"]);
         assert!(again.lines().all(|line| line.ends_with("unchanged")), "{again}");
         shows(cluster, &format!("diff -f {folder}"), &[]);
-        shows(cluster, &format!("delete -f {folder} --timeout=60s"), &["service \"hello\" deleted"]);
+        shows(
+            cluster,
+            &format!("delete -f {folder} --timeout=60s"),
+            &["service \"hello\" deleted"],
+        );
     });
 }
 
@@ -70,17 +84,33 @@ fn objects_are_shown_in_every_form() {
     with_each_kubectl(|cluster| {
         cluster.kubectl(&["apply", "-f", examples("hello").to_str().unwrap()]);
         cluster.kubectl(&["rollout", "status", "deployment/hello", "--timeout=60s"]);
-        shows(cluster, "get deployments", &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "2/2"]);
-        shows(cluster, "get pods -o wide", &["NOMINATED NODE", "READINESS GATES", "node-0", "Running"]);
+        shows(
+            cluster,
+            "get deployments",
+            &["NAME", "READY", "UP-TO-DATE", "AVAILABLE", "AGE", "2/2"],
+        );
+        shows(
+            cluster,
+            "get pods -o wide",
+            &["NOMINATED NODE", "READINESS GATES", "node-0", "Running"],
+        );
         shows(cluster, "get deployment hello -o yaml", &["kind: Deployment", "replicas: 2"]);
         shows(cluster, "get deployment hello -o json", &["\"kind\": \"Deployment\""]);
         shows(cluster, "get pods -o jsonpath={.items[*].status.phase}", &["Running Running"]);
-        shows(cluster, "get pods -o custom-columns=N:.metadata.name,P:.status.phase", &["N ", "Running"]);
+        shows(
+            cluster,
+            "get pods -o custom-columns=N:.metadata.name,P:.status.phase",
+            &["N ", "Running"],
+        );
         shows(cluster, "get pods -l app=hello --no-headers", &["hello-"]);
         shows(cluster, "get pods --field-selector status.phase=Running", &["hello-"]);
         let none = cluster.try_kubectl(&["get", "pods", "--field-selector", "status.phase=Failed"]);
         assert!(none.stderr.contains("No resources found"), "{none:?}");
-        shows(cluster, "get all -A", &["service/kubernetes", "deployment.apps/hello", "replicaset.apps/hello-"]);
+        shows(
+            cluster,
+            "get all -A",
+            &["service/kubernetes", "deployment.apps/hello", "replicaset.apps/hello-"],
+        );
         shows(cluster, "get nodes -o wide", &["Ready", "wasmtime://48", "v1.37."]);
         shows(cluster, "get pods --sort-by=.metadata.name --chunk-size=1", &["hello-"]);
         shows(cluster, "get events", &["LAST SEEN", "SuccessfulCreate", "Scheduled"]);
@@ -93,7 +123,13 @@ fn objects_are_shown_in_every_form() {
         shows(cluster, "auth whoami", &["system:admin", "system:masters"]);
         shows(cluster, "auth can-i create pods", &["yes"]);
         shows(cluster, "auth can-i --list", &["*.*", "[*]"]);
-        let refused = cluster.try_kubectl(&["auth", "can-i", "get", "secrets", "--as=system:serviceaccount:default:default"]);
+        let refused = cluster.try_kubectl(&[
+            "auth",
+            "can-i",
+            "get",
+            "secrets",
+            "--as=system:serviceaccount:default:default",
+        ]);
         assert_eq!((refused.stdout.trim(), refused.code), ("no", Some(1)));
     });
 }
@@ -106,15 +142,31 @@ fn every_kind_is_described() {
         }
         cluster.kubectl(&["rollout", "status", "deployment/hello", "--timeout=60s"]);
         cluster.kubectl(&["wait", "--for=condition=complete", "job/batch", "--timeout=60s"]);
-        shows(cluster, "describe deployment hello", &["2 available", "MinimumReplicasAvailable", "Events:", "Scaled up"]);
-        shows(cluster, "describe replicaset -l app=hello", &["Controlled By:  Deployment/hello", "Created pod:"]);
-        shows(cluster, "describe pods -l app=hello", &["Container ID:   wasm://", "Ready          ", "Started", "Scheduled"]);
+        shows(
+            cluster,
+            "describe deployment hello",
+            &["2 available", "MinimumReplicasAvailable", "Events:", "Scaled up"],
+        );
+        shows(
+            cluster,
+            "describe replicaset -l app=hello",
+            &["Controlled By:  Deployment/hello", "Created pod:"],
+        );
+        shows(
+            cluster,
+            "describe pods -l app=hello",
+            &["Container ID:   wasm://", "Ready          ", "Started", "Scheduled"],
+        );
         shows(cluster, "describe service hello", &["Type:", "NodePort", "Endpoints:"]);
         shows(cluster, "describe job batch", &["Succeeded", "Job completed"]);
         shows(cluster, "describe cronjob tick", &["Schedule:", "* * * * *"]);
         shows(cluster, "describe configmap hello", &["Data"]);
         shows(cluster, "describe secret hello", &["Type:  Opaque", "bytes"]);
-        shows(cluster, "describe node node-0", &["Capacity:", "KubeletReady", "Allocated resources:", "Non-terminated Pods:"]);
+        shows(
+            cluster,
+            "describe node node-0",
+            &["Capacity:", "KubeletReady", "Allocated resources:", "Non-terminated Pods:"],
+        );
         shows(cluster, "describe namespace default", &["Status:       Active"]);
         shows(cluster, "describe serviceaccount default", &["Name:"]);
         shows(cluster, "describe clusterrole view", &["Resources", "pods"]);
@@ -132,7 +184,8 @@ fn logs_are_read_in_all_forms() {
         cluster.kubectl(&["apply", "-f", examples("hello").to_str().unwrap()]);
         cluster.kubectl(&["rollout", "status", "deployment/hello", "--timeout=60s"]);
         let service = cluster.json(&["service", "hello"]);
-        let port = u16::try_from(service["spec"]["ports"][0]["nodePort"].as_u64().unwrap()).unwrap();
+        let port =
+            u16::try_from(service["spec"]["ports"][0]["nodePort"].as_u64().unwrap()).unwrap();
         for _ in 0..6 {
             coracle_tests::get(([127, 0, 0, 1], port).into(), "/").unwrap();
         }
@@ -152,14 +205,15 @@ fn logs_are_read_in_all_forms() {
         let refused = cluster.kubectl_refused(&["logs", pod, "--previous"]);
         assert!(refused.contains("previous terminated container \"hello\" in pod"), "{refused}");
         let refused = cluster.kubectl_refused(&["logs", pod, "-c", "other"]);
-        assert!(refused.contains("container other is not valid for pod") || refused.contains("container other"), "{refused}");
+        assert!(
+            refused.contains("container other is not valid for pod")
+                || refused.contains("container other"),
+            "{refused}"
+        );
 
         // Followed until the container ends, and then to the end.
-        let follower = cluster
-            .kubectl_command(&["logs", "-f", pod])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let follower =
+            cluster.kubectl_command(&["logs", "-f", pod]).stdout(Stdio::piped()).spawn().unwrap();
         cluster.kubectl(&["delete", pod, "--timeout=60s"]);
         let output = follower.wait_with_output().unwrap();
         assert!(String::from_utf8_lossy(&output.stdout).contains("GET /"), "{output:?}");
@@ -182,10 +236,27 @@ fn objects_are_changed_by_command() {
 
         let strategic = r#"{"spec":{"template":{"spec":{"containers":[{"name":"hello","env":[{"name":"MORE","value":"1"}]}]}}}}"#;
         cluster.kubectl(&["patch", "deployment", "hello", "-p", strategic]);
-        let names = check("get deployment hello -o jsonpath={.spec.template.spec.containers[0].env[*].name}", "MORE");
+        let names = check(
+            "get deployment hello -o jsonpath={.spec.template.spec.containers[0].env[*].name}",
+            "MORE",
+        );
         assert!(names.contains("POD_NAME"), "a strategic merge keeps the other items: {names}");
-        cluster.kubectl(&["patch", "deployment", "hello", "--type=merge", "-p", r#"{"spec":{"replicas":1}}"#]);
-        cluster.kubectl(&["patch", "deployment", "hello", "--type=json", "-p", r#"[{"op":"replace","path":"/spec/replicas","value":2}]"#]);
+        cluster.kubectl(&[
+            "patch",
+            "deployment",
+            "hello",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"replicas":1}}"#,
+        ]);
+        cluster.kubectl(&[
+            "patch",
+            "deployment",
+            "hello",
+            "--type=json",
+            "-p",
+            r#"[{"op":"replace","path":"/spec/replicas","value":2}]"#,
+        ]);
         check("get deployment hello -o jsonpath={.spec.replicas}", "2");
         check("set image deployment/hello hello=hello.wasm:latest", "image updated");
         check("set env deployment/hello COLOR=blue", "env updated");
@@ -230,13 +301,21 @@ fn a_cordoned_node_takes_no_pods() {
         shows(cluster, "cordon node-0", &["node/node-0 cordoned"]);
         shows(cluster, "get nodes", &["Ready,SchedulingDisabled"]);
         shows(cluster, "run waits --image=tick.wasm --restart=Never", &["created"]);
-        shows(cluster, "wait --for=condition=PodScheduled=false pod/waits --timeout=30s", &["condition met"]);
+        shows(
+            cluster,
+            "wait --for=condition=PodScheduled=false pod/waits --timeout=30s",
+            &["condition met"],
+        );
         cluster.until("the event is there", |cluster| {
             let events = cluster.kubectl(&["events", "--for", "pod/waits"]);
             events.contains("0/1 nodes are available: 1 node(s) were unschedulable")
         });
         shows(cluster, "uncordon node-0", &["node/node-0 uncordoned"]);
-        shows(cluster, "wait --for=jsonpath={.status.phase}=Succeeded pod/waits --timeout=30s", &["condition met"]);
+        shows(
+            cluster,
+            "wait --for=jsonpath={.status.phase}=Succeeded pod/waits --timeout=30s",
+            &["condition met"],
+        );
     });
 }
 

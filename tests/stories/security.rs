@@ -33,8 +33,24 @@ fn a_service_account_has_the_rights_of_its_role_and_no_others() {
     let cluster = Cluster::start();
     cluster.kubectl(&["create", "namespace", "team"]);
     cluster.kubectl(&["-n", "team", "create", "serviceaccount", "reader"]);
-    cluster.kubectl(&["-n", "team", "create", "role", "reads", "--verb=get,list", "--resource=pods"]);
-    cluster.kubectl(&["-n", "team", "create", "rolebinding", "reads", "--role=reads", "--serviceaccount=team:reader"]);
+    cluster.kubectl(&[
+        "-n",
+        "team",
+        "create",
+        "role",
+        "reads",
+        "--verb=get,list",
+        "--resource=pods",
+    ]);
+    cluster.kubectl(&[
+        "-n",
+        "team",
+        "create",
+        "rolebinding",
+        "reads",
+        "--role=reads",
+        "--serviceaccount=team:reader",
+    ]);
     let token = cluster.kubectl(&["-n", "team", "create", "token", "reader"]);
     let token = token.trim();
     let config = cluster.json_of(&["config", "view", "--raw", "-o", "json"]);
@@ -55,7 +71,10 @@ fn a_service_account_has_the_rights_of_its_role_and_no_others() {
     ] {
         let output = reader(&refused);
         assert_ne!(output.code, Some(0), "{refused:?}: {output:?}");
-        assert!(output.stderr.contains("User \"system:serviceaccount:team:reader\" cannot"), "{output:?}");
+        assert!(
+            output.stderr.contains("User \"system:serviceaccount:team:reader\" cannot"),
+            "{output:?}"
+        );
     }
     cluster.kubectl(&["-n", "team", "delete", "serviceaccount", "reader"]);
     let after = reader(&["-n", "team", "get", "pods"]);
@@ -65,7 +84,8 @@ fn a_service_account_has_the_rights_of_its_role_and_no_others() {
 #[test]
 fn secrets_of_the_cluster_are_for_their_owner_only() {
     let cluster = Cluster::start();
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&cluster.kubeconfig()), 0o600);
     assert_eq!(mode(&cluster.data_dir()), 0o700);
     for entry in std::fs::read_dir(cluster.data_dir().join("pki")).unwrap() {

@@ -48,8 +48,7 @@ fn pod_of(body: &str) -> String {
 fn connections_are_spread_over_the_ready_pods() {
     let cluster = hello(3);
     let address = virtual_address(&cluster, "hello");
-    let pods: BTreeSet<String> =
-        (0..9).map(|_| pod_of(&get(address, "/").unwrap().body)).collect();
+    let pods: BTreeSet<String> = (0..9).map(|_| pod_of(&get(address, "/").unwrap().body)).collect();
     assert_eq!(pods.len(), 3, "{pods:?}");
 
     let node_port = cluster.json(&["service", "hello"])["spec"]["ports"][0]["nodePort"].clone();
@@ -61,7 +60,13 @@ fn connections_are_spread_over_the_ready_pods() {
 #[test]
 fn a_client_stays_with_its_pod_when_the_service_says_so() {
     let cluster = hello(3);
-    cluster.kubectl(&["patch", "service", "hello", "-p", r#"{"spec":{"sessionAffinity":"ClientIP"}}"#]);
+    cluster.kubectl(&[
+        "patch",
+        "service",
+        "hello",
+        "-p",
+        r#"{"spec":{"sessionAffinity":"ClientIP"}}"#,
+    ]);
     let address = virtual_address(&cluster, "hello");
     cluster.until("the client stays", |_| {
         let pods: BTreeSet<String> =
@@ -77,7 +82,8 @@ fn a_guest_reaches_another_service_by_its_name() {
     cluster.kubectl(&["rollout", "status", "deployment/caller", "--timeout=60s"]);
     let address = virtual_address(&cluster, "caller");
     let own = cluster.json(&["service", "hello"])["spec"]["clusterIP"].clone();
-    let names = ["hello", "hello.default", "hello.default.svc.cluster.local", own.as_str().unwrap()];
+    let names =
+        ["hello", "hello.default", "hello.default.svc.cluster.local", own.as_str().unwrap()];
     for name in names {
         cluster.kubectl(&["set", "env", "deployment/caller", &format!("SERVICE={name}")]);
         cluster.kubectl(&["rollout", "status", "deployment/caller", "--timeout=60s"]);
@@ -120,5 +126,10 @@ fn a_rolling_update_loses_no_request() {
     stop.store(true, Ordering::Relaxed);
     let lost: Vec<String> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     assert!(answered.load(Ordering::Relaxed) > 100);
-    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), answered.load(Ordering::Relaxed));
+    assert!(
+        lost.is_empty(),
+        "{} of {} lost: {lost:?}",
+        lost.len(),
+        answered.load(Ordering::Relaxed)
+    );
 }

@@ -131,7 +131,11 @@ impl Controller {
         }
     }
 
-    async fn write_status(&self, cron_job: &CronJob, decision: &Decision) -> Result<(), Unfinished> {
+    async fn write_status(
+        &self,
+        cron_job: &CronJob,
+        decision: &Decision,
+    ) -> Result<(), Unfinished> {
         if cron_job.status.as_ref() == Some(&decision.status) {
             return Ok(());
         }

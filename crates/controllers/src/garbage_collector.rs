@@ -225,7 +225,9 @@ impl Collector {
                     None => return Ok(()),
                 },
                 refused => {
-                    return refused.map(|_| ()).attempting(|| format!("{verb} {}", node.describe()));
+                    return refused
+                        .map(|_| ())
+                        .attempting(|| format!("{verb} {}", node.describe()));
                 }
             }
         }

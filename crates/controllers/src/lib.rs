@@ -26,8 +26,8 @@ mod ownership;
 mod pods;
 mod replica_set;
 mod root_ca;
-mod service_pods;
 mod service_account;
+mod service_pods;
 mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -69,7 +69,11 @@ pub enum Error {
 ///
 /// # Errors
 /// When the API does not answer the first lists in time.
-pub async fn run(client: kube::Client, options: Options, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run(
+    client: kube::Client,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     // With leader election the lease is taken here, and lost leadership cancels a child of `shutdown`.
     let ctx = Context::start(client, options, shutdown);
     let started = start(&ctx).await;

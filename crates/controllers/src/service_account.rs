@@ -54,8 +54,7 @@ async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
         Err(error)
             if is_already_exists(&error)
                 || is_namespace_terminating(&error)
-                || is_not_found(&error) =>
-        {}
+                || is_not_found(&error) => {}
         refused => {
             refused.attempting(|| format!("create serviceaccount {}/{NAME}", key.name))?;
         }

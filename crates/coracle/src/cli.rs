@@ -148,7 +148,9 @@ impl Arguments {
             (0, Command::Up(_) | Command::Image { .. }) => "error,kube_client=off",
             (0, _) => "warn,coracle=info",
             (1, _) => "info",
-            (2, _) => "debug,hyper=info,h2=info,tower=info,rustls=info,sqlx=info,wasmtime=info,cranelift=info",
+            (2, _) => {
+                "debug,hyper=info,h2=info,tower=info,rustls=info,sqlx=info,wasmtime=info,cranelift=info"
+            }
             (_, _) => "trace",
         }
     }

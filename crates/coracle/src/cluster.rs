@@ -203,7 +203,8 @@ async fn start_node(
     let node_ip = NODE_IP;
     let tls = plane.pki.kubelet_server_config(&node_name, &[node_ip])?;
     let data_dir = options.data_dir.kubelet();
-    let kubelet = kubelet_options(node_name.clone(), data_dir, Arc::clone(runtime) as _, tls).await?;
+    let kubelet =
+        kubelet_options(node_name.clone(), data_dir, Arc::clone(runtime) as _, tls).await?;
     let kubelet_client = plane.api.client(User::node(&node_name));
     let deliver = Arc::clone(runtime);
     let proxy = coracle_network::Options {
@@ -265,8 +266,7 @@ pub fn open_runtime(
     services: &Arc<ServiceTable>,
 ) -> Result<WasmRuntime> {
     let pods = PodNet::new(networks.pods(), 16)?;
-    let options =
-        coracle_runtime_wasm::Options::new(data_dir.wasm(), pods, Arc::clone(services));
+    let options = coracle_runtime_wasm::Options::new(data_dir.wasm(), pods, Arc::clone(services));
     WasmRuntime::new(options).context("cannot start the Wasm engine")
 }
 
@@ -296,7 +296,9 @@ async fn open_store(options: &Options) -> Result<Store> {
         },
     };
     let options = coracle_apiserver::store_options(path.clone());
-    Store::open(options).await.with_context(|| format!("cannot open the state in {}", path.display()))
+    Store::open(options)
+        .await
+        .with_context(|| format!("cannot open the state in {}", path.display()))
 }
 
 async fn bind(address: IpAddr, port: Port) -> Result<TcpListener> {

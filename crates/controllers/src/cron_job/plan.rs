@@ -117,9 +117,10 @@ fn start(
     let active: Vec<&Arc<Job>> = jobs.iter().filter(|job| outcome(job).is_none()).collect();
     match cron_job.spec.concurrency_policy.as_deref() {
         Some("Forbid") if !active.is_empty() => {
-            let text = "Not starting job because prior execution is running and concurrency policy \
+            let text =
+                "Not starting job because prior execution is running and concurrency policy \
                         is Forbid"
-                .to_owned();
+                    .to_owned();
             decision.tell.push(Told::Normal("JobAlreadyActive", text));
             return;
         }
@@ -225,11 +226,13 @@ mod tests {
     }
 
     fn job(name: &str, condition: Option<&str>, started: &str) -> Arc<Job> {
-        let conditions = condition.map(|kind| {
-            json!([{ "type": kind, "status": "True", "lastTransitionTime": started }])
-        });
-        Arc::new(serde_json::from_value(json!({ "metadata": { "name": name, "uid": name },
-            "status": { "startTime": started, "conditions": conditions } })).unwrap())
+        let conditions = condition
+            .map(|kind| json!([{ "type": kind, "status": "True", "lastTransitionTime": started }]));
+        Arc::new(
+            serde_json::from_value(json!({ "metadata": { "name": name, "uid": name },
+            "status": { "startTime": started, "conditions": conditions } }))
+            .unwrap(),
+        )
     }
 
     fn at(text: &str) -> Timestamp {
@@ -237,13 +240,26 @@ mod tests {
     }
 
     /// The name of the Job that is started, and the reasons that are told.
-    fn check(cron_job: &CronJob, jobs: &[Arc<Job>], now: &str, expected: Option<i64>, told: &[&str]) -> Decision {
+    fn check(
+        cron_job: &CronJob,
+        jobs: &[Arc<Job>],
+        now: &str,
+        expected: Option<i64>,
+        told: &[&str],
+    ) -> Decision {
         let decision = plan(cron_job, jobs, at(now));
         let name = decision.create.as_ref().map(|job| job.name_any());
-        assert_eq!(name, expected.map(|minute| format!("tick-{}", at("00:00:00").as_second() / 60 + minute)));
-        let reasons: Vec<&str> = decision.tell.iter().map(|it| match it {
-            Told::Normal(reason, _) | Told::Warning(reason, _) => *reason,
-        }).collect();
+        assert_eq!(
+            name,
+            expected.map(|minute| format!("tick-{}", at("00:00:00").as_second() / 60 + minute))
+        );
+        let reasons: Vec<&str> = decision
+            .tell
+            .iter()
+            .map(|it| match it {
+                Told::Normal(reason, _) | Told::Warning(reason, _) => *reason,
+            })
+            .collect();
         assert_eq!(reasons, told);
         decision
     }
@@ -265,8 +281,20 @@ mod tests {
     fn of_missed_times_the_newest_is_made_up_for_within_the_deadline() {
         let last = Some("2026-01-01T00:10:00Z");
         check(&cron_job(json!({}), last), &[], "00:45:00", Some(40), &[]);
-        check(&cron_job(json!({ "startingDeadlineSeconds": 400 }), last), &[], "00:45:00", Some(40), &[]);
-        check(&cron_job(json!({ "startingDeadlineSeconds": 60 }), last), &[], "00:45:00", None, &[]);
+        check(
+            &cron_job(json!({ "startingDeadlineSeconds": 400 }), last),
+            &[],
+            "00:45:00",
+            Some(40),
+            &[],
+        );
+        check(
+            &cron_job(json!({ "startingDeadlineSeconds": 60 }), last),
+            &[],
+            "00:45:00",
+            None,
+            &[],
+        );
         let late = cron_job(json!({ "schedule": "* * * * *" }), last);
         check(&late, &[], "12:00:00", Some(720), &["TooManyMissedTimes"]);
     }
@@ -297,6 +325,12 @@ mod tests {
 
     #[test]
     fn a_schedule_that_cannot_be_read_is_told() {
-        check(&cron_job(json!({ "schedule": "x" }), None), &[], "00:30:00", None, &["UnparseableSchedule"]);
+        check(
+            &cron_job(json!({ "schedule": "x" }), None),
+            &[],
+            "00:30:00",
+            None,
+            &["UnparseableSchedule"],
+        );
     }
 }

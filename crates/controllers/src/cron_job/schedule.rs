@@ -1,7 +1,7 @@
 //! Times of a schedule, in its time zone.
 
-use croner::parser::{CronParser, Seconds, Year};
 use croner::Cron;
+use croner::parser::{CronParser, Seconds, Year};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
@@ -30,7 +30,8 @@ impl Schedule {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(schedule: &str, time_zone: Option<&str>) -> Result<Self, String> {
-        let parser = CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
+        let parser =
+            CronParser::builder().seconds(Seconds::Disallowed).year(Year::Disallowed).build();
         let cron = parser.parse(schedule).map_err(|error| error.to_string())?;
         let zone = match time_zone {
             None => TimeZone::UTC,
@@ -99,7 +100,10 @@ mod tests {
         assert_eq!(missed, Some(Missed { newest: time("2026-01-01T00:30:00Z"), count: 3 }));
         let exact = schedule.missed(time("2026-01-01T00:00:00Z"), time("2026-01-01T00:10:00Z"));
         assert_eq!(exact, Some(Missed { newest: time("2026-01-01T00:10:00Z"), count: 1 }));
-        assert_eq!(schedule.missed(time("2026-01-01T00:00:00Z"), time("2026-01-01T00:09:59Z")), None);
+        assert_eq!(
+            schedule.missed(time("2026-01-01T00:00:00Z"), time("2026-01-01T00:09:59Z")),
+            None
+        );
         let many = schedule.missed(time("2025-01-01T00:00:00Z"), time("2026-01-01T00:00:00Z"));
         assert_eq!(many.unwrap().count, MISSED_COUNTED + 1);
     }

@@ -16,7 +16,8 @@ pub(crate) enum Outcome {
 pub(crate) fn outcome(job: &Job) -> Option<(Outcome, Option<Timestamp>)> {
     let status = job.status.as_ref()?;
     let ended = |kind| find(status, kind).filter(|condition| condition.status == "True");
-    let time = |condition: &JobCondition| condition.last_transition_time.as_ref().map(|time| time.0);
+    let time =
+        |condition: &JobCondition| condition.last_transition_time.as_ref().map(|time| time.0);
     if let Some(condition) = ended("Complete") {
         return Some((Outcome::Complete, time(condition)));
     }

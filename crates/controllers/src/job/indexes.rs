@@ -21,7 +21,9 @@ pub(super) fn parse(text: &str, completions: u32) -> BTreeSet<u32> {
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else { continue };
-        found.extend((first..=last.min(completions.saturating_sub(1))).filter(|it| *it < completions));
+        found.extend(
+            (first..=last.min(completions.saturating_sub(1))).filter(|it| *it < completions),
+        );
     }
     found
 }

@@ -128,14 +128,18 @@ impl Count {
         let status = &mut decision.status;
         let by_uid: HashMap<&str, &Arc<Pod>> =
             pods.iter().filter_map(|pod| Some((pod.metadata.uid.as_deref()?, pod))).collect();
-        let is_free = |uid: &String| by_uid.get(uid.as_str()).is_none_or(|pod| !bears_finalizer(pod));
+        let is_free =
+            |uid: &String| by_uid.get(uid.as_str()).is_none_or(|pod| !bears_finalizer(pod));
         let uncounted = status.uncounted_terminated_pods.take().unwrap_or_default();
         let (done, mut succeeded): (Vec<_>, Vec<_>) =
             uncounted.succeeded.unwrap_or_default().into_iter().partition(is_free);
         let (gone, mut failed): (Vec<_>, Vec<_>) =
             uncounted.failed.unwrap_or_default().into_iter().partition(is_free);
         let mut completed = is_indexed(spec).then(|| {
-            indexes::parse(status.completed_indexes.as_deref().unwrap_or_default(), completions(spec))
+            indexes::parse(
+                status.completed_indexes.as_deref().unwrap_or_default(),
+                completions(spec),
+            )
         });
         status.failed = Some(status.failed.unwrap_or(0) + number(gone.len()));
         let counted_before = status.succeeded.unwrap_or(0) + number(done.len());

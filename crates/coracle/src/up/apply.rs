@@ -75,7 +75,10 @@ async fn apply_named(client: &Client, manifest: &Value) -> Result<Applied> {
     })
 }
 
-async fn create_or_patch(api: &Api<DynamicObject>, manifest: &Value) -> Result<(DynamicObject, Outcome)> {
+async fn create_or_patch(
+    api: &Api<DynamicObject>,
+    manifest: &Value,
+) -> Result<(DynamicObject, Outcome)> {
     let mut manifest = manifest.clone();
     let recorded = serde_json::to_string(&manifest)?;
     manifest["metadata"]["annotations"][LAST_APPLIED] = json!(recorded);

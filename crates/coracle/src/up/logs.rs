@@ -29,7 +29,12 @@ struct Run {
 }
 
 /// Prints every line, behind its pod's and container's name, until cancelled.
-pub async fn follow(tasks: &Tasks, client: &Client, world: &World, applied: &[Applied]) -> Result<()> {
+pub async fn follow(
+    tasks: &Tasks,
+    client: &Client,
+    world: &World,
+    applied: &[Applied],
+) -> Result<()> {
     let following: Arc<Mutex<HashSet<Run>>> = Arc::default();
     let mut begun: HashSet<Run> = HashSet::new();
     loop {

@@ -105,11 +105,8 @@ fn add(value: Value, path: &Path, manifests: &mut Manifests) -> Result<()> {
 fn images(value: &Value) -> Vec<&str> {
     let mut found = Vec::new();
     let spec = &value["spec"];
-    let pod_specs = [
-        spec,
-        &spec["template"]["spec"],
-        &spec["jobTemplate"]["spec"]["template"]["spec"],
-    ];
+    let pod_specs =
+        [spec, &spec["template"]["spec"], &spec["jobTemplate"]["spec"]["template"]["spec"]];
     for pod_spec in pod_specs {
         for list in ["initContainers", "containers"] {
             let containers = pod_spec[list].as_array().into_iter().flatten();
@@ -135,11 +132,16 @@ mod tests {
 
     #[test]
     fn documents_lists_and_the_modules_beside_them_are_found() {
-        let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}\n", POD.trim_end().replace('\n', "\n  "));
-        let two = format!("{POD}---\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: b}}\n");
+        let list = format!(
+            "apiVersion: v1\nkind: List\nitems:\n- {}\n",
+            POD.trim_end().replace('\n', "\n  ")
+        );
+        let two =
+            format!("{POD}---\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: b}}\n");
         let folder = folder(&[("1.yaml", &list), ("2.yml", &two), ("a.wasm", ""), ("x.txt", "no")]);
         let manifests = read(&[folder.path().to_path_buf()]).unwrap();
-        let kinds: Vec<_> = manifests.objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+        let kinds: Vec<_> =
+            manifests.objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["Pod", "Pod", "ConfigMap"]);
         assert_eq!(manifests.modules.keys().collect::<Vec<_>>(), ["a.wasm"]);
     }

@@ -117,9 +117,8 @@ async fn drive(
 async fn import(data_dir: &DataDir, manifests: &manifests::Manifests) -> Result<()> {
     let store = ImageStore::open(&data_dir.wasm())?;
     for (name, file) in &manifests.modules {
-        let image = store
-            .import(file, name)
-            .with_context(|| format!("cannot load {}", file.display()))?;
+        let image =
+            store.import(file, name).with_context(|| format!("cannot load {}", file.display()))?;
         println!("image {name} loaded ({} KiB)", image.size_bytes.div_ceil(1024));
     }
     Ok(())

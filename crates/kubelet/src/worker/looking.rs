@@ -76,8 +76,7 @@ impl Worker {
             // A start that is under way ends with its own answer: for a server, once it listens.
             ContainerState::Starting | ContainerState::Running { .. } => (),
             ContainerState::Exited { .. }
-                if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) =>
-            {}
+                if matches!(record.activity, Activity::Exited { .. } | Activity::Idle { .. }) => {}
             ContainerState::Exited { started_at, finished_at, exit_code, reason, message } => {
                 record.image_digest.clone_from(&status.image_digest);
                 let terminated = ContainerStateTerminated {

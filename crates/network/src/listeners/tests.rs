@@ -1,7 +1,5 @@
 //! Where connections go while servers come and go.
 
-#![expect(clippy::unwrap_used, reason = "in tests a panic is the message")]
-
 use std::collections::HashMap;
 
 use parking_lot::Mutex;

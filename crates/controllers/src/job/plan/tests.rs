@@ -19,7 +19,8 @@ impl World {
         for (key, value) in spec.as_object().unwrap() {
             whole[key] = value.clone();
         }
-        let job = json!({ "metadata": { "name": "sum", "namespace": "d", "uid": "j" }, "spec": whole });
+        let job =
+            json!({ "metadata": { "name": "sum", "namespace": "d", "uid": "j" }, "spec": whole });
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         Self { job: serde_json::from_value(job).unwrap(), pods: Vec::new(), made: 0, now }
     }
@@ -104,7 +105,10 @@ fn completions_are_reached_within_the_parallelism() {
         world.end(first, "Succeeded");
     }
     world.settle();
-    assert_eq!(world.conditions(), ["SuccessCriteriaMet:CompletionsReached", "Complete:CompletionsReached"]);
+    assert_eq!(
+        world.conditions(),
+        ["SuccessCriteriaMet:CompletionsReached", "Complete:CompletionsReached"]
+    );
     assert_eq!((world.status().succeeded, world.status().active, world.made), (Some(5), None, 5));
     assert!(world.status().completion_time.is_some());
 }
@@ -143,7 +147,10 @@ fn failures_wait_double_and_end_the_job_at_the_limit() {
     let last = world.active()[0];
     world.end(last, "Failed");
     world.settle();
-    assert_eq!(world.conditions(), ["FailureTarget:BackoffLimitExceeded", "Failed:BackoffLimitExceeded"]);
+    assert_eq!(
+        world.conditions(),
+        ["FailureTarget:BackoffLimitExceeded", "Failed:BackoffLimitExceeded"]
+    );
     assert_eq!(world.status().failed, Some(3));
 }
 
@@ -176,7 +183,8 @@ fn a_suspended_job_has_no_pods_and_its_clock_starts_again() {
 
 #[test]
 fn each_index_completes_once() {
-    let mut world = World::new(json!({ "completions": 3, "parallelism": 2, "completionMode": "Indexed" }));
+    let mut world =
+        World::new(json!({ "completions": 3, "parallelism": 2, "completionMode": "Indexed" }));
     world.settle();
     let first = world.active()[0];
     world.end(first, "Failed");
