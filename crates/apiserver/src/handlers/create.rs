@@ -115,12 +115,7 @@ pub(crate) fn place_in_namespace(call: &Call, object: &mut Value) -> Answer<()> 
 
 /// The metadata that only the server may set.
 fn begin_life(kind: &Kind, object: &mut Value) {
-    for field in [
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         set_meta(object, field, None);
     }
     set_meta(object, "uid", Some(json!(uuid::Uuid::new_v4().to_string())));

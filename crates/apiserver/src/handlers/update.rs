@@ -10,8 +10,8 @@ use super::create::{answer_written, create_object, place_in_namespace, stored_ki
 use crate::answer::Answer;
 use crate::authz;
 use crate::call::Call;
-use crate::managed_fields::{self, Books};
 use crate::change::{Change, Part, change};
+use crate::managed_fields::{self, Books};
 use crate::object::{meta, set_meta};
 use crate::{storage, views};
 
