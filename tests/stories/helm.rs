@@ -64,3 +64,8 @@ fn check(more: &str) {
 fn a_chart_lives_with_client_side_apply() {
     check("--server-side=false");
 }
+
+#[test]
+fn a_chart_lives_with_server_side_apply() {
+    check("--server-side=true");
+}

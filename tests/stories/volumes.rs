@@ -403,8 +403,10 @@ fn a_volume_that_is_not_there_holds_the_pod_back_until_it_is() {
         });
     };
     told("MountVolume.SetUp failed for volume \"config\" : configmap \"late\" not found");
-    let listed = cluster.kubectl(&["get", "pod", "patient"]);
-    assert!(listed.contains("0/1") && listed.contains("ContainerCreating"), "{listed}");
+    cluster.until("the pod says what it does", |cluster| {
+        let listed = cluster.kubectl(&["get", "pod", "patient"]);
+        listed.contains("0/1") && listed.contains("ContainerCreating")
+    });
 
     cluster.kubectl(&["create", "configmap", "late", "--from-literal=other=x"]);
     told(

@@ -33,11 +33,13 @@ pub async fn print(client: &Client, applied: &[Applied]) -> Result<()> {
             if let Some(ip) = virtual_ip
                 && let Some(address) = reachable(SocketAddr::new(ip, number)).await
             {
+                until_served(address).await;
                 println!("{} answers on http://{}", object.label, shown(address));
             }
-            if let Some(node_port) = port.node_port {
-                until_served(node_port).await;
-                println!("{} answers on http://127.0.0.1:{node_port}", object.label);
+            if let Some(node_port) = port.node_port.and_then(|port| u16::try_from(port).ok()) {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, node_port));
+                until_served(address).await;
+                println!("{} answers on http://{address}", object.label);
             }
         }
     }
@@ -56,12 +58,11 @@ async fn reachable(address: SocketAddr) -> Option<SocketAddr> {
 }
 
 /// The pods are ready, and the proxy hears of it: until then it takes connections only to close them.
-async fn until_served(node_port: i32) {
-    let Ok(port) = u16::try_from(node_port) else { return };
+async fn until_served(address: SocketAddr) {
     let deadline = tokio::time::Instant::now() + SERVED_DEADLINE;
     while tokio::time::Instant::now() < deadline {
         let closed = async {
-            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+            let mut stream = TcpStream::connect(address).await.ok()?;
             let mut byte = [0];
             // A server waits for a request; whatever ends the connection before is nobody.
             stream.read(&mut byte).await.ok().filter(|read| *read > 0)

@@ -64,6 +64,8 @@ pub(crate) async fn pull(
 }
 
 fn client_for(name: &ImageName) -> Client {
+    // The client takes the process's provider. It fails only where another was installed before, which will do too.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let registry = name.parts().resolve_registry();
     let protocol = if is_local(registry) {
         ClientProtocol::HttpsExcept(vec![registry.to_owned()])
