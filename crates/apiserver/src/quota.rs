@@ -36,13 +36,16 @@ pub(crate) struct Quotas {
     ledger: Mutex<Ledger>,
 }
 
+/// What each object of a collection was measured as, and at which revision.
+type MeasuredByName = HashMap<Arc<str>, (Revision, Arc<Measured>)>;
+
 #[derive(Default)]
 struct Ledger {
     /// Writes that were admitted and are not settled.
     reserved: HashMap<u64, Reservation>,
     last_id: u64,
     /// What was measured before, by resource and namespace; only of namespaces that have quotas.
-    measured: HashMap<(String, String), HashMap<Arc<str>, (Revision, Arc<Measured>)>>,
+    measured: HashMap<(String, String), MeasuredByName>,
 }
 
 struct Reservation {

@@ -403,7 +403,7 @@ mod tests {
         let append = |path: &Path, text: &str| {
             let mut file =
                 std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
-            write!(file, "2026-01-01T00:00:04.000000000Z stdout F {text}\n").unwrap();
+            writeln!(file, "2026-01-01T00:00:04.000000000Z stdout F {text}").unwrap();
         };
         append(&path, "four");
         until("four\n").await;

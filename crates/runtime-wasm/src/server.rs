@@ -98,6 +98,10 @@ pub(crate) struct ServerParts {
 /// One container's server.
 pub(crate) struct HttpServer {
     parts: ServerParts,
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance moves in and out for each request: a pointer is cheaper"
+    )]
     warm: parking_lot::Mutex<Vec<Box<Warm>>>,
     requests: Arc<Semaphore>,
     waiting: AtomicUsize,

@@ -16,8 +16,8 @@ pub fn run() -> Result<()> {
     let clippy = ["clippy", "--locked", "--workspace"];
     let strict = ["--", "--deny", "warnings"];
     shell::run("cargo", &[&clippy[..], &strict].concat())?;
-    // A test that cannot go on says where by panicking.
+    // A test that cannot go on says where by panicking, and a table of cases may be long.
     let tests = ["--all-targets"];
-    let lenient = ["--allow", "clippy::unwrap_used"];
+    let lenient = ["--allow", "clippy::unwrap_used", "--allow", "clippy::too_many_lines"];
     shell::run("cargo", &[&clippy[..], &tests, &strict, &lenient].concat())
 }

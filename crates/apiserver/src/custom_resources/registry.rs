@@ -131,7 +131,7 @@ impl Kept {
             "{group}/{version_name} {names} {} {has_status} {has_scale} {is_ending}",
             spec["scope"]
         );
-        *self.kinds.entry(said).or_insert_with(|| {
+        self.kinds.entry(said).or_insert_with(|| {
             let subresources = subresources(&group, &version_name, names, has_status, has_scale);
             Box::leak(Box::new(Kind {
                 api_version: leak(kinds::api_version(&group, &version_name)),

@@ -321,7 +321,7 @@ fn uses(reason: &'static str, who: &[&str], noun: &str, what: &str) -> Option<Vi
 }
 
 fn probe_hosts(pod: &Subject<'_>, _: Version) -> Option<Violation> {
-    fn hooks<'a>(lifecycle: Option<&'a Lifecycle>) -> impl Iterator<Item = &'a LifecycleHandler> {
+    fn hooks(lifecycle: Option<&Lifecycle>) -> impl Iterator<Item = &LifecycleHandler> {
         lifecycle.into_iter().flat_map(|it| it.post_start.iter().chain(it.pre_stop.iter()))
     }
     let of = |container: &Container<'_>| -> Vec<String> {

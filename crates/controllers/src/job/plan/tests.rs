@@ -42,7 +42,7 @@ impl World {
     }
 
     fn pass(&mut self, seconds: i64) {
-        self.now = self.now + jiff::SignedDuration::from_secs(seconds);
+        self.now += jiff::SignedDuration::from_secs(seconds);
     }
 
     /// One reconcile.
