@@ -17,10 +17,13 @@ use tokio::net::TcpListener;
 
 use crate::support::{Pod, engine, guest};
 
+/// A media type and bytes, by path.
+type Content = HashMap<String, (String, Vec<u8>)>;
+
 /// A registry that serves what it is given, over http.
 struct Registry {
     address: SocketAddr,
-    content: Arc<Mutex<HashMap<String, (String, Vec<u8>)>>>,
+    content: Arc<Mutex<Content>>,
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -32,7 +35,7 @@ impl Registry {
     async fn start(guarded: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let content: Arc<Mutex<HashMap<String, (String, Vec<u8>)>>> = Arc::default();
+        let content: Arc<Mutex<Content>> = Arc::default();
         let served = Arc::clone(&content);
         tokio::spawn(async move {
             loop {
