@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tracing::warn;
 
 use super::{Alarm, FIRST_STATUS, Ground, Teardown, Worker};
@@ -59,7 +59,7 @@ impl Worker {
             scheme: &self.ctx.scheme,
             now,
         });
-        if self.status.written.as_ref() == Some(&wanted) {
+        if self.status.written.as_ref() == Some(&wanted) || self.would_revive(&wanted) {
             return;
         }
         if self.status.written.is_none() && self.only_beginning() {
@@ -78,6 +78,14 @@ impl Worker {
         self.begin(async move {
             Done::Written(Box::new(operations::write_status(ctx, pod, patch).await))
         });
+    }
+
+    /// A pod that succeeded or failed did so for good, whatever is seen of its containers later.
+    fn would_revive(&self, wanted: &PodStatus) -> bool {
+        let told = [self.pod.status.as_ref(), self.status.written.as_ref()];
+        let ended =
+            |status: &&PodStatus| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        told.into_iter().flatten().find(ended).is_some_and(|told| told.phase != wanted.phase)
     }
 
     /// True while nothing is known but that the pod is being made.
