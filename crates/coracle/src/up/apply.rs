@@ -88,7 +88,6 @@ async fn create_or_patch(
         let object: DynamicObject = serde_json::from_value(manifest)?;
         return Ok((api.create(&PostParams::default(), &object).await?, Outcome::Created));
     };
-    let before = live.resource_version();
     let live = serde_json::to_value(&live)?;
     let last = live["metadata"]["annotations"][LAST_APPLIED].as_str();
     let last = last.and_then(|last| serde_json::from_str(last).ok()).unwrap_or(Value::Null);
@@ -96,8 +95,22 @@ async fn create_or_patch(
         return Ok((serde_json::from_value(live)?, Outcome::Unchanged));
     };
     let after = api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
-    let same = after.resource_version() == before;
+    let same = is_same(live, serde_json::to_value(&after)?);
     Ok((after, if same { Outcome::Unchanged } else { Outcome::Configured }))
+}
+
+/// Whether the patch changed nothing. Controllers may write the status in between, which moves
+/// the resource version and is none of ours.
+fn is_same(mut before: Value, mut after: Value) -> bool {
+    for object in [&mut before, &mut after] {
+        let Some(object) = object.as_object_mut() else { continue };
+        object.remove("status");
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("resourceVersion");
+            meta.remove("managedFields");
+        }
+    }
+    before == after
 }
 
 /// The JSON merge patch that brings `live` to `new`, and removes what `last` had and `new` has not.
@@ -161,5 +174,18 @@ mod tests {
             Some(json!({ "spec": { "replicas": 4, "added": [1], "paused": null } })),
         );
         check(json!({ "a": 1 }), json!({}), json!({}), None);
+    }
+
+    #[test]
+    fn a_status_written_in_between_is_no_change_of_ours() {
+        let object = |version: &str, replicas: i32, ready: i32| {
+            json!({
+                "metadata": { "name": "hello", "resourceVersion": version },
+                "spec": { "replicas": replicas },
+                "status": { "readyReplicas": ready },
+            })
+        };
+        assert!(is_same(object("5", 1, 0), object("6", 1, 1)));
+        assert!(!is_same(object("5", 1, 0), object("6", 2, 0)));
     }
 }
