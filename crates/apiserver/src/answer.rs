@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 
 use crate::negotiate::{Encoding, Form, Representation};
 use crate::printing::{self, Include};
+use crate::protobuf;
 use crate::{storage, views};
 
 /// What a handler arrives at: an answer, or the reason why there is none.
 pub(crate) type Answer<T> = Result<T, Status>;
 
 /// The one function that turns an error into what the client sees.
-pub(crate) fn failure(status: &Status) -> Response {
-    let mut response =
-        json_response(code_of(status.code), Bytes::from(status.to_value().to_string()));
+pub(crate) fn failure(status: &Status, encoding: Encoding) -> Response {
+    let mut response = plain(encoding, code_of(status.code), &status.to_value());
     let retry = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if retry > 0 {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry));
@@ -37,6 +37,11 @@ pub(crate) fn stored(
 ) -> Answer<Response> {
     if representation.is_stored_form() && !views::is_view(kind) {
         return Ok(json_response(code, object.bytes.clone()));
+    }
+    if !views::is_view(kind)
+        && let Some(shown) = representation.message(kind)
+    {
+        return Ok(with_type(code, protobuf::MEDIA_TYPE, shown.body(&object.bytes)?));
     }
     let value = views::read(kind, storage::decode(object)?);
     Ok(shown(representation, include, code, kind, value))
@@ -73,6 +78,14 @@ pub(crate) fn encode(encoding: Encoding, value: &Value) -> (Bytes, &'static str)
             Ok(text) => (Bytes::from(text), "application/yaml"),
             // JSON is YAML: what the YAML writer cannot say is still well-formed.
             Err(_) => (Bytes::from(value.to_string()), "application/yaml"),
+        },
+        Encoding::Protobuf => match protobuf::value(value) {
+            Ok(Some(body)) => (body, protobuf::MEDIA_TYPE),
+            Ok(None) => encode(Encoding::Json, value),
+            Err(status) => {
+                tracing::error!(%status, "an answer went out as JSON instead");
+                encode(Encoding::Json, value)
+            }
         },
     }
 }

@@ -25,7 +25,7 @@ use crate::server::Server;
 use crate::warnings::Warnings;
 use crate::{custom_resources, limits, protobuf};
 
-/// Media types of the bodies we read, named in refusals.
+/// Media types of the bodies we read, named in refusals. Custom objects have no messages: the last is not for them.
 pub(crate) const ACCEPTED: [&str; 3] =
     ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
 
@@ -84,6 +84,13 @@ impl Call {
         Ok(decoded.value)
     }
 
+    /// Whether the body is a custom object, and not options or a Scale.
+    fn writes_custom_object(&self) -> bool {
+        self.kind.custom.is_some()
+            && matches!(self.verb, "create" | "update")
+            && self.target.subresource != "scale"
+    }
+
     /// The body as JSON bytes, whether it came as JSON, YAML or protobuf.
     pub(crate) async fn read_json(&mut self) -> Answer<Bytes> {
         let convert = match self.content_type() {
@@ -91,7 +98,12 @@ impl Call {
             "application/yaml" | "application/x-yaml" | "text/yaml" => {
                 Some(yaml_to_json as fn(&[u8]) -> Answer<Bytes>)
             }
-            protobuf::MEDIA_TYPE => Some(protobuf::to_json as fn(&[u8]) -> Answer<Bytes>),
+            protobuf::MEDIA_TYPE if !self.writes_custom_object() => {
+                Some(protobuf::to_json as fn(&[u8]) -> Answer<Bytes>)
+            }
+            _ if self.writes_custom_object() => {
+                return Err(Status::unsupported_media_type(&ACCEPTED[..2]));
+            }
             _ => return Err(Status::unsupported_media_type(&ACCEPTED)),
         };
         let body = self.read_body().await?;

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::answer::{self, Answer};
 use crate::custom_resources::Snapshot;
-use crate::negotiate::OFFERED;
+use crate::negotiate::{Encoding, OFFERED, Representation};
 
 /// The documents, made again whenever the kinds have changed.
 pub(crate) struct Discovery {
@@ -111,6 +111,10 @@ impl Documents {
             return Ok(document.answer(headers));
         }
         let document = self.plain.get(path).ok_or_else(Status::no_such_path)?;
+        if Representation::of_refusals(headers.get(header::ACCEPT)) == Encoding::Protobuf {
+            let document: Value = serde_json::from_slice(document).map_err(Status::internal)?;
+            return Ok(answer::plain(Encoding::Protobuf, StatusCode::OK, &document));
+        }
         if !accepts_json(accept) {
             return Err(Status::not_acceptable(&OFFERED));
         }

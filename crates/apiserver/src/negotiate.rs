@@ -1,10 +1,12 @@
-//! Which representation the client wants: JSON or YAML; the object itself, a Table, or its metadata alone.
+//! Which representation the client wants: JSON, YAML or protobuf; the object itself, a Table, or its metadata alone.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
+use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
 
 use crate::answer::Answer;
+use crate::protobuf::{self, Shown};
 use crate::query::Query;
 
 /// How an answer is written.
@@ -16,6 +18,8 @@ pub(crate) enum Encoding {
     PrettyJson,
     /// YAML.
     Yaml,
+    /// Messages, as Go clients prefer them.
+    Protobuf,
 }
 
 /// What an answer shows of an object.
@@ -37,7 +41,23 @@ pub(crate) struct Representation {
 }
 
 /// Media types we write, named in refusals.
-pub(crate) const OFFERED: [&str; 2] = ["application/json", "application/yaml"];
+pub(crate) const OFFERED: [&str; 3] =
+    ["application/json", "application/yaml", protobuf::MEDIA_TYPE];
+
+/// Media types of watches: those that can be cut into events.
+pub(crate) const OFFERED_STREAMS: [&str; 2] =
+    ["application/json;stream=watch", protobuf::WATCH_MEDIA_TYPE];
+
+/// What an endpoint can write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offer {
+    /// Everything: objects with a published schema.
+    Everything,
+    /// Custom objects have no messages, except of their metadata.
+    CustomObjects,
+    /// What has no table and no metadata: a Status, a version.
+    Plain,
+}
 
 impl Default for Representation {
     /// What the store holds.
@@ -48,26 +68,27 @@ impl Default for Representation {
 
 impl Representation {
     /// The best of what `Accept` lists, or 406. Without the header: JSON.
-    pub(crate) fn negotiate(headers: &HeaderMap, query: &Query) -> Answer<Self> {
-        let accept =
-            headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let mut chosen =
-            if accept.trim().is_empty() { Some((1.0, json(Form::Whole))) } else { None };
-        for range in accept.split(',') {
-            if let Some((quality, representation)) = read_range(range)
-                && quality > 0.0
-                && chosen.is_none_or(|(best, _)| quality > best)
-            {
-                chosen = Some((quality, representation));
-            }
-        }
-        let Some((_, mut representation)) = chosen else {
-            return Err(Status::not_acceptable(&OFFERED));
-        };
+    pub(crate) fn negotiate(headers: &HeaderMap, query: &Query, offer: Offer) -> Answer<Self> {
+        let mut representation = choose(text(headers.get(header::ACCEPT)), offer)
+            .ok_or_else(|| Status::not_acceptable(&OFFERED))?;
         if representation.encoding == Encoding::Json && wants_pretty(headers, query) {
             representation.encoding = Encoding::PrettyJson;
         }
         Ok(representation)
+    }
+
+    /// How a refusal is written for this client: whoever accepts nothing that we write gets JSON.
+    pub(crate) fn of_refusals(accept: Option<&HeaderValue>) -> Encoding {
+        choose(text(accept), Offer::Plain).unwrap_or_default().encoding
+    }
+
+    /// The message that shows objects of this kind, when the client wants one.
+    pub(crate) fn message(self, kind: &Kind) -> Option<Shown> {
+        match (self.encoding, self.form) {
+            (Encoding::Protobuf, Form::Whole) => Shown::whole(kind),
+            (Encoding::Protobuf, Form::Metadata(version)) => Some(Shown::metadata(version)),
+            _ => None,
+        }
     }
 
     /// Whether stored bytes can be sent as they are.
@@ -80,12 +101,36 @@ fn json(form: Form) -> Representation {
     Representation { encoding: Encoding::Json, form }
 }
 
-/// One media range with its parameters, or `None` when we cannot serve it.
-fn read_range(range: &str) -> Option<(f32, Representation)> {
+fn text(accept: Option<&HeaderValue>) -> &str {
+    accept.and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The range that the client likes best: by quality, then the more definite one, then the first.
+fn choose(accept: &str, offer: Offer) -> Option<Representation> {
+    if accept.trim().is_empty() {
+        return Some(json(Form::Whole));
+    }
+    let mut chosen: Option<(f32, u8, Representation)> = None;
+    for range in accept.split(',') {
+        if let Some(found) = read_range(range, offer)
+            && found.0 > 0.0
+            && chosen.is_none_or(|(quality, definite, _)| (found.0, found.1) > (quality, definite))
+        {
+            chosen = Some(found);
+        }
+    }
+    chosen.map(|(_, _, representation)| representation)
+}
+
+/// One media range with its parameters: its quality, how definite it is, and what it means; `None` when we cannot serve it.
+fn read_range(range: &str, offer: Offer) -> Option<(f32, u8, Representation)> {
     let mut parts = range.split(';').map(str::trim);
-    let encoding = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => Encoding::Json,
-        "application/yaml" | "application/x-yaml" | "text/yaml" => Encoding::Yaml,
+    let (definite, encoding) = match parts.next()? {
+        "*/*" => (0, Encoding::Json),
+        "application/*" => (1, Encoding::Json),
+        "application/json" => (2, Encoding::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => (2, Encoding::Yaml),
+        protobuf::MEDIA_TYPE => (2, Encoding::Protobuf),
         _ => return None,
     };
     let (mut quality, mut form, mut version, mut group) = (1.0, "", "", "");
@@ -104,8 +149,15 @@ fn read_range(range: &str) -> Option<(f32, Representation)> {
         _ => "",
     };
     let form = match (form, group, version) {
+        ("", _, _) if encoding == Encoding::Protobuf && offer == Offer::CustomObjects => {
+            return None;
+        }
         ("", _, _) => Form::Whole,
-        ("Table", "meta.k8s.io", "v1" | "v1beta1") => Form::Table(version),
+        _ if offer == Offer::Plain => return None,
+        // Upstream's Table has no message either.
+        ("Table", "meta.k8s.io", "v1" | "v1beta1") if encoding != Encoding::Protobuf => {
+            Form::Table(version)
+        }
         (
             "PartialObjectMetadata" | "PartialObjectMetadataList",
             "meta.k8s.io",
@@ -113,7 +165,7 @@ fn read_range(range: &str) -> Option<(f32, Representation)> {
         ) => Form::Metadata(version),
         _ => return None,
     };
-    Some((quality, Representation { encoding, form }))
+    Some((quality, definite, Representation { encoding, form }))
 }
 
 /// `?pretty=true`, or a browser-like tool that did not say.
@@ -131,14 +183,18 @@ fn wants_pretty(headers: &HeaderMap, query: &Query) -> bool {
 mod tests {
     use super::*;
 
-    fn check(accept: &str, expected: Option<Representation>) {
+    fn chosen(accept: &str, offer: Offer) -> Option<Representation> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, accept.parse().unwrap());
-        assert_eq!(
-            Representation::negotiate(&headers, &Query::default()).ok(),
-            expected,
-            "{accept}"
-        );
+        Representation::negotiate(&headers, &Query::default(), offer).ok()
+    }
+
+    fn check(accept: &str, expected: Option<Representation>) {
+        assert_eq!(chosen(accept, Offer::Everything), expected, "{accept}");
+    }
+
+    fn protobuf(form: Form) -> Representation {
+        Representation { encoding: Encoding::Protobuf, form }
     }
 
     #[test]
@@ -153,12 +209,48 @@ mod tests {
             "application/json;as=Other;v=v1;g=meta.k8s.io,application/json",
             Some(json(Form::Whole)),
         );
-        check("application/vnd.kubernetes.protobuf,application/json", Some(json(Form::Whole)));
         check(
             "application/json;q=0.5,application/yaml",
             Some(Representation { encoding: Encoding::Yaml, form: Form::Whole }),
         );
-        check("application/vnd.kubernetes.protobuf", None);
+        check("application/json;q=0", None);
         check("image/png", None);
+    }
+
+    #[test]
+    fn protobuf_is_written_where_there_are_messages() {
+        check(protobuf::MEDIA_TYPE, Some(protobuf(Form::Whole)));
+        check("application/vnd.kubernetes.protobuf, */*", Some(protobuf(Form::Whole)));
+        check("*/*, application/vnd.kubernetes.protobuf", Some(protobuf(Form::Whole)));
+        check(
+            "application/vnd.kubernetes.protobuf;q=0.1,application/json",
+            Some(json(Form::Whole)),
+        );
+        check("application/vnd.kubernetes.protobuf;stream=watch", Some(protobuf(Form::Whole)));
+        let metadata =
+            "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+        check(metadata, Some(protobuf(Form::Metadata("v1"))));
+        check(
+            "application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json",
+            Some(json(Form::Whole)),
+        );
+        let custom = |accept| chosen(accept, Offer::CustomObjects);
+        assert_eq!(custom(protobuf::MEDIA_TYPE), None);
+        assert_eq!(
+            custom("application/vnd.kubernetes.protobuf,application/json"),
+            Some(json(Form::Whole))
+        );
+        assert_eq!(custom(metadata), Some(protobuf(Form::Metadata("v1"))));
+    }
+
+    #[test]
+    fn refusals_are_written_in_what_the_client_reads() {
+        let check = |accept: &'static str, expected| {
+            let accept = HeaderValue::from_static(accept);
+            assert_eq!(Representation::of_refusals(Some(&accept)), expected, "{accept:?}");
+        };
+        check("application/vnd.kubernetes.protobuf,application/json", Encoding::Protobuf);
+        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/yaml", Encoding::Yaml);
+        check("image/png", Encoding::Json);
     }
 }

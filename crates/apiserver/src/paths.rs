@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
 use crate::health;
-use crate::negotiate::Representation;
+use crate::negotiate::{Offer, Representation};
 use crate::query::Query;
 use crate::server::Server;
 
@@ -35,8 +35,8 @@ pub(crate) async fn answer(server: &Arc<Server>, parts: &Parts, query: &Query) -
     match path {
         "/" => Ok(json_answer(&json!({ "paths": known_paths(server) }))),
         "/version" => {
-            let encoding = Representation::negotiate(&parts.headers, query)?.encoding;
-            Ok(answer::plain(encoding, StatusCode::OK, &version()))
+            let wanted = Representation::negotiate(&parts.headers, query, Offer::Plain)?;
+            Ok(answer::plain(wanted.encoding, StatusCode::OK, &version()))
         }
         "/metrics" => {
             let text = server.metrics.encode(server);

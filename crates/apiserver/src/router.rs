@@ -8,9 +8,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
+use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
 use futures::FutureExt as _;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderValue, Method, Request, header};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -23,9 +24,9 @@ use crate::authz::{Attributes, Target};
 use crate::call::Call;
 use crate::identity::User;
 use crate::metrics::Served;
-use crate::negotiate::Representation;
+use crate::negotiate::{Offer, Representation};
 use crate::query::Query;
-use crate::request_info::RequestInfo;
+use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Server;
 use crate::warnings::Warnings;
 use crate::{handlers, limits, paths};
@@ -61,19 +62,21 @@ impl Predicate for LargeAnswers {
 async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response {
     let started = Instant::now();
     let mut served = Served::default();
+    let accept = request.headers().get(header::ACCEPT).cloned();
     let answered = AssertUnwindSafe(answer(&server, request, &mut served)).catch_unwind().await;
     let mut response = match answered {
         Ok(Ok(response)) => response,
-        Ok(Err(status)) => answer::failure(&status),
+        Ok(Err(status)) => answer::failure(&status, Representation::of_refusals(accept.as_ref())),
         Err(_) => {
             tracing::error!(
                 resource = served.resource,
                 verb = served.verb,
                 "a request handler panicked"
             );
-            answer::failure(&Status::internal(
+            let panicked = Status::internal(
                 "This request caused apiserver to panic. Look in the logs for details.",
-            ))
+            );
+            answer::failure(&panicked, Representation::of_refusals(accept.as_ref()))
         }
     };
     response.headers_mut().insert("audit-id", audit_id());
@@ -120,7 +123,7 @@ async fn answer(
     let representation = match target.subresource.as_str() {
         // What others say in their own form: the client's wishes are for them.
         "log" | "proxy" => Representation::default(),
-        _ => Representation::negotiate(&parts.headers, &query)?,
+        _ => Representation::negotiate(&parts.headers, &query, offer(kind, &target))?,
     };
     let ends = parts
         .extensions
@@ -146,9 +149,21 @@ async fn answer(
     } else {
         answer_in_time(server, &mut call).await
     };
-    let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
+    let mut response = answered.unwrap_or_else(|status| {
+        let accept = call.headers.get(header::ACCEPT);
+        answer::failure(&status, Representation::of_refusals(accept))
+    });
     call.add_warnings(&mut response);
     Ok(response)
+}
+
+/// What objects of the kind can be written as. A `Scale` has a message whatever it scales.
+fn offer(kind: &Kind, target: &ResourcePath) -> Offer {
+    if kind.custom.is_some() && target.subresource != "scale" {
+        Offer::CustomObjects
+    } else {
+        Offer::Everything
+    }
 }
 
 /// Runs the handler of an ordinary request: when there is a place for it, and for as long as it may take.

@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
 use crate::call::Call;
-use crate::limits;
 use crate::negotiate::Form;
 use crate::printing::{self, Include};
+use crate::protobuf::{ListWriter, Shown};
 use crate::query::{ListOptions, VersionMatch};
 use crate::selection::Selection;
-use crate::{storage, views};
+use crate::{limits, protobuf, storage, views};
 
 /// A page of a collection and where the next one starts.
 pub(crate) struct Page {
@@ -39,7 +39,7 @@ pub(crate) async fn list(call: &Call) -> Answer<Response> {
     let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
     match page(call, &options, &selection) {
         Ok(page) => answer_page(call, page).await,
-        Err(status) if status.reason == Reason::Expired => expired(&options, &status),
+        Err(status) if status.reason == Reason::Expired => expired(call, &options, &status),
         Err(status) => Err(status),
     }
 }
@@ -116,6 +116,9 @@ async fn answer_page(call: &Call, page: Page) -> Answer<Response> {
             Body::new(ListBody::new(call.kind, page)),
         ));
     }
+    if let Some(shown) = call.representation.message(call.kind) {
+        return answer_messages(call, &page, shown).await;
+    }
     let include = Include::read(&call.query)?;
     let metadata = list_metadata(&page);
     let now = Timestamp::now();
@@ -142,6 +145,23 @@ async fn answer_page(call: &Call, page: Page) -> Answer<Response> {
         }
     };
     Ok(answer::plain(call.encoding(), StatusCode::OK, &list))
+}
+
+/// The page as messages, written out of the objects' own bytes.
+async fn answer_messages(call: &Call, page: &Page, shown: Shown) -> Answer<Response> {
+    let mut list = ListWriter::new(shown, &list_metadata(page))?;
+    for (index, object) in page.objects.iter().enumerate() {
+        if index % limits::ROWS_BETWEEN_YIELDS == limits::ROWS_BETWEEN_YIELDS - 1 {
+            tokio::task::yield_now().await;
+        }
+        if views::is_view(call.kind) {
+            let object = views::read(call.kind, storage::decode(object)?);
+            list.item(object.to_string().as_bytes())?;
+        } else {
+            list.item(&object.bytes)?;
+        }
+    }
+    Ok(answer::with_type(StatusCode::OK, protobuf::MEDIA_TYPE, Body::new(list.body())))
 }
 
 fn list_metadata(page: &Page) -> Value {
@@ -270,12 +290,12 @@ impl Position {
 }
 
 /// 410; for a list that was to go on, with a token that goes on in the newest state for clients that can live with that.
-fn expired(options: &ListOptions, status: &Status) -> Answer<Response> {
+fn expired(call: &Call, options: &ListOptions, status: &Status) -> Answer<Response> {
     let Some(token) = &options.continue_token else { return Err(status.clone()) };
     let after = Position::read(token)?.after;
     let mut body = Status::expired(INCONSISTENT_CONTINUE).to_value();
     body["metadata"]["continue"] = json!(Position { revision: None, after }.token());
-    Ok(answer::json_response(StatusCode::GONE, Bytes::from(body.to_string())))
+    Ok(answer::plain(call.encoding(), StatusCode::GONE, &body))
 }
 
 const INCONSISTENT_CONTINUE: &str = "The provided continue parameter is too old to display a consistent list result. You can start a \

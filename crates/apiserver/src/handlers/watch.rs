@@ -22,12 +22,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use super::list::{gone_status, too_large_revision};
 use crate::answer::{self, Answer};
 use crate::call::Call;
-use crate::limits;
-use crate::negotiate::{Encoding, Form, Representation};
+use crate::negotiate::{Encoding, Form, OFFERED_STREAMS};
 use crate::printing::{self, Include};
+use crate::protobuf::{self, Shown};
 use crate::query::ListOptions;
 use crate::selection::Selection;
-use crate::{object, storage, views};
+use crate::{limits, object, storage, views};
 
 /// Starts the stream of events.
 pub(crate) fn watch(call: &Call) -> Answer<Response> {
@@ -36,19 +36,28 @@ pub(crate) fn watch(call: &Call) -> Answer<Response> {
     let filter =
         Filter { selection, name: Some(call.target.name.clone()).filter(|name| !name.is_empty()) };
     if call.representation.encoding == Encoding::Yaml {
-        return Err(Status::not_acceptable(&["application/json"]));
+        return Err(Status::not_acceptable(&OFFERED_STREAMS));
     }
+    let shown = call.representation.message(call.kind);
+    let content_type =
+        if shown.is_some() { protobuf::WATCH_MEDIA_TYPE } else { "application/json" };
     let writer = EventWriter {
         kind: call.kind,
-        representation: call.representation,
+        form: call.representation.form,
+        shown,
         include: Include::read(&call.query)?,
+        headed: false,
     };
-    let body = match start(call, &options, filter, writer) {
+    let body = match start(call, &options, filter, writer.clone()) {
         Ok(body) => Body::new(body),
         Err(Refusal::Answer(status)) => return Err(status),
-        Err(Refusal::Event(status)) => Body::from(error_event(&status)),
+        Err(Refusal::Event(status)) => {
+            let mut frame = BytesMut::new();
+            writer.error(&mut frame, &status);
+            Body::from(frame.freeze())
+        }
     };
-    Ok(answer::with_type(StatusCode::OK, "application/json", body))
+    Ok(answer::with_type(StatusCode::OK, content_type, body))
 }
 
 /// A watch that cannot start: upstream tells some reasons as an answer, and those that concern the past as the only event.
@@ -185,7 +194,7 @@ impl WatchBody {
                 Poll::Ready(Some(Err(gone))) => {
                     // A store that closes is the end of the stream, not an error of the client's.
                     if matches!(gone, coracle_store::Gone::Compacted { .. }) {
-                        frame.put_slice(&error_event(&gone_status(&gone)));
+                        self.writer.error(frame, &gone_status(&gone));
                     }
                     self.ended = true;
                 }
@@ -196,7 +205,7 @@ impl WatchBody {
     }
 
     /// One change, seen through the filter: what enters it was added, what leaves it is gone.
-    fn show(&self, frame: &mut BytesMut, event: &Event) {
+    fn show(&mut self, frame: &mut BytesMut, event: &Event) {
         let matched = event.previous().is_some_and(|previous| self.filter.matches(previous));
         match &event.change {
             Change::Put { object, .. } => match (matched, self.filter.matches(object)) {
@@ -216,62 +225,94 @@ impl WatchBody {
 }
 
 /// Writes events in the representation that the client asked for.
+#[derive(Clone)]
 struct EventWriter {
     kind: &'static Kind,
-    representation: Representation,
+    form: Form,
+    /// Set when events are messages.
+    shown: Option<Shown>,
     include: Include,
+    /// Whether a table's columns have been named: only the first one says them.
+    headed: bool,
 }
 
 impl EventWriter {
     /// One event with a stored object, whose bytes are taken as they are whenever that is what the client wants.
-    fn event(&self, frame: &mut BytesMut, event_type: &str, object: &Object) {
-        if self.representation.form == Form::Whole && !views::is_view(self.kind) {
-            write_event(frame, event_type, &object.bytes);
+    fn event(&mut self, frame: &mut BytesMut, event_type: &str, object: &Object) {
+        let takes_bytes = self.shown.is_some() || self.form == Form::Whole;
+        if takes_bytes && !views::is_view(self.kind) {
+            self.write(frame, event_type, &object.bytes);
         } else if let Ok(value) = storage::decode(object) {
             self.decoded(frame, event_type, value);
         }
     }
 
     /// The state in which an object was last seen by this client, with the revision at which it left the client's sight.
-    fn past_state(&self, frame: &mut BytesMut, object: &Object, revision: Revision) {
+    fn past_state(&mut self, frame: &mut BytesMut, object: &Object, revision: Revision) {
         if let Ok(mut value) = storage::decode(object) {
             object::set_meta(&mut value, "resourceVersion", Some(json!(revision.to_string())));
             self.decoded(frame, "DELETED", value);
         }
     }
 
-    fn decoded(&self, frame: &mut BytesMut, event_type: &str, value: Value) {
+    fn decoded(&mut self, frame: &mut BytesMut, event_type: &str, value: Value) {
         let value = views::read(self.kind, value);
-        let shown = match self.representation.form {
+        let shown = match self.form {
+            _ if self.shown.is_some() => value,
             Form::Whole => value,
             Form::Table(version) => {
                 let metadata =
                     json!({ "resourceVersion": object::meta(&value, "resourceVersion") });
                 let row = printing::row(self.kind, &value, self.include, version, Timestamp::now());
-                printing::table_of(self.kind, vec![row], version, metadata)
+                self.table(vec![row], version, metadata)
             }
             Form::Metadata(version) => printing::metadata_only(&value, version),
         };
-        write_event(frame, event_type, shown.to_string().as_bytes());
+        self.write(frame, event_type, shown.to_string().as_bytes());
+    }
+
+    fn table(&mut self, rows: Vec<Value>, version: &str, metadata: Value) -> Value {
+        let mut table = printing::table_of(self.kind, rows, version, metadata);
+        if std::mem::replace(&mut self.headed, true) {
+            table["columnDefinitions"] = json!([]);
+        }
+        table
     }
 
     /// Tells the client how far it is, so that it can resume from there.
-    fn bookmark(&self, frame: &mut BytesMut, revision: Revision, initial_events_end: bool) {
+    fn bookmark(&mut self, frame: &mut BytesMut, revision: Revision, initial_events_end: bool) {
         let mut metadata =
             json!({ "resourceVersion": revision.to_string(), "creationTimestamp": null });
         if initial_events_end {
             metadata["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
         }
-        let bookmark = match self.representation.form {
+        let bookmark = match self.form {
             Form::Whole => {
                 json!({ "kind": self.kind.kind, "apiVersion": self.kind.api_version, "metadata": metadata })
             }
-            Form::Table(version) => printing::table_of(self.kind, Vec::new(), version, metadata),
+            Form::Table(version) => self.table(Vec::new(), version, metadata),
             Form::Metadata(version) => {
                 printing::metadata_only(&json!({ "metadata": metadata }), version)
             }
         };
-        write_event(frame, "BOOKMARK", bookmark.to_string().as_bytes());
+        self.write(frame, "BOOKMARK", bookmark.to_string().as_bytes());
+    }
+
+    /// Why the watch ends.
+    fn error(&self, frame: &mut BytesMut, status: &Status) {
+        let status = status.to_value();
+        let json = status.to_string();
+        match self.shown.as_ref().and_then(|_| Shown::of(&status)) {
+            Some(shown) => write_message(frame, "ERROR", &shown, json.as_bytes()),
+            None => write_event(frame, "ERROR", json.as_bytes()),
+        }
+    }
+
+    fn write(&self, frame: &mut BytesMut, event_type: &str, object: &[u8]) {
+        match &self.shown {
+            Some(shown) => write_message(frame, event_type, shown, object),
+            None => write_event(frame, event_type, object),
+        }
     }
 }
 
@@ -284,8 +325,9 @@ fn write_event(frame: &mut BytesMut, event_type: &str, object: &[u8]) {
     frame.put_slice(b"}\n");
 }
 
-fn error_event(status: &Status) -> Bytes {
-    let mut frame = BytesMut::new();
-    write_event(&mut frame, "ERROR", status.to_value().to_string().as_bytes());
-    frame.freeze()
+fn write_message(frame: &mut BytesMut, event_type: &str, shown: &Shown, object: &[u8]) {
+    match protobuf::event(event_type, shown, object) {
+        Ok(event) => frame.put_slice(&event),
+        Err(status) => tracing::error!(%status, "an event was left out of a watch"),
+    }
 }
