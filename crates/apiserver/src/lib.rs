@@ -14,6 +14,7 @@
 //! port-forward.
 
 pub mod admission;
+pub mod annotations;
 mod answer;
 pub mod authn;
 pub mod authz;
@@ -23,6 +24,7 @@ mod change;
 mod custom_resources;
 mod deletion;
 mod discovery;
+mod extension;
 mod handlers;
 mod health;
 pub mod identity;

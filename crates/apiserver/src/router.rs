@@ -17,6 +17,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
+use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
@@ -140,6 +141,7 @@ async fn answer(
         headers: parts.headers,
         body: Mutex::new(body),
         warnings: Warnings::default(),
+        annotations: Annotations::default(),
     };
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await

@@ -14,10 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::admission::Admission;
+use crate::admission::webhooks::Webhooks;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
+use crate::extension::{ExtensionClient, Extensions};
 use crate::identity::User;
 use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
@@ -63,7 +65,9 @@ pub enum StartError {
 pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
-    pub(crate) kinds: Registry,
+    pub(crate) kinds: Arc<Registry>,
+    /// Calls the servers that extend this one.
+    pub(crate) extensions: Extensions,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -109,11 +113,15 @@ impl ApiServer {
                 status: Box::new(status),
             }
         })?;
+        let kinds = Arc::new(Registry::default());
+        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki)?);
+        let webhooks = Webhooks::new(store.clone(), kinds.clone(), extensions.clone());
         let server = Arc::new(Server {
-            admission: Admission::new(store.clone(), authorizer.clone()),
+            admission: Admission::new(store.clone(), authorizer.clone()).with_webhooks(webhooks),
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
-            kinds: Registry::default(),
+            kinds,
+            extensions,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
