@@ -45,6 +45,9 @@ impl Checker<'_> {
             Kind::Literal(value) => of_literal(value),
             Kind::Name(name) => self.name(expr.at, name),
             Kind::Select { operand, field, optional } => {
+                if let Some(of) = self.qualified(expr) {
+                    return of;
+                }
                 let operand = self.of(operand);
                 let (inner, is_optional) = match operand {
                     Type::Optional(inner) => (Type::clone(&inner), true),
@@ -132,6 +135,16 @@ impl Checker<'_> {
                 if *flat { body } else { Type::optional(body) }
             }
         }
+    }
+
+    /// The type of a variable that has dots in its name.
+    fn qualified(&self, expr: &Expr) -> Option<Type> {
+        let name = expr.qualified_name()?;
+        let root = name.split('.').next()?;
+        if self.locals.iter().any(|(local, _)| local == root) {
+            return None;
+        }
+        self.known.variables.get(&name).cloned()
     }
 
     fn name(&mut self, at: usize, name: &str) -> Type {
