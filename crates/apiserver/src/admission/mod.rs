@@ -12,6 +12,7 @@ mod limit_ranger;
 pub(crate) mod matching;
 mod node_restriction;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -30,6 +31,7 @@ use crate::authz::{self, Authorizer};
 use crate::identity::User;
 use crate::quota::{Quotas, Reserved};
 use crate::warnings::Warnings;
+use policies::{Policies, Rounds};
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +75,20 @@ pub struct Admission {
     store: Store,
     authorizer: Arc<Authorizer>,
     quotas: Arc<Quotas>,
+    /// Absent where only the built-in plugins are wanted.
+    policies: Option<Policies>,
 }
 
 impl Admission {
     /// Over what the plugins look at.
     pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
         let quotas = Arc::new(Quotas::new(store.clone()));
-        Self { store, authorizer, quotas }
+        Self { store, authorizer, quotas, policies: None }
+    }
+
+    /// The same, with the policies that the cluster's users configure.
+    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+        Self { policies: Some(policies), ..self }
     }
 
     /// Who keeps count of what namespaces hold.
@@ -98,7 +107,9 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
-        // Mutating policies and webhooks come here.
+        if let Some(policies) = &self.policies {
+            policies.mutate(request, &mut Rounds::default())?;
+        }
         Ok(())
     }
 
@@ -113,7 +124,9 @@ impl Admission {
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
         self.refuse_escalation(request)?;
-        // Validating policies and webhooks come here.
+        if let Some(policies) = &self.policies {
+            policies.validate(request)?;
+        }
         resource_quota::reserve(&self.quotas, request)
     }
 

@@ -283,7 +283,7 @@ fn evaluate(function: &str, text: &str) -> Option<Cel> {
 }
 
 /// A field's name as rules write it: CEL's identifiers have fewer characters than JSON's.
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     const RESERVED: [&str; 21] = [
         "true",
         "false",

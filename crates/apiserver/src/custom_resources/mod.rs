@@ -33,6 +33,7 @@ mod values;
 
 use coracle_api::kinds::Kind;
 
+pub(crate) use cel::escape;
 pub(crate) use columns::{cells, column_definitions};
 pub(crate) use conditions::{begin_termination, is_definition};
 pub(crate) use decode::decode;

@@ -10,9 +10,9 @@ mod conditions;
 mod facts;
 mod types;
 
-pub(crate) use conditions::{Judgement, MatchConditions, compile};
-pub(crate) use facts::{Facts, Host, Variables};
-pub(crate) use types::{environment, environment_of, kind_type};
+pub(crate) use conditions::{Judgement, MatchConditions, compile, failure};
+pub(crate) use facts::{Facts, Host, PolicyScope, Variables};
+pub(crate) use types::{environment, environment_of, kind_type, of_structural};
 
 /// What a policy's expressions may cost together; upstream's bound.
 pub(crate) const POLICY_BUDGET: u64 = 10_000_000;

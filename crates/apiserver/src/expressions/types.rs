@@ -5,6 +5,9 @@ use std::sync::Arc;
 use coracle_api::kinds::Kind;
 use coracle_api::schema::{Schema, Shape, TypeId};
 use coracle_cel::{Environment, ObjectType, Type};
+use serde_json::Value;
+
+use crate::custom_resources;
 
 /// An object type with these fields.
 pub(crate) struct Record {
@@ -115,9 +118,12 @@ fn namespace() -> Type {
     record("kubernetes.Namespace", &[("metadata", metadata), ("spec", spec), ("status", status)])
 }
 
-/// The type of the objects of a built-in kind; none for custom ones.
+/// The type of the objects of a kind.
 pub(crate) fn kind_type(kind: &Kind) -> Option<Type> {
-    Schema::get().of(kind).map(of_schema)
+    match custom_resources::definition_of(kind) {
+        Some(definition) => Some(custom_kind_type(&definition.open_api)),
+        None => Schema::get().of(kind).map(of_schema),
+    }
 }
 
 /// A struct of the published schema.
@@ -148,5 +154,76 @@ fn of_schema(id: TypeId) -> Type {
         Shape::List { item } => Type::list(of_schema(*item)),
         Shape::Map { value } => Type::map(of_schema(*value)),
         Shape::Object(_) => Type::Object(Arc::new(Struct(id))),
+    }
+}
+
+/// The type of a custom kind's objects, as its definition's `openAPIV3Schema` has them.
+fn custom_kind_type(schema: &Value) -> Type {
+    let metadata = Schema::get()
+        .by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
+        .map_or(Type::Dyn, of_schema);
+    Type::Object(Arc::new(Structural {
+        schema: schema.clone(),
+        metadata: Some(metadata),
+        is_resource: true,
+    }))
+}
+
+/// The type of what a structural schema describes. Of the root's metadata, rules of definitions see the names alone.
+pub(crate) fn of_structural(schema: &Value, is_root: bool) -> Type {
+    let metadata =
+        record("kubernetes.ObjectNames", &[("name", Type::String), ("generateName", Type::String)]);
+    structural(schema, is_root || schema["x-kubernetes-embedded-resource"] == true, metadata)
+}
+
+fn structural(schema: &Value, is_resource: bool, metadata: Type) -> Type {
+    if schema["x-kubernetes-int-or-string"] == true {
+        return Type::Dyn;
+    }
+    let below = |schema: &Value| of_structural(schema, false);
+    match (schema["type"].as_str(), schema["format"].as_str()) {
+        (Some("integer"), _) => Type::Int,
+        (Some("number"), _) => Type::Double,
+        (Some("boolean"), _) => Type::Bool,
+        (Some("string"), Some("date" | "date-time")) => Type::Timestamp,
+        (Some("string"), Some("duration")) => Type::Duration,
+        (Some("string"), Some("byte")) => Type::Bytes,
+        (Some("string"), _) => Type::String,
+        (Some("array"), _) => Type::list(below(&schema["items"])),
+        (Some("object"), _) if schema["properties"].is_object() || is_resource => {
+            let metadata = is_resource.then_some(metadata);
+            Type::Object(Arc::new(Structural { schema: schema.clone(), metadata, is_resource }))
+        }
+        (Some("object"), _) if schema["additionalProperties"].is_object() => {
+            Type::map(below(&schema["additionalProperties"]))
+        }
+        _ => Type::Dyn,
+    }
+}
+
+/// An object with the properties of a structural schema.
+struct Structural {
+    schema: Value,
+    /// What `metadata` is; none for what is no resource.
+    metadata: Option<Type>,
+    is_resource: bool,
+}
+
+impl ObjectType for Structural {
+    fn name(&self) -> String {
+        "object".to_owned()
+    }
+
+    fn field(&self, name: &str) -> Option<Type> {
+        match name {
+            "apiVersion" | "kind" if self.is_resource => return Some(Type::String),
+            "metadata" if self.is_resource => return self.metadata.clone(),
+            _ => (),
+        }
+        let properties = self.schema["properties"].as_object()?;
+        let found = properties
+            .iter()
+            .find(|(property, _)| *property == name || custom_resources::escape(property) == name);
+        found.map(|(_, schema)| of_structural(schema, false))
     }
 }
