@@ -29,9 +29,12 @@ mod value;
 
 pub use budget::Meter;
 pub use environment::{Environment, Program, Scope};
+pub use library::read_time;
 pub use problem::{EvaluationError, Problem, Problems};
 pub use types::{ObjectType, Type};
-pub use value::{Foreign, ForeignValue, Typed, Value, from_json, to_json};
+pub use value::{
+    Foreign, ForeignValue, Key, Typed, Value, from_json, map, none, optional, some, to_json,
+};
 
 #[cfg(test)]
 mod tests;

@@ -110,3 +110,9 @@ pub(crate) fn printed(value: &Value) -> Result<Json, EvaluationError> {
         _ => Err(EvaluationError::no_such_overload()),
     }
 }
+
+/// A point in time or, as `duration`, a span of time, if the text is one.
+pub fn read_time(function: &str, text: &str) -> Option<Value> {
+    let text = Value::String(text.to_owned().into());
+    call(function, None, vec![text], &mut Meter::new(u64::MAX)).ok()
+}

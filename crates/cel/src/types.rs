@@ -62,7 +62,8 @@ impl Type {
         Self::Map(Arc::new(Self::String), Arc::new(value))
     }
 
-    pub(crate) fn optional(value: Type) -> Self {
+    /// A value of this type, or none.
+    pub fn optional(value: Type) -> Self {
         Self::Optional(Arc::new(value))
     }
 

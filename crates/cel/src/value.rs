@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 pub use kube_cel::cel::Value;
-use kube_cel::cel::objects::{Key, Map, Opaque, OptionalValue};
+pub use kube_cel::cel::objects::Key;
+use kube_cel::cel::objects::{Map, Opaque, OptionalValue};
 use serde_json::Value as Json;
 
 use crate::budget::Meter;
@@ -82,18 +83,20 @@ pub(crate) fn typed(value: &Value) -> Option<&Typed> {
 }
 
 /// An optional, if the value is one.
-pub(crate) fn optional(value: &Value) -> Option<&OptionalValue> {
+pub fn optional(value: &Value) -> Option<&OptionalValue> {
     match value {
         Value::Opaque(opaque) => opaque.downcast_ref(),
         _ => None,
     }
 }
 
-pub(crate) fn some(value: Value) -> Value {
+/// An optional with a value.
+pub fn some(value: Value) -> Value {
     Value::Opaque(Arc::new(OptionalValue::of(value)))
 }
 
-pub(crate) fn none() -> Value {
+/// An optional without one.
+pub fn none() -> Value {
     Value::Opaque(Arc::new(OptionalValue::none()))
 }
 
@@ -101,7 +104,8 @@ pub(crate) fn text(text: impl Into<String>) -> Value {
     Value::String(Arc::new(text.into()))
 }
 
-pub(crate) fn map(entries: HashMap<Key, Value>) -> Value {
+/// A map.
+pub fn map(entries: HashMap<Key, Value>) -> Value {
     Value::Map(Map { map: Arc::new(entries) })
 }
 
