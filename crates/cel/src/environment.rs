@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::ast::{Expr, Kind};
 use crate::budget::Meter;
 use crate::check::{Known, check};
+use crate::cost::{Extent, estimate};
 use crate::evaluate::evaluate;
 use crate::parse::parse;
 use crate::problem::{EvaluationError, Problems};
@@ -97,6 +98,11 @@ impl Program {
         let value = evaluate(&self.expr, scope, meter);
         meter.end(around);
         value
+    }
+
+    /// What an evaluation costs at most, if the variables are as large as this.
+    pub fn estimate(&self, of: &dyn Fn(&str) -> Option<Arc<dyn Extent>>) -> u64 {
+        estimate(&self.expr, of)
     }
 }
 

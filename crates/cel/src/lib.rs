@@ -14,6 +14,7 @@
 mod ast;
 mod budget;
 mod check;
+mod cost;
 mod environment;
 mod evaluate;
 mod functions;
@@ -28,6 +29,7 @@ mod types;
 mod value;
 
 pub use budget::Meter;
+pub use cost::Extent;
 pub use environment::{Environment, Program, Scope};
 pub use library::read_time;
 pub use problem::{EvaluationError, Problem, Problems};

@@ -317,3 +317,38 @@ fn nesting_is_bounded() {
     check(&format!("true{}", " && true".repeat(5000)), json!(true));
     check(&format!("{}1{}", "(".repeat(90), ")".repeat(90)), json!(1));
 }
+
+/// Lists of lists of texts, a thousand each.
+struct Thousands(usize);
+
+impl crate::Extent for Thousands {
+    fn size(&self) -> u64 {
+        1000
+    }
+
+    fn field(&self, _: &str) -> Option<Arc<dyn crate::Extent>> {
+        Some(Arc::new(Self(self.0)))
+    }
+
+    fn element(&self) -> Option<Arc<dyn crate::Extent>> {
+        (self.0 > 0).then(|| Arc::new(Self(self.0 - 1)) as Arc<dyn crate::Extent>)
+    }
+
+    fn is_map(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn costs_grow_with_what_is_gone_through() {
+    let estimate = |text: &str| {
+        compile(text).estimate(&|name| {
+            (name == "object").then(|| Arc::new(Thousands(2)) as Arc<dyn crate::Extent>)
+        })
+    };
+    assert!(estimate("object.a == 'x'") < 10);
+    assert!((1_000..10_000).contains(&estimate("object.all(x, true)")));
+    assert!((1_000_000..10_000_000).contains(&estimate("object.all(x, x.all(y, y == 'abc'))")));
+    assert!(estimate("object.all(x, object.all(y, object.all(z, true)))") > 1_000_000_000);
+    assert!(estimate("object.a == object.b") > estimate("object.a == 'x'"));
+}

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 use base64::Engine as _;
 use coracle_api::status::{ErrorType, FieldError, FieldErrors, Path};
 use coracle_cel::{
-    Environment, EvaluationError, Key, Meter, Program, Scope, Type as CelType, Value as Cel, map,
-    none, read_time, some,
+    Environment, EvaluationError, Extent, Key, Meter, Program, Scope, Type as CelType,
+    Value as Cel, map, none, read_time, some,
 };
 use serde_json::Value;
 
+use super::extent::Allowed;
 use super::schema::{Additional, Node, Type};
 use super::validate::OldItems;
 use crate::expressions::{compile, of_structural};
@@ -78,6 +79,16 @@ impl Rule {
     /// Whether the rule compares with the value before.
     pub(crate) fn uses_old_self(&self) -> bool {
         self.compiled().is_ok_and(|compiled| compiled.uses_old_self)
+    }
+
+    /// What the rule costs at most on one value that the schema allows.
+    pub(crate) fn costs(&self, schema: &Value) -> u64 {
+        let Ok(compiled) = self.compiled() else { return 0 };
+        let of = |name: &str| {
+            let is_value = matches!(name, "self" | "oldSelf");
+            is_value.then(|| Arc::new(Allowed(schema.clone())) as Arc<dyn Extent>)
+        };
+        compiled.program.estimate(&of)
     }
 
     fn compiled(&self) -> Result<&Compiled, &Problem> {

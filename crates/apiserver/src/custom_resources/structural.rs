@@ -4,6 +4,7 @@ use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use super::cel::Rule;
+use super::extent::{RULE_COST, SCHEMA_COST, most_values, too_expensive};
 use super::json_path::JsonPath;
 use super::schema::Node;
 use super::{validate, values};
@@ -17,11 +18,19 @@ pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
         let schema = &version["schema"]["openAPIV3Schema"];
         if schema.is_object() {
             let at = at.child("schema").child("openAPIV3Schema");
-            Walk { errors, defaults_allowed: true, uncorrelatable: None }.node(
-                schema,
-                Level::Root,
-                &at,
-            );
+            let mut walk = Walk {
+                errors,
+                defaults_allowed: true,
+                uncorrelatable: None,
+                cardinality: Some(1),
+                cost: 0,
+            };
+            walk.node(schema, Level::Root, &at);
+            let cost = walk.cost;
+            if cost > SCHEMA_COST {
+                let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+                errors.forbidden(&at, too_expensive(what, cost, SCHEMA_COST));
+            }
         }
         columns(version, &at.child("additionalPrinterColumns"), errors);
         subresources(&version["subresources"], &at.child("subresources"), errors);
@@ -199,6 +208,10 @@ struct Walk<'a> {
     defaults_allowed: bool,
     /// The place below which a value cannot be compared with the one before.
     uncorrelatable: Option<Path>,
+    /// How many values there can be at this place; none if nothing says so.
+    cardinality: Option<u64>,
+    /// What all rules so far cost at most.
+    cost: u64,
 }
 
 impl Walk<'_> {
@@ -434,6 +447,13 @@ impl Walk<'_> {
                 let detail = "may not be set if oldSelf is not used in rule";
                 self.errors.invalid(at.child("optionalOldSelf"), true, detail);
             }
+            let times = self.cardinality.unwrap_or_else(|| most_values(schema));
+            let cost = read.costs(schema).saturating_mul(times);
+            self.cost = self.cost.saturating_add(cost);
+            if cost > RULE_COST {
+                let detail = too_expensive("estimated rule cost", cost, RULE_COST);
+                self.errors.forbidden(at.child("rule"), detail);
+            }
             self.about_rule(rule, &at);
         }
     }
@@ -485,12 +505,22 @@ impl Walk<'_> {
             Level::Item => around["x-kubernetes-list-type"] == "map",
             _ => around["x-kubernetes-map-type"] != "atomic",
         };
-        let outer = self.uncorrelatable.clone();
+        let (outer, cardinality) = (self.uncorrelatable.clone(), self.cardinality);
+        let each = match level {
+            Level::Item => Some("maxItems"),
+            _ if around["additionalProperties"].is_object() => Some("maxProperties"),
+            _ => None,
+        };
+        if let Some(bound) = each {
+            self.cardinality = cardinality
+                .zip(around[bound].as_u64())
+                .map(|(outer, each)| outer.saturating_mul(each));
+        }
         if !is_correlatable && outer.is_none() {
             self.uncorrelatable = Some(path.clone());
         }
         self.node(schema, level, path);
-        self.uncorrelatable = outer;
+        (self.uncorrelatable, self.cardinality) = (outer, cardinality);
     }
 
     /// The schema of an object's own metadata is ours; a definition may only restrict the name.
