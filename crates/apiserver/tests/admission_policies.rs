@@ -380,3 +380,79 @@ async fn mutating_policies_have_parameters_and_an_order() {
     let made = create(&api, "x", json!({})).await.expect(201);
     assert_eq!(made["metadata"]["labels"], json!({ "app": "x", "team": "blue", "copy": "blue" }));
 }
+
+#[tokio::test]
+async fn mutating_policies_are_asked_again_if_they_want() {
+    let api = server().await;
+    let label = |expression: &str| json!([{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": format!("Object{{ metadata: Object.metadata{{ labels: {expression} }} }}") } }]);
+    let count =
+        |name: &str| label(&format!("{{ '{name}': string(object.metadata.labels.size()) }}"));
+    bind(
+        &api,
+        "Mutating",
+        "a",
+        json!({ "mutations": count("again"), "reinvocationPolicy": "IfNeeded" }),
+        json!({}),
+    )
+    .await;
+    bind(&api, "Mutating", "b", json!({ "mutations": count("once") }), json!({})).await;
+    let made = create(&api, "x", json!({})).await.expect(201);
+    // First one label, then two; and three when the first is asked again.
+    assert_eq!(made["metadata"]["labels"], json!({ "app": "x", "once": "2", "again": "3" }));
+}
+
+#[tokio::test]
+async fn policies_cannot_lock_themselves_up() {
+    let api = server().await;
+    let spec = json!({ "matchConstraints": rules(&["*"], &["*"], &["*"]), "validations": [{ "expression": "false" }] });
+    bind(&api, "Validating", "nothing", spec, json!({})).await;
+    create(&api, "a", json!({})).await.refused(422, "Invalid");
+    api.delete(&format!("{POLICIES}/validatingadmissionpolicies/nothing"), json!({}))
+        .await
+        .expect(200);
+    create(&api, "a", json!({})).await.expect(201);
+}
+
+#[tokio::test]
+async fn expressions_that_cost_too_much_are_refused_in_time() {
+    let api = server().await;
+    let ten = "[1,2,3,4,5,6,7,8,9,10]";
+    let nested = format!(
+        "{ten}.all(a, {ten}.all(b, {ten}.all(c, {ten}.all(d, {ten}.all(e, {ten}.all(f, {ten}.all(g, a+b+c+d+e+f+g > 0)))))))"
+    );
+    bind(
+        &api,
+        "Validating",
+        "slow",
+        json!({ "validations": [{ "expression": nested }] }),
+        json!({}),
+    )
+    .await;
+    let message = create(&api, "a", json!({})).await.refused(422, "Invalid");
+    assert!(message.contains("running out of cost budget"), "{message}");
+}
+
+#[tokio::test]
+async fn the_authorizer_answers_for_whoever_asks() {
+    let api = server().await;
+    let spec = json!({ "validations": [{
+        "expression": "authorizer.group('').resource('secrets').namespace('shop').check('delete').allowed()",
+        "message": "only for those who may delete secrets", "reason": "Forbidden",
+    }] });
+    bind(&api, "Validating", "trusted", spec, json!({})).await;
+    create(&api, "by-admin", json!({})).await.expect(201);
+    let rules = json!([{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"] }]);
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": { "name": "maker" }, "rules": rules });
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop";
+    api.post(&format!("{rbac}/roles"), role).await.expect(201);
+    let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": "maker" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "maker" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob" }] });
+    api.post(&format!("{rbac}/rolebindings"), binding).await.expect(201);
+    let bob = api.api.client(coracle_apiserver::identity::User::new("bob", &[]));
+    let body = config_map("by-bob", json!({})).to_string().into_bytes();
+    let request = http::Request::post("/api/v1/namespaces/shop/configmaps")
+        .header("content-type", "application/json");
+    let message = harness::send(&bob, request.body(body).unwrap()).await.refused(403, "Forbidden");
+    assert!(message.ends_with("only for those who may delete secrets"), "{message}");
+}

@@ -134,7 +134,7 @@ impl Expr {
             Kind::Struct { fields, .. } => fields.iter().for_each(|field| visit(&field.value)),
             Kind::Fold(fold) => {
                 visit(&fold.range);
-                fold.filter.iter().for_each(|filter| visit(filter));
+                fold.filter.iter().for_each(&mut *visit);
                 visit(&fold.body);
             }
             Kind::Bind { value, body, .. } => {

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ast::{Expr, Field, Fold, FoldKind, Kind};
+use crate::ast::{Entry, Expr, Field, Fold, FoldKind, Item, Kind};
 use crate::problem::Problem;
 use crate::signatures;
-use crate::types::{Bindings, ObjectType, Type, join};
+use crate::types::{Bindings, OPEN, ObjectType, Type, join};
 use crate::value::{Value, type_name};
+
+/// Finds the types of objects by their names.
+pub(crate) type Types = dyn Fn(&str) -> Option<Arc<dyn ObjectType>> + Send + Sync;
 
 /// What a checker knows beside the expression.
 pub(crate) struct Known<'a> {
     pub(crate) variables: &'a BTreeMap<String, Type>,
     /// The types of which an expression may make objects.
-    pub(crate) types: Option<&'a (dyn Fn(&str) -> Option<Arc<dyn ObjectType>> + Send + Sync)>,
+    pub(crate) types: Option<&'a Types>,
 }
 
 /// The type of an expression; what is wrong is added to the problems.
@@ -75,47 +78,9 @@ impl Checker<'_> {
             }
             Kind::And(all) => self.logic(expr.at, "_&&_", all),
             Kind::Or(all) => self.logic(expr.at, "_||_", all),
-            Kind::Conditional(parts) => {
-                let [condition, yes, no] = &**parts;
-                let (condition, yes, no) = (self.of(condition), self.of(yes), self.of(no));
-                let mut bindings = Bindings::default();
-                let parameter = Type::Parameter('A');
-                if !bindings.accepts(&Type::Bool, &condition)
-                    || !bindings.accepts(&parameter, &yes)
-                    || !bindings.accepts(&parameter, &no)
-                {
-                    return self.no_overload(expr.at, "_?_:_", &[condition, yes, no], false);
-                }
-                join(yes, no)
-            }
-            Kind::List(items) => {
-                let mut of = None;
-                for item in items {
-                    let mut found = self.of(&item.value);
-                    if let (true, Type::Optional(inner)) = (item.optional, &found) {
-                        found = Type::clone(inner);
-                    }
-                    of = Some(match of {
-                        None => found,
-                        Some(of) => join(of, found),
-                    });
-                }
-                Type::list(of.unwrap_or(Type::Parameter('A')))
-            }
-            Kind::Map(entries) => {
-                let (mut key, mut value) = (None, None);
-                for entry in entries {
-                    let found_key = self.of(&entry.key);
-                    let mut found = self.of(&entry.value);
-                    if let (true, Type::Optional(inner)) = (entry.optional, &found) {
-                        found = Type::clone(inner);
-                    }
-                    key = Some(key.map_or(found_key.clone(), |key| join(key, found_key)));
-                    value = Some(value.map_or(found.clone(), |value| join(value, found)));
-                }
-                let or_any = |of: Option<Type>, name| Arc::new(of.unwrap_or(Type::Parameter(name)));
-                Type::Map(or_any(key, 'A'), or_any(value, 'B'))
-            }
+            Kind::Conditional(parts) => self.conditional(expr.at, parts),
+            Kind::List(items) => self.list(items),
+            Kind::Map(entries) => self.map(entries),
             Kind::Struct { name, fields } => self.object(expr.at, name, fields),
             Kind::Fold(fold) => self.fold(fold),
             Kind::Bind { name, value, body } => {
@@ -258,6 +223,56 @@ impl Checker<'_> {
         Type::Bool
     }
 
+    fn conditional(&mut self, at: usize, [condition, yes, no]: &[Expr; 3]) -> Type {
+        let (condition, yes, no) = (self.of(condition), self.of(yes), self.of(no));
+        let mut bindings = Bindings::default();
+        let parameter = Type::Parameter('A');
+        if !bindings.accepts(&Type::Bool, &condition)
+            || !bindings.accepts(&parameter, &yes)
+            || !bindings.accepts(&parameter, &no)
+        {
+            return self.no_overload(at, "_?_:_", &[condition, yes, no], false);
+        }
+        join(yes, no)
+    }
+
+    /// The type of a part, which may be left out if it is optional.
+    fn part(&mut self, expr: &Expr, is_optional: bool) -> Type {
+        match self.of(expr) {
+            Type::Optional(inner) if is_optional => Type::clone(&inner),
+            other => other,
+        }
+    }
+
+    fn list(&mut self, items: &[Item]) -> Type {
+        let mut of = None;
+        for item in items {
+            let found = self.part(&item.value, item.optional);
+            of = Some(match of {
+                None => found,
+                Some(of) => join(of, found),
+            });
+        }
+        Type::list(of.unwrap_or(OPEN))
+    }
+
+    fn map(&mut self, entries: &[Entry]) -> Type {
+        let (mut keys, mut values) = (None, None);
+        for entry in entries {
+            let key = self.of(&entry.key);
+            let value = self.part(&entry.value, entry.optional);
+            keys = Some(match keys {
+                None => key,
+                Some(keys) => join(keys, key),
+            });
+            values = Some(match values {
+                None => value,
+                Some(values) => join(values, value),
+            });
+        }
+        Type::Map(Arc::new(keys.unwrap_or(OPEN)), Arc::new(values.unwrap_or(OPEN)))
+    }
+
     fn object(&mut self, at: usize, name: &str, fields: &[Field]) -> Type {
         let Some(object) = self.known.types.and_then(|types| types(name)) else {
             for field in fields {
@@ -266,10 +281,7 @@ impl Checker<'_> {
             return self.wrong(at, format!("undeclared reference to '{name}' (in container '')"));
         };
         for field in fields {
-            let mut found = self.of(&field.value);
-            if let (true, Type::Optional(inner)) = (field.optional, &found) {
-                found = Type::clone(inner);
-            }
+            let found = self.part(&field.value, field.optional);
             match object.field(&field.name) {
                 None => drop(self.wrong(field.at, format!("undefined field '{}'", field.name))),
                 Some(wanted) if !Bindings::default().accepts(&wanted, &found) => {

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use crate::ast::{Expr, Kind};
 use crate::budget::Meter;
-use crate::check::{Known, check};
+use crate::check::{Known, Types, check};
 use crate::cost::{Extent, estimate};
 use crate::evaluate::evaluate;
 use crate::parse::parse;
 use crate::problem::{EvaluationError, Problems};
 use crate::types::{ObjectType, Type};
 use crate::value::Value;
-
-type Types = dyn Fn(&str) -> Option<Arc<dyn ObjectType>> + Send + Sync;
 
 /// What expressions of one sort may use.
 #[derive(Clone, Default)]

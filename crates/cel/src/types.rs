@@ -114,10 +114,14 @@ impl fmt::Display for Type {
             Self::Object(object) => out.write_str(&object.name()),
             Self::Opaque(name) => out.write_str(name),
             Self::Type(of) => write!(out, "type({of})"),
+            Self::Parameter('_') => out.write_str("dyn"),
             Self::Parameter(name) => write!(out, "{name}"),
         }
     }
 }
+
+/// The type of what is not there: the items of an empty list.
+pub(crate) const OPEN: Type = Type::Parameter('_');
 
 /// What the parameters of a signature stand for in one call.
 #[derive(Default)]
@@ -131,6 +135,7 @@ impl Bindings {
     /// Whether a value of type `actual` can be given where `wanted` is wanted.
     pub(crate) fn accepts(&mut self, wanted: &Type, actual: &Type) -> bool {
         match (wanted, actual) {
+            (Type::Parameter('_'), _) | (_, Type::Parameter('_')) => true,
             (Type::Parameter(name), _) => match self.slot(*name).clone() {
                 None => {
                     *self.slot(*name) = Some(actual.clone());
@@ -141,16 +146,15 @@ impl Bindings {
                     true
                 }
                 Some(bound) => {
-                    if matches!(bound, Type::Null) && is_nullable(actual) {
+                    let knows_less = matches!(bound, Type::Null) && is_nullable(actual);
+                    let accepts = knows_less || self.accepts(&bound, actual);
+                    if accepts && (knows_less || is_open(&bound)) {
                         *self.slot(*name) = Some(actual.clone());
-                        return true;
                     }
-                    self.accepts(&bound, actual)
+                    accepts
                 }
             },
             (Type::Dyn, _) | (_, Type::Dyn) => true,
-            // An empty list or map has items of any type.
-            (_, Type::Parameter(_)) => true,
             (wanted, Type::Null) if is_nullable(wanted) => true,
             (Type::List(wanted), Type::List(actual))
             | (Type::Optional(wanted), Type::Optional(actual)) => self.accepts(wanted, actual),
@@ -165,6 +169,7 @@ impl Bindings {
     /// The type with its parameters filled in.
     pub(crate) fn resolve(&mut self, of: &Type) -> Type {
         match of {
+            Type::Parameter('_') => Type::Dyn,
             Type::Parameter(name) => self.slot(*name).clone().unwrap_or(Type::Dyn),
             Type::List(item) => Type::list(self.resolve(item)),
             Type::Optional(value) => Type::optional(self.resolve(value)),
@@ -191,10 +196,27 @@ fn is_nullable(of: &Type) -> bool {
 
 /// One type for both, or anything.
 pub(crate) fn join(one: Type, other: Type) -> Type {
+    if one == other {
+        return one;
+    }
     let mut bindings = Bindings::default();
-    if one == other || bindings.accepts(&one, &other) && !one.is_dyn() && !other.is_dyn() {
-        if matches!(one, Type::Null) { other } else { one }
+    if one.is_dyn() || other.is_dyn() {
+        Type::Dyn
+    } else if bindings.accepts(&one, &other) {
+        if matches!(one, Type::Null) || is_open(&one) { other } else { one }
+    } else if bindings.accepts(&other, &one) {
+        other
     } else {
         Type::Dyn
+    }
+}
+
+/// Whether this is the type of an empty list or map.
+fn is_open(of: &Type) -> bool {
+    match of {
+        Type::Parameter(_) => true,
+        Type::List(inner) | Type::Optional(inner) => is_open(inner),
+        Type::Map(key, value) => is_open(key) || is_open(value),
+        _ => false,
     }
 }

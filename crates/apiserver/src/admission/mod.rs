@@ -96,9 +96,22 @@ impl Admission {
         Arc::clone(&self.quotas)
     }
 
-    /// The plugins that may change the object. Call it for creates and updates, with defaults filled in and before
-    /// validation.
+    /// All that may change the object. Call it for creates and updates, with defaults filled in and before validation.
     pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        self.mutate_built_in(request).await?;
+        let Some(policies) = &self.policies else { return Ok(()) };
+        let mut rounds = Rounds::default();
+        if policies.mutate(request, &mut rounds)? {
+            // What a policy added wants its defaults as much as what the user wrote.
+            self.mutate_built_in(request).await?;
+            if rounds.repeat(request.object) {
+                policies.mutate(request, &mut rounds)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mutate_built_in(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         lifecycle::require_namespace(&self.store, request)?;
         limit_ranger::mutate(&self.store, request);
         service_account::mutate(&self.store, request).await?;
@@ -107,9 +120,6 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
-        if let Some(policies) = &self.policies {
-            policies.mutate(request, &mut Rounds::default())?;
-        }
         Ok(())
     }
 
