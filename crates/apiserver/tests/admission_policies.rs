@@ -456,3 +456,39 @@ async fn the_authorizer_answers_for_whoever_asks() {
     let message = harness::send(&bob, request.body(body).unwrap()).await.refused(403, "Forbidden");
     assert!(message.ends_with("only for those who may delete secrets"), "{message}");
 }
+
+#[tokio::test]
+async fn nobody_lets_policies_read_for_him() {
+    let api = server().await;
+    let rules = json!([{ "apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"] }]);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "policies" }, "rules": rules });
+    api.post(&format!("{rbac}/clusterroles"), role).await.expect(201);
+    let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "policies" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob" }] });
+    api.post(&format!("{rbac}/clusterrolebindings"), binding).await.expect(201);
+    let bob = api.api.client(coracle_apiserver::identity::User::new("bob", &[]));
+    let post = async |plural: &str, body: Value| {
+        let request = http::Request::post(format!("{POLICIES}/{plural}"))
+            .header("content-type", "application/json");
+        harness::send(&bob, request.body(body.to_string().into_bytes()).unwrap()).await
+    };
+    let policy = |spec: Value| {
+        let mut spec = spec;
+        spec["matchConstraints"] = for_config_maps();
+        spec["validations"] = json!([{ "expression": "true" }]);
+        json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "p" }, "spec": spec })
+    };
+    let with_params = policy(json!({ "paramKind": { "apiVersion": "v1", "kind": "Secret" } }));
+    let message =
+        post("validatingadmissionpolicies", with_params.clone()).await.refused(422, "Invalid");
+    assert!(
+        message.ends_with("spec.paramKind: Forbidden: user bob must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"),
+        "{message}"
+    );
+    api.post(&format!("{POLICIES}/validatingadmissionpolicies"), with_params).await.expect(201);
+    let bound = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": "b" },
+        "spec": { "policyName": "p", "validationActions": ["Deny"], "paramRef": { "name": "s", "namespace": "shop", "parameterNotFoundAction": "Allow" } } });
+    post("validatingadmissionpolicybindings", bound).await.refused(422, "Invalid");
+}

@@ -356,3 +356,75 @@ fn costs_grow_with_what_is_gone_through() {
     assert!(estimate("object.all(x, object.all(y, object.all(z, true)))") > 1_000_000_000);
     assert!(estimate("object.a == object.b") > estimate("object.a == 'x'"));
 }
+
+proptest::proptest! {
+    /// Whatever is written, and however it is put together, is an error or a value: nothing else happens.
+    #[test]
+    fn any_text_is_an_error_or_a_value(parts in proptest::collection::vec(0..WORDS.len(), 0..24), odd in ".{0,6}", at in 0_usize..24) {
+        let mut words: Vec<&str> = parts.into_iter().map(|part| WORDS[part]).collect();
+        words.insert(at.min(words.len()), &odd);
+        for text in [words.join(" "), words.concat(), odd.clone()] {
+            match environment().compile(&text) {
+                Err(problems) => drop(problems.to_string()),
+                Ok(program) => {
+                    let mut meter = Meter::new(10_000);
+                    if let Ok(value) = program.evaluate(&variables(), &mut meter) {
+                        drop(to_json(&value, &mut meter));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What expressions are made of.
+const WORDS: [&str; 48] = [
+    "object",
+    "spec",
+    ".",
+    "a",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "?",
+    "&&",
+    "||",
+    "!",
+    "-",
+    "+",
+    "*",
+    "/",
+    "%",
+    "==",
+    "<",
+    "in",
+    "1",
+    "0",
+    "9223372036854775807",
+    "1.5",
+    "2u",
+    "'x'",
+    "\"é\"",
+    "b'x'",
+    "true",
+    "null",
+    ".all(x, ",
+    ".map(k, v, ",
+    "has(",
+    ".size()",
+    "string(",
+    "int(",
+    "duration('1h')",
+    "timestamp('2024-01-01T00:00:00Z')",
+    "Object{a: ",
+    "optional.of(",
+    ".?a",
+    "[?",
+    ".matches('[')",
+    "quantity('1')",
+];

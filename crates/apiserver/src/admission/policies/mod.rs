@@ -1,8 +1,8 @@
 //! Admission by expressions: ValidatingAdmissionPolicies and MutatingAdmissionPolicies, with their bindings and parameters.
 //!
 //! Start reading at [`Policies::validate`] and [`Policies::mutate`]; `configuration.rs` reads policies and bindings, `params.rs` finds
-//! parameters, `validating.rs` and `mutating.rs` are what one policy does with one write, `type_check.rs` is what the status of a policy
-//! says about its expressions. As upstream
+//! parameters, `validating.rs` and `mutating.rs` are what one policy does with one write, `rights.rs` is who may write which policy, and
+//! `type_check.rs` what the status of a policy says about its expressions. As upstream
 //! (<https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy>).
 //!
 //! Always true: policies are read from the store's memory on each write, so that one holds from the moment at which its creation is
@@ -11,6 +11,7 @@
 mod configuration;
 mod mutating;
 mod params;
+mod rights;
 mod type_check;
 mod validating;
 
