@@ -23,7 +23,7 @@ use coracle_store::Store;
 use serde_json::Value;
 
 use super::AdmissionRequest;
-use super::matching::{Subject, is_exempt};
+use super::matching::Subject;
 use crate::authz::Authorizer;
 use crate::custom_resources::{Registry, Snapshot};
 use crate::expressions::{Facts, Host};
@@ -225,6 +225,11 @@ impl Shown {
     ) -> Facts<'a> {
         Facts::new(host, request, kind, self.object.as_ref(), self.old.as_ref())
     }
+}
+
+/// Whether this is a policy or a binding, which no policy may lock up.
+fn is_exempt(kind: &Kind) -> bool {
+    kind.group == "admissionregistration.k8s.io" && kind.kind.contains("AdmissionPolicy")
 }
 
 /// A refusal with a cause for each of these messages.

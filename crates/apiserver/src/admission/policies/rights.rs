@@ -5,8 +5,7 @@ use coracle_api::status::{FieldErrors, Path, Status};
 use coracle_store::Key;
 use serde_json::Value;
 
-use super::Policies;
-use crate::admission::matching::is_exempt;
+use super::{Policies, is_exempt};
 use crate::admission::{AdmissionRequest, Operation};
 use crate::authz::{Attributes, Target};
 use crate::storage;
