@@ -549,3 +549,23 @@ async fn policies_live_as_other_objects_do() {
         assert!(harness::names(&api.get(&path).await.expect(200)).is_empty());
     }
 }
+
+#[tokio::test]
+async fn conditions_of_webhooks_have_to_compile() {
+    let api = server().await;
+    let configuration = |expression: &str| {
+        json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": { "name": "hooks" },
+            "webhooks": [{ "name": "a.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+                "clientConfig": { "url": "https://127.0.0.1:1/a" }, "rules": [],
+                "matchConditions": [{ "name": "expression-1", "expression": expression }] }] })
+    };
+    let path = format!("{POLICIES}/validatingwebhookconfigurations");
+    let message =
+        api.post(&path, configuration("... [} bad expression")).await.refused(422, "Invalid");
+    assert!(
+        message.contains("webhooks[0].matchConditions[0].expression: Invalid value"),
+        "{message}"
+    );
+    assert!(message.contains("compilation failed"), "{message}");
+    api.post(&path, configuration("object.metadata.name != 'skip-me'")).await.expect(201);
+}
