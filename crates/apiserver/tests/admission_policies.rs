@@ -569,3 +569,90 @@ async fn conditions_of_webhooks_have_to_compile() {
     assert!(message.contains("compilation failed"), "{message}");
     api.post(&path, configuration("object.metadata.name != 'skip-me'")).await.expect(201);
 }
+
+#[tokio::test]
+async fn parameters_are_selected_and_may_be_missing() {
+    let api = server().await;
+    let labelled = |name: &str, word: &str| {
+        let mut map = config_map(name, json!({ "words": "forbidden" }));
+        map["data"] = json!({ "word": word });
+        map
+    };
+    for (name, word) in [("w1", "one"), ("w2", "two")] {
+        api.post("/api/v1/namespaces/shop/configmaps", labelled(name, word)).await.expect(201);
+    }
+    let params = json!({ "apiVersion": "v1", "kind": "ConfigMap" });
+    let spec = json!({ "paramKind": params, "validations": [{ "expression": "object.metadata.name != params.data.word", "messageExpression": "'not ' + params.data.word" }] });
+    let selected = json!({ "paramRef": { "selector": { "matchLabels": { "words": "forbidden" } }, "parameterNotFoundAction": "Allow" } });
+    bind(&api, "Validating", "words", spec, selected).await;
+    create(&api, "three", json!({})).await.expect(201);
+    for name in ["one", "two"] {
+        let message = create(&api, name, json!({})).await.refused(422, "Invalid");
+        assert!(message.ends_with(&format!("denied request: not {name}")), "{message}");
+    }
+    // In a namespace without any, everything goes.
+    api.namespace("empty").await;
+    api.post("/api/v1/namespaces/empty/configmaps", config_map("one", json!({}))).await.expect(201);
+    let spec = json!({ "paramKind": { "apiVersion": "example.com/v1", "kind": "Limit" }, "validations": [{ "expression": "true" }] });
+    let named = json!({ "paramRef": { "name": "x", "parameterNotFoundAction": "Allow" } });
+    bind(&api, "Validating", "unknown", spec, named).await;
+    let message = create(&api, "four", json!({})).await.refused(422, "Invalid");
+    assert!(
+        message.ends_with("ValidatingAdmissionPolicy 'unknown' denied request: failed to configure policy: failed to find resource referenced by paramKind: 'example.com/v1, Kind=Limit'"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn custom_kinds_are_judged_checked_and_changed() {
+    let api = server().await;
+    let definition = json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "boats.example.com" },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "boats", "singular": "boat", "kind": "Boat" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": { "type": "object", "properties": {
+                "spec": { "type": "object", "properties": { "oars": { "type": "integer" }, "name": { "type": "string" },
+                    "crew": { "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                        "items": { "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "role": { "type": "string" } } } } } } } } } }] } });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut watch = api.watch(&format!("{definitions}?watch=1")).await;
+    api.post(definitions, definition).await.expect(201);
+    while !harness::next(&mut watch).await["object"]["status"]["conditions"].as_array().is_some_and(
+        |all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"),
+    ) {}
+    let mut boats = rules(&["example.com"], &["boats"], &["CREATE"]);
+    boats["resourceRules"][0]["apiVersions"] = json!(["v1"]);
+    let mutations = json!([{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression":
+        "Object{ spec: Object.spec{ crew: [Object.spec.crew{ name: 'cook', role: 'cooks' }] } }" } }]);
+    bind(
+        &api,
+        "Mutating",
+        "cook",
+        json!({ "matchConstraints": boats, "mutations": mutations }),
+        json!({}),
+    )
+    .await;
+    let spec = json!({ "matchConstraints": boats, "validations": [
+        { "expression": "object.spec.oars % 2 == 0", "message": "oars come in pairs" }, { "expression": "object.spec.name + 1 == 2 || true" } ] });
+    let mut watch = api.watch(&format!("{POLICIES}/validatingadmissionpolicies?watch=1")).await;
+    bind(&api, "Validating", "pairs", spec, json!({})).await;
+    let path = "/apis/example.com/v1/namespaces/shop/boats";
+    let boat = |oars: i64| {
+        json!({ "apiVersion": "example.com/v1", "kind": "Boat", "metadata": { "name": format!("b{oars}") },
+        "spec": { "oars": oars, "name": "x", "crew": [{ "name": "captain" }] } })
+    };
+    let made = api.post(path, boat(4)).await.expect(201);
+    assert_eq!(
+        made["spec"]["crew"],
+        json!([{ "name": "captain" }, { "name": "cook", "role": "cooks" }])
+    );
+    let message = api.post(path, boat(3)).await.refused(422, "Invalid");
+    assert!(message.ends_with("oars come in pairs"), "{message}");
+    let warnings = loop {
+        let event = harness::next(&mut watch).await;
+        let checked = event["object"]["status"]["typeChecking"].clone();
+        if checked.is_object() {
+            break checked["expressionWarnings"].clone();
+        }
+    };
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    assert!(warnings[0]["warning"].as_str().unwrap().starts_with("example.com/v1, Kind=Boat: ERROR: <input>:1:18: found no matching overload for '_+_' applied to '(string, int)'"));
+}
