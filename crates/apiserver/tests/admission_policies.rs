@@ -656,3 +656,26 @@ async fn custom_kinds_are_judged_checked_and_changed() {
     assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
     assert!(warnings[0]["warning"].as_str().unwrap().starts_with("example.com/v1, Kind=Boat: ERROR: <input>:1:18: found no matching overload for '_+_' applied to '(string, int)'"));
 }
+
+#[tokio::test]
+async fn connections_are_judged_too() {
+    let api = server().await;
+    api.post("/api/v1/namespaces/shop/pods", harness::pod("p")).await.expect(201);
+    let spec = json!({
+        "matchConstraints": rules(&[""], &["pods/exec", "pods/proxy"], &["CONNECT"]),
+        "validations": [{
+            "expression": "request.subResource == 'proxy' ? object.path != '/secret' : !('sh' in object.command)",
+            "messageExpression": "'no ' + object.kind + ' into ' + request.name", "reason": "Forbidden",
+        }],
+    });
+    bind(&api, "Validating", "no-shell", spec, json!({})).await;
+    let pod = "/api/v1/namespaces/shop/pods/p";
+    let shell =
+        api.post(&format!("{pod}/exec?command=sh&container=main&stdout=true"), json!({})).await;
+    let message = shell.refused(403, "Forbidden");
+    assert!(message.ends_with("denied request: no PodExecOptions into p"), "{message}");
+    assert_ne!(api.post(&format!("{pod}/exec?command=ls&stdout=true"), json!({})).await.code, 403);
+    let message = api.get(&format!("{pod}/proxy/secret")).await.refused(403, "Forbidden");
+    assert!(message.ends_with("denied request: no PodProxyOptions into p"), "{message}");
+    assert_ne!(api.get(&format!("{pod}/proxy/open")).await.code, 403);
+}
