@@ -217,7 +217,7 @@ impl Invocation<'_, MutatingPolicy> {
             Judgement::Failed(message) => return Err(message),
             Judgement::Matches => (),
         }
-        let Some(mut object) = shown.object.clone() else { return Ok(None) };
+        let Some(mut object) = shown.object.as_deref().cloned() else { return Ok(None) };
         for mutation in &self.policy.mutations {
             let facts = facts.of(Some(&object));
             let new = mutation.apply(self, &facts, &object)?;
