@@ -8,6 +8,7 @@ use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Sel
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
 };
@@ -48,6 +49,8 @@ pub(crate) struct Mirrors {
     pub deployments: Mirror<Deployment>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
+    pub certificate_requests: Mirror<CertificateSigningRequest>,
+    pub pod_certificate_requests: Mirror<PodCertificateRequest>,
     /// Only those called `default`.
     pub default_service_accounts: Mirror<ServiceAccount>,
     /// Only those called `kube-root-ca.crt`.
@@ -128,6 +131,8 @@ impl Mirrors {
             deployments: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
+            certificate_requests: Mirror::all(tasks, client),
+            pod_certificate_requests: Mirror::all(tasks, client),
             default_service_accounts: Mirror::start(
                 tasks,
                 Api::all(client.clone()),
@@ -149,6 +154,8 @@ impl Mirrors {
         self.deployments.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
+        self.certificate_requests.synced().await?;
+        self.pod_certificate_requests.synced().await?;
         self.default_service_accounts.synced().await?;
         self.root_cas.synced().await
     }

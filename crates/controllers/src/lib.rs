@@ -13,6 +13,7 @@
 //! crate lets only one of them call [`run`] at a time.
 
 mod api;
+mod certificates;
 mod context;
 mod cron_job;
 mod deployment;
@@ -38,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 
+pub use certificates::{SigningCa, SigningCaError};
+
 /// Tells the time: the system's, or a test's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -46,6 +49,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Options {
     /// The cluster's CA certificates in PEM, published as `kube-root-ca.crt` in every namespace.
     pub cluster_ca_pem: String,
+    /// What signs the certificates that are asked for and approved; without it nobody does here.
+    pub signing_ca: Option<Arc<SigningCa>>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -53,7 +58,16 @@ pub struct Options {
 impl Options {
     /// Options with the system's clock.
     pub fn new(cluster_ca_pem: impl Into<String>) -> Self {
-        Self { cluster_ca_pem: cluster_ca_pem.into(), clock: Arc::new(Timestamp::now) }
+        Self {
+            cluster_ca_pem: cluster_ca_pem.into(),
+            signing_ca: None,
+            clock: Arc::new(Timestamp::now),
+        }
+    }
+
+    /// The same, and approved CertificateSigningRequests are signed with this authority.
+    pub fn signing_with(self, ca: SigningCa) -> Self {
+        Self { signing_ca: Some(Arc::new(ca)), ..self }
     }
 }
 
@@ -100,5 +114,6 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     ttl_after_finished::start(ctx);
     endpoint_slice::start(ctx);
     endpoints::start(ctx);
+    certificates::start(ctx);
     Ok(())
 }

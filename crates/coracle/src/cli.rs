@@ -26,7 +26,7 @@ pub enum Command {
     /// Run the control plane's API server alone.
     Apiserver(ApiServer),
     /// Run the controllers alone, against an API server.
-    ControllerManager(Component),
+    ControllerManager(ControllerManager),
     /// Run the scheduler alone, against an API server.
     Scheduler(Component),
     /// Run the service proxy alone, against an API server.
@@ -87,6 +87,20 @@ pub struct Component {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ControllerManager {
+    #[command(flatten)]
+    pub component: Component,
+
+    /// The certificate of the authority that signs approved CertificateSigningRequests.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+
+    /// The key of that authority.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -12,6 +12,7 @@ use coracle_api::services::ServiceTable;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
 use coracle_apiserver::{ApiServer, Cidr, Config};
+use coracle_controllers::SigningCa;
 use coracle_network::{NotTaken, Offer};
 use coracle_runtime::Runtime;
 use coracle_runtime_wasm::{PodNet, WasmRuntime};
@@ -157,7 +158,7 @@ impl Cluster {
         let client = plane.api.client(User::admin());
         let services = Arc::new(ServiceTable::default());
         let runtime = Arc::new(open_runtime(&options.data_dir, &plane.networks, &services)?);
-        let controllers = start_controllers(&plane);
+        let controllers = start_controllers(&plane)?;
         let node = start_node(&options, &plane, &services, &runtime).await?;
         Ok(Self { plane, client, node, controllers, runtime })
     }
@@ -178,16 +179,17 @@ impl Cluster {
     }
 }
 
-fn start_controllers(plane: &ControlPlane) -> Vec<Part> {
+fn start_controllers(plane: &ControlPlane) -> Result<Vec<Part>> {
     let manager = plane.api.client(User::controller_manager());
-    let options = coracle_controllers::Options::new(plane.pki.ca_pem());
+    let ca = SigningCa::new(plane.pki.ca_pem(), &plane.pki.ca_key_pem())?;
+    let options = coracle_controllers::Options::new(plane.pki.ca_pem()).signing_with(ca);
     let scheduler = plane.api.client(User::scheduler());
-    vec![
+    Ok(vec![
         Part::start("controller-manager", |stop| coracle_controllers::run(manager, options, stop)),
         Part::start("scheduler", |stop| {
             coracle_scheduler::run(scheduler, coracle_scheduler::Options::default(), stop)
         }),
-    ]
+    ])
 }
 
 async fn start_node(

@@ -6,6 +6,7 @@
 //! webhooks and policies; and TaintNodesByCondition, whose taint would
 //! stay for ever where no node controller takes it away.
 
+mod certificates;
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
@@ -97,6 +98,7 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
+        certificates::mutate(request);
         // Mutating policies and webhooks come here.
         Ok(())
     }
@@ -111,6 +113,7 @@ impl Admission {
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
+        certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
         // Validating policies and webhooks come here.
         resource_quota::reserve(&self.quotas, request)

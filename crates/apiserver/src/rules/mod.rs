@@ -9,7 +9,7 @@ use coracle_api::status::FieldErrors;
 use serde_json::Value;
 
 mod autoscaler;
-mod certificate;
+pub(crate) mod certificate;
 mod checks;
 mod claim;
 mod config;
@@ -30,6 +30,7 @@ mod namespace;
 mod networking;
 mod node;
 mod pod;
+mod pod_certificate;
 mod policy;
 mod quantities;
 mod quota;
@@ -162,6 +163,7 @@ fn others(group: &str, kind: &str) -> &'static Rules {
             &flowcontrol::PRIORITY_LEVEL
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
+        ("certificates.k8s.io", "PodCertificateRequest") => &pod_certificate::RULES,
         _ => &GENERIC,
     }
 }

@@ -1,5 +1,6 @@
 //! The controllers against the real API, told as stories.
 
+mod certificates;
 mod harness;
 
 use std::time::Instant;
