@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::admission::Admission;
+use crate::admission::policies::{self, Policies};
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
@@ -63,7 +64,7 @@ pub enum StartError {
 pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
-    pub(crate) kinds: Registry,
+    pub(crate) kinds: Arc<Registry>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -109,11 +110,13 @@ impl ApiServer {
                 status: Box::new(status),
             }
         })?;
+        let kinds = Arc::new(Registry::default());
+        let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
         let server = Arc::new(Server {
-            admission: Admission::new(store.clone(), authorizer.clone()),
+            admission: Admission::new(store.clone(), authorizer.clone()).with_policies(policies),
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
-            kinds: Registry::default(),
+            kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
@@ -147,6 +150,8 @@ impl ApiServer {
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
+        let (kinds, store) = (server.kinds.clone(), server.store.clone());
+        upkeep.spawn(policies::keep_status(store, kinds, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());
         upkeep.spawn(authz::follow_aggregation(aggregation, server.store.clone(), ends.clone()));
         for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {

@@ -10,8 +10,10 @@ mod certificates;
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
+pub(crate) mod matching;
 mod node_restriction;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -30,6 +32,7 @@ use crate::authz::{self, Authorizer};
 use crate::identity::User;
 use crate::quota::{Quotas, Reserved};
 use crate::warnings::Warnings;
+use policies::{Policies, Rounds};
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,13 +76,20 @@ pub struct Admission {
     store: Store,
     authorizer: Arc<Authorizer>,
     quotas: Arc<Quotas>,
+    /// Absent where only the built-in plugins are wanted.
+    policies: Option<Policies>,
 }
 
 impl Admission {
     /// Over what the plugins look at.
     pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
         let quotas = Arc::new(Quotas::new(store.clone()));
-        Self { store, authorizer, quotas }
+        Self { store, authorizer, quotas, policies: None }
+    }
+
+    /// The same, with the policies that the cluster's users configure.
+    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+        Self { policies: Some(policies), ..self }
     }
 
     /// Who keeps count of what namespaces hold.
@@ -87,9 +97,22 @@ impl Admission {
         Arc::clone(&self.quotas)
     }
 
-    /// The plugins that may change the object. Call it for creates and updates, with defaults filled in and before
-    /// validation.
+    /// All that may change the object. Call it for creates and updates, with defaults filled in and before validation.
     pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+        self.mutate_built_in(request).await?;
+        let Some(policies) = &self.policies else { return Ok(()) };
+        let mut rounds = Rounds::default();
+        if policies.mutate(request, &mut rounds)? {
+            // What a policy added wants its defaults as much as what the user wrote.
+            self.mutate_built_in(request).await?;
+            if rounds.repeat(request.object) {
+                policies.mutate(request, &mut rounds)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn mutate_built_in(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         lifecycle::require_namespace(&self.store, request)?;
         limit_ranger::mutate(&self.store, request);
         service_account::mutate(&self.store, request).await?;
@@ -99,7 +122,6 @@ impl Admission {
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
         certificates::mutate(request);
-        // Mutating policies and webhooks come here.
         Ok(())
     }
 
@@ -115,7 +137,9 @@ impl Admission {
         runtime_class::validate(&self.store, request)?;
         certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
-        // Validating policies and webhooks come here.
+        if let Some(policies) = &self.policies {
+            policies.validate(request)?;
+        }
         resource_quota::reserve(&self.quotas, request)
     }
 

@@ -4,6 +4,7 @@ use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use super::cel::Rule;
+use super::extent::{RULE_COST, SCHEMA_COST, most_values, too_expensive};
 use super::json_path::JsonPath;
 use super::schema::Node;
 use super::{validate, values};
@@ -17,7 +18,19 @@ pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
         let schema = &version["schema"]["openAPIV3Schema"];
         if schema.is_object() {
             let at = at.child("schema").child("openAPIV3Schema");
-            Walk { errors, defaults_allowed: true }.node(schema, Level::Root, &at);
+            let mut walk = Walk {
+                errors,
+                defaults_allowed: true,
+                uncorrelatable: None,
+                cardinality: Some(1),
+                cost: 0,
+            };
+            walk.node(schema, Level::Root, &at);
+            let cost = walk.cost;
+            if cost > SCHEMA_COST {
+                let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+                errors.forbidden(&at, too_expensive(what, cost, SCHEMA_COST));
+            }
         }
         columns(version, &at.child("additionalPrinterColumns"), errors);
         subresources(&version["subresources"], &at.child("subresources"), errors);
@@ -193,6 +206,12 @@ enum Level {
 struct Walk<'a> {
     errors: &'a mut FieldErrors,
     defaults_allowed: bool,
+    /// The place below which a value cannot be compared with the one before.
+    uncorrelatable: Option<Path>,
+    /// How many values there can be at this place; none if nothing says so.
+    cardinality: Option<u64>,
+    /// What all rules so far cost at most.
+    cost: u64,
 }
 
 impl Walk<'_> {
@@ -201,12 +220,12 @@ impl Walk<'_> {
         self.extensions(schema, path);
         self.forbidden(schema, path);
         self.default(schema, level, path);
-        self.rules(schema, path);
+        self.rules(schema, level, path);
         if schema["type"] == "array" && !schema["items"].is_object() {
             self.errors.required(path.child("items"), "must be specified");
         }
         if schema["items"].is_object() {
-            self.node(&schema["items"], Level::Item, &path.child("items"));
+            self.below(schema, &schema["items"], Level::Item, &path.child("items"));
         }
         let is_resource = level == Level::Root || schema["x-kubernetes-embedded-resource"] == true;
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -222,7 +241,7 @@ impl Walk<'_> {
                 let found = property["type"].as_str().unwrap_or_default();
                 self.errors.invalid(at.child("type"), found, "must be string");
             }
-            self.node(property, Level::Field, &at);
+            self.below(schema, property, Level::Field, &at);
         }
         if schema["additionalProperties"].is_object() {
             let at = path.child("additionalProperties");
@@ -233,7 +252,7 @@ impl Walk<'_> {
                 self.errors
                     .forbidden(&at, "additionalProperties and properties are mutual exclusive");
             }
-            self.node(&schema["additionalProperties"], Level::Field, &at);
+            self.below(schema, &schema["additionalProperties"], Level::Field, &at);
         }
         self.combinations(schema, path);
     }
@@ -405,7 +424,7 @@ impl Walk<'_> {
         }
     }
 
-    fn rules(&mut self, schema: &Value, path: &Path) {
+    fn rules(&mut self, schema: &Value, level: Level, path: &Path) {
         let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
         for (index, rule) in rules.enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
@@ -414,21 +433,94 @@ impl Walk<'_> {
                 self.errors.required(at.child("rule"), "rule is not specified");
                 continue;
             }
-            if let Some(problem) = Rule::read(rule).problem() {
-                self.errors.invalid(
-                    at.child("rule"),
-                    rule.clone(),
-                    format!("compilation failed: {problem}"),
-                );
+            let read = Rule::read(rule, schema, level == Level::Root);
+            if let Some(problem) = read.problem() {
+                self.errors.invalid(at.child(problem.field), rule.clone(), problem.detail);
             }
-            if rule["message"].as_str().is_some_and(|message| message.contains('\n')) {
-                self.errors.invalid(
-                    at.child("message"),
-                    rule["message"].clone(),
-                    "message must not contain line breaks",
+            if let Some(around) = self.uncorrelatable.as_ref().filter(|_| read.uses_old_self()) {
+                let detail = format!(
+                    "oldSelf cannot be used on the uncorrelatable portion of the schema within {around}"
                 );
+                self.errors.invalid(at.child("rule"), text, detail);
             }
+            if rule["optionalOldSelf"] == true && !read.uses_old_self() {
+                let detail = "may not be set if oldSelf is not used in rule";
+                self.errors.invalid(at.child("optionalOldSelf"), true, detail);
+            }
+            let times = self.cardinality.unwrap_or_else(|| most_values(schema));
+            let cost = read.costs(schema).saturating_mul(times);
+            self.cost = self.cost.saturating_add(cost);
+            if cost > RULE_COST {
+                let detail = too_expensive("estimated rule cost", cost, RULE_COST);
+                self.errors.forbidden(at.child("rule"), detail);
+            }
+            self.about_rule(rule, &at);
         }
+    }
+
+    /// What a rule says beside its expression.
+    fn about_rule(&mut self, rule: &Value, at: &Path) {
+        let text = |field: &str| rule[field].as_str().unwrap_or_default();
+        let (message, path) = (text("message"), text("fieldPath"));
+        if !message.is_empty() && message.trim().is_empty() {
+            let detail = "message must be non-empty if specified";
+            self.errors.invalid(at.child("message"), message, detail);
+        } else if message.trim().contains('\n') {
+            let detail = "message must not contain line breaks";
+            self.errors.invalid(at.child("message"), message, detail);
+        } else if message.is_empty() && text("rule").trim().contains('\n') {
+            let detail = "message must be specified if rule contains line breaks";
+            self.errors.required(at.child("message"), detail);
+        }
+        let expression = text("messageExpression");
+        if !expression.is_empty() && expression.trim().is_empty() {
+            let detail = "messageExpression must be non-empty if specified";
+            self.errors.required(at.child("messageExpression"), detail);
+        }
+        const REASONS: [&str; 4] = [
+            "FieldValueDuplicate",
+            "FieldValueForbidden",
+            "FieldValueInvalid",
+            "FieldValueRequired",
+        ];
+        let reason = text("reason");
+        if !reason.is_empty() && !REASONS.contains(&reason) {
+            self.errors.not_supported(at.child("reason"), reason, &REASONS);
+        }
+        if !path.is_empty() && path.trim().is_empty() {
+            let detail = "fieldPath must be non-empty if specified";
+            self.errors.invalid(at.child("fieldPath"), path, detail);
+        } else if path.contains('\n') {
+            let detail = "fieldPath must not contain line breaks";
+            self.errors.invalid(at.child("fieldPath"), path, detail);
+        } else if !path.is_empty() && !path.starts_with(['.', '[']) {
+            let detail = "fieldPath must be a valid path: expected [ or . but got the name itself";
+            self.errors.invalid(at.child("fieldPath"), path, detail);
+        }
+    }
+
+    /// Checks what is below, where items cannot be told from those before unless lists and maps have keys.
+    fn below(&mut self, around: &Value, schema: &Value, level: Level, path: &Path) {
+        let is_correlatable = match level {
+            Level::Item => around["x-kubernetes-list-type"] == "map",
+            _ => around["x-kubernetes-map-type"] != "atomic",
+        };
+        let (outer, cardinality) = (self.uncorrelatable.clone(), self.cardinality);
+        let each = match level {
+            Level::Item => Some("maxItems"),
+            _ if around["additionalProperties"].is_object() => Some("maxProperties"),
+            _ => None,
+        };
+        if let Some(bound) = each {
+            self.cardinality = cardinality
+                .zip(around[bound].as_u64())
+                .map(|(outer, each)| outer.saturating_mul(each));
+        }
+        if !is_correlatable && outer.is_none() {
+            self.uncorrelatable = Some(path.clone());
+        }
+        self.node(schema, level, path);
+        (self.uncorrelatable, self.cardinality) = (outer, cardinality);
     }
 
     /// The schema of an object's own metadata is ours; a definition may only restrict the name.

@@ -8,6 +8,7 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::FieldErrors;
 use serde_json::Value;
 
+mod admission_policy;
 mod autoscaler;
 pub(crate) mod certificate;
 mod checks;
@@ -148,14 +149,14 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &webhook::VALIDATING,
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &webhook::MUTATING,
-        (
-            "admissionregistration.k8s.io",
-            "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy",
-        ) => &webhook::POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            &admission_policy::VALIDATING
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &admission_policy::MUTATING,
         (
             "admissionregistration.k8s.io",
             "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
-        ) => &webhook::POLICY_BINDING,
+        ) => &admission_policy::BINDING,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => &extension::DEFINITION,
         ("apiregistration.k8s.io", "APIService") => &extension::API_SERVICE,
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::SCHEMA,
