@@ -80,6 +80,17 @@ pub struct ApiServer {
     /// Where state is kept: sqlite://PATH. The default is a file in the data directory.
     #[arg(long, value_name = "URL")]
     pub datastore_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub security: Security,
+}
+
+/// The flags of upstream's kube-apiserver about secrets and who is who.
+#[derive(Args, Clone, Default)]
+pub struct Security {
+    /// How Secrets and other objects are encrypted on disk [default: encryption.yaml in the data directory, made at first].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -26,6 +26,7 @@ pub async fn apiserver(options: cli::ApiServer) -> Result<()> {
         bind_address: options.bind_address,
         port: Port::Exactly(options.secure_port),
         datastore_endpoint: options.datastore_endpoint,
+        security: options.security,
         node_name: None,
     })
     .await?;
