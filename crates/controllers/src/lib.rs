@@ -13,6 +13,7 @@
 //! crate lets only one of them call [`run`] at a time.
 
 mod api;
+mod bootstrap_tokens;
 mod certificates;
 mod context;
 mod cron_job;
@@ -29,6 +30,7 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod token_secrets;
 mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -105,6 +107,8 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     }
     namespace::start(ctx);
     service_account::start(ctx);
+    token_secrets::start(ctx);
+    bootstrap_tokens::start(ctx);
     root_ca::start(ctx);
     replica_set::start(ctx);
     deployment::start(ctx);

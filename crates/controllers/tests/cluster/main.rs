@@ -2,6 +2,7 @@
 
 mod certificates;
 mod harness;
+mod token_secrets;
 
 use std::time::Instant;
 
