@@ -8,7 +8,7 @@ use coracle_api::status::{FieldErrors, Status};
 use coracle_store::{Object, WriteError};
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Mutated, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::{self, rules_of};
@@ -184,7 +184,14 @@ fn request<'a>(
 }
 
 async fn admit(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Answer<()> {
-    call.server.admission.mutate(&mut request(call, change, new, old)).await
+    let admitted = call.server.admission.mutate(&mut request(call, change, new, old)).await?;
+    if admitted == Mutated::Anew {
+        // What the client may not change, nobody who looks over its shoulder may change either.
+        let entries = managed_fields::take(new);
+        complete(change, new, old);
+        managed_fields::put(new, entries);
+    }
+    Ok(())
 }
 
 async fn validate_admitted(

@@ -456,3 +456,96 @@ async fn the_authorizer_answers_for_whoever_asks() {
     let message = harness::send(&bob, request.body(body).unwrap()).await.refused(403, "Forbidden");
     assert!(message.ends_with("only for those who may delete secrets"), "{message}");
 }
+
+#[tokio::test]
+async fn nobody_lets_policies_read_for_him() {
+    let api = server().await;
+    let rules = json!([{ "apiGroups": ["admissionregistration.k8s.io"], "resources": ["*"], "verbs": ["*"] }]);
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "policies" }, "rules": rules });
+    api.post(&format!("{rbac}/clusterroles"), role).await.expect(201);
+    let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "policies" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "policies" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob" }] });
+    api.post(&format!("{rbac}/clusterrolebindings"), binding).await.expect(201);
+    let bob = api.api.client(coracle_apiserver::identity::User::new("bob", &[]));
+    let post = async |plural: &str, body: Value| {
+        let request = http::Request::post(format!("{POLICIES}/{plural}"))
+            .header("content-type", "application/json");
+        harness::send(&bob, request.body(body.to_string().into_bytes()).unwrap()).await
+    };
+    let policy = |spec: Value| {
+        let mut spec = spec;
+        spec["matchConstraints"] = for_config_maps();
+        spec["validations"] = json!([{ "expression": "true" }]);
+        json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "p" }, "spec": spec })
+    };
+    let with_params = policy(json!({ "paramKind": { "apiVersion": "v1", "kind": "Secret" } }));
+    let message =
+        post("validatingadmissionpolicies", with_params.clone()).await.refused(422, "Invalid");
+    assert!(
+        message.ends_with("spec.paramKind: Forbidden: user bob must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"),
+        "{message}"
+    );
+    api.post(&format!("{POLICIES}/validatingadmissionpolicies"), with_params).await.expect(201);
+    let bound = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": "b" },
+        "spec": { "policyName": "p", "validationActions": ["Deny"], "paramRef": { "name": "s", "namespace": "shop", "parameterNotFoundAction": "Allow" } } });
+    post("validatingadmissionpolicybindings", bound).await.refused(422, "Invalid");
+}
+
+#[tokio::test]
+async fn policies_live_as_other_objects_do() {
+    let api = server().await;
+    for sort in ["Validating", "Mutating"] {
+        let kind = format!("{sort}AdmissionPolicy");
+        let path = format!("{POLICIES}/{}admissionpolicies", sort.to_lowercase());
+        let mut spec = json!({ "matchConstraints": for_config_maps() });
+        if sort == "Validating" {
+            spec["validations"] = json!([{ "expression": "object.data.a == 'b'" }]);
+        } else {
+            spec["reinvocationPolicy"] = json!("Never");
+            spec["mutations"] = json!([{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression": "\n\t\t\tObject{\n metadata: Object.metadata{ annotations: { \"a\": \"b\" } } }" } }]);
+        }
+        let template = json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+            "metadata": { "generateName": "e2e-example-", "labels": { "e2e": "x" } }, "spec": spec });
+        for _ in 0..3 {
+            api.post(&path, template.clone()).await.expect(201);
+        }
+        let list = api.get(&format!("{path}?labelSelector=e2e%3Dx")).await.expect(200);
+        let names = harness::names(&list);
+        assert_eq!(names.len(), 3);
+        let one = format!("{path}/{}", names[0]);
+        let patch = json!({ "metadata": { "annotations": { "patched": "true" } }, "spec": { "failurePolicy": "Ignore" } });
+        let patched = api.patch(&one, "merge-patch", patch).await.expect(200);
+        assert_eq!(
+            (&patched["spec"]["failurePolicy"], &patched["metadata"]["generation"]),
+            (&json!("Ignore"), &json!(2))
+        );
+        if sort == "Validating" {
+            let status = format!("{one}/status");
+            assert_eq!(api.get(&status).await.expect(200)["kind"], kind);
+            let condition = json!({ "type": "StatusPatched", "status": "True", "reason": "e2e", "message": "m", "lastTransitionTime": "2024-01-01T00:00:00Z" });
+            let patch = json!({ "metadata": { "annotations": { "patchedstatus": "true" } }, "status": { "conditions": [condition] } });
+            let patched = api.patch(&status, "merge-patch", patch).await.expect(200);
+            assert_eq!(patched["status"]["conditions"][0]["type"], "StatusPatched");
+            let mut watch = api
+                .watch(&format!("{path}?watch=1&fieldSelector=metadata.name%3D{}", names[0]))
+                .await;
+            let mut current = loop {
+                let current = harness::next(&mut watch).await["object"].clone();
+                let status = &current["status"];
+                if status["observedGeneration"] == 2 && status["conditions"].is_array() {
+                    break current;
+                }
+            };
+            current["status"]["conditions"][0]["type"] = json!("StatusUpdated");
+            let updated = api.put(&status, current).await.expect(200);
+            assert_eq!(updated["status"]["conditions"][0]["type"], "StatusUpdated");
+            assert!(updated["status"]["typeChecking"].is_object());
+        }
+        api.delete(&one, json!({})).await.expect(200);
+        assert_eq!(api.get(&one).await.code, 404);
+        api.delete(&format!("{path}?labelSelector=e2e%3Dx"), json!({})).await.expect(200);
+        assert!(harness::names(&api.get(&path).await.expect(200)).is_empty());
+    }
+}

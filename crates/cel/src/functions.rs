@@ -110,16 +110,23 @@ fn method(name: &str, target: &Value, arguments: &[Value], meter: &mut Meter) ->
         ("matches", Value::String(subject), [Value::String(pattern)]) => {
             matches(subject, pattern, meter)
         }
+        ("find", Value::String(subject), [Value::String(pattern)]) => find(subject, pattern, meter),
+        ("findAll", Value::String(subject), [Value::String(pattern)]) => {
+            find_all(subject, pattern, -1, meter)
+        }
+        ("findAll", Value::String(subject), [Value::String(pattern), Value::Int(limit)]) => {
+            find_all(subject, pattern, *limit, meter)
+        }
         ("first" | "last", Value::List(items), []) => {
             let found = if name == "first" { items.first() } else { items.last() };
             Ok(found.cloned().map_or_else(none, some))
         }
-        ("contains" | "startsWith" | "endsWith" | "matches", _, _) => {
+        ("contains" | "startsWith" | "endsWith" | "matches" | "find" | "findAll", _, _) => {
             Err(EvaluationError::no_such_overload())
         }
         (_, Value::Timestamp(time), []) => return part_of_time(name, *time).map(Ok),
         (_, Value::Timestamp(time), [Value::String(zone)]) => {
-            let moved = match offset(zone) {
+            let moved = match offset(zone, *time) {
                 Ok(offset) => time.with_timezone(&offset),
                 Err(error) => return Some(Err(error)),
             };
@@ -150,26 +157,46 @@ fn size(value: &Value) -> Evaluated {
 /// Regular expressions that were compiled, because compiling costs far more than matching.
 static REGEXES: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
 
+/// What compiling one costs: it takes far longer than a step.
+const COMPILING: u64 = 10_000;
+
+/// The compiled expression; looking for it in so long a text is paid for.
+fn regex(pattern: &str, subject: &str, meter: &mut Meter) -> Evaluated<Regex> {
+    meter.pay_for((subject.len() + 1).saturating_mul(pattern.len().div_ceil(4).max(1)))?;
+    if let Some(kept) = REGEXES.lock().get(pattern) {
+        return Ok(kept.clone());
+    }
+    meter.pay(COMPILING)?;
+    let compiled = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
+    let regex = compiled
+        .map_err(|error| EvaluationError::text(format!("error parsing regexp: {error}")))?;
+    let mut regexes = REGEXES.lock();
+    if regexes.len() >= KEPT_REGEXES {
+        regexes.clear();
+    }
+    regexes.insert(pattern.to_owned(), regex.clone());
+    Ok(regex)
+}
+
 fn matches(subject: &str, pattern: &str, meter: &mut Meter) -> Evaluated {
-    let steps = (subject.len() + 1) * pattern.len().div_ceil(4).max(1);
-    meter.pay_for(steps)?;
-    let kept = REGEXES.lock().get(pattern).cloned();
-    let regex = match kept {
-        Some(regex) => regex,
-        None => {
-            meter.pay_for(pattern.len() * 10)?;
-            let compiled = regex::RegexBuilder::new(pattern).size_limit(REGEX_BYTES).build();
-            let regex = compiled
-                .map_err(|error| EvaluationError::text(format!("error parsing regexp: {error}")))?;
-            let mut regexes = REGEXES.lock();
-            if regexes.len() >= KEPT_REGEXES {
-                regexes.clear();
-            }
-            regexes.insert(pattern.to_owned(), regex.clone());
-            regex
-        }
-    };
-    Ok(Value::Bool(regex.is_match(subject)))
+    Ok(Value::Bool(regex(pattern, subject, meter)?.is_match(subject)))
+}
+
+fn find(subject: &str, pattern: &str, meter: &mut Meter) -> Evaluated {
+    let regex = regex(pattern, subject, meter)?;
+    Ok(text(regex.find(subject).map_or("", |found| found.as_str())))
+}
+
+/// At most `limit` of them; all for a negative one.
+fn find_all(subject: &str, pattern: &str, limit: i64, meter: &mut Meter) -> Evaluated {
+    let regex = regex(pattern, subject, meter)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut all = Vec::new();
+    for found in regex.find_iter(subject).take(limit) {
+        meter.pay(1)?;
+        all.push(text(found.as_str()));
+    }
+    Ok(Value::List(Arc::new(all)))
 }
 
 fn conversion(value: &Value, to: &str) -> EvaluationError {
@@ -275,18 +302,26 @@ fn seconds(span: chrono::Duration) -> String {
     shown
 }
 
-/// `UTC`, `+02:00`, or `02:00`.
-fn offset(zone: &str) -> Evaluated<FixedOffset> {
-    let unknown = || EvaluationError::text(format!("unknown time zone {zone}"));
+/// The offset of a time zone: `UTC`, `+02:00`, `02:00`, or a name of the IANA's.
+fn offset(zone: &str, time: DateTime<FixedOffset>) -> Evaluated<FixedOffset> {
     if zone.is_empty() || zone.eq_ignore_ascii_case("utc") {
         return Ok(Utc.fix());
     }
-    let (hours, minutes) = zone.split_once(':').ok_or_else(unknown)?;
+    let offset = match zone.split_once(':') {
+        Some((hours, minutes)) => fixed_offset(hours, minutes),
+        None => jiff::tz::TimeZone::get(zone).ok().and_then(|zone| {
+            let time = jiff::Timestamp::from_second(time.timestamp()).ok()?;
+            FixedOffset::east_opt(zone.to_offset(time).seconds())
+        }),
+    };
+    offset.ok_or_else(|| EvaluationError::text(format!("unknown time zone {zone}")))
+}
+
+fn fixed_offset(hours: &str, minutes: &str) -> Option<FixedOffset> {
     let sign = if hours.starts_with('-') { -1 } else { 1 };
-    let hours: i32 = hours.parse().map_err(|_| unknown())?;
-    let minutes: i32 = minutes.parse().map_err(|_| unknown())?;
-    let all = hours.checked_mul(3600).and_then(|hours| hours.checked_add(sign * minutes * 60));
-    all.and_then(FixedOffset::east_opt).ok_or_else(unknown)
+    let (hours, minutes): (i32, i32) = (hours.parse().ok()?, minutes.parse().ok()?);
+    let seconds = hours.checked_mul(3600)?.checked_add(minutes.checked_mul(sign * 60)?)?;
+    FixedOffset::east_opt(seconds)
 }
 
 fn part_of_time(name: &str, time: DateTime<FixedOffset>) -> Option<Value> {

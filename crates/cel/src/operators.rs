@@ -160,7 +160,7 @@ fn add(one: &Value, other: &Value, meter: &mut Meter) -> Evaluated {
             Ok(Value::Bytes(Arc::new([one.as_slice(), other.as_slice()].concat())))
         }
         (Value::List(one), Value::List(other)) => {
-            meter.pay_for(one.len() + other.len())?;
+            meter.pay((one.len() + other.len()) as u64)?;
             Ok(Value::List(Arc::new(one.iter().chain(other.iter()).cloned().collect())))
         }
         (Value::Duration(one), Value::Duration(other)) => {

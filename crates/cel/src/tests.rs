@@ -128,6 +128,8 @@ fn literals_and_operators() {
         "timestamp('2024-01-01T00:00:00Z') + duration('24h') == timestamp('2024-01-02T00:00:00Z')",
         "timestamp('2024-03-05T01:02:03Z').getMonth() == 2",
         "timestamp('2024-03-05T01:02:03Z').getHours('+02:00') == 3",
+        "timestamp('2024-07-05T23:02:03Z').getHours('Europe/Berlin') == 1 && timestamp('2024-07-05T23:02:03Z').getDate('Europe/Berlin') == 6",
+        "'2024'.find('[0-9]+') == '2024' && 'a1b2'.findAll('[0-9]', 1) == ['1'] && 'a'.find('b') == ''",
         "string(timestamp('2024-03-05T01:02:03Z')) == '2024-03-05T01:02:03Z'",
         "string(duration('90m')) == '5400s' && string(1.5) == '1.5' && int('7') == 7 && double(2) == 2.0",
     ]);
@@ -297,6 +299,17 @@ fn what_costs_too_much_ends() {
     fails(&format!("cel.bind(x, 'abc', {text})"), expensive);
     fails("lists.range(1000000000).size() > 0", expensive);
     fails("'%.999999999f'.format([1.0])", expensive);
+    // Expressions that take long to compile, again and again.
+    fails("lists.range(1000).all(x, 'a'.matches('(a{1,' + string(x + 1) + '}){1,9}'))", expensive);
+    for odd in [
+        "quantity('1e999999999').sign() == 1",
+        "quantity('1e-999999999').sign() == 1",
+        "math.bitShiftLeft(1, 1000) == 0",
+    ] {
+        let started = std::time::Instant::now();
+        let _ = evaluate(odd, &mut Meter::new(1_000_000));
+        assert!(started.elapsed().as_secs() < 5, "{odd}");
+    }
     // What several expressions share ends too.
     let mut meter = Meter::new(100);
     let program = compile("[1, 2, 3].all(x, x > 0)");
@@ -320,6 +333,10 @@ fn nesting_is_bounded() {
     check(&format!("{}true", "!".repeat(5000)), json!(true));
     check(&format!("true{}", " && true".repeat(5000)), json!(true));
     check(&format!("{}1{}", "(".repeat(90), ")".repeat(90)), json!(1));
+    check(&format!("1{}", " + 1".repeat(190)), json!(191));
+    check(&format!("{}1{} != []", "[".repeat(90), "]".repeat(90)), json!(true));
+    fails(&format!("object{}", ".a".repeat(190)), "no such overload");
+    check(&format!("{}true{}", "[1].all(x, ".repeat(80), ")".repeat(80)), json!(true));
 }
 
 /// Lists of lists of texts, a thousand each.
@@ -356,3 +373,75 @@ fn costs_grow_with_what_is_gone_through() {
     assert!(estimate("object.all(x, object.all(y, object.all(z, true)))") > 1_000_000_000);
     assert!(estimate("object.a == object.b") > estimate("object.a == 'x'"));
 }
+
+proptest::proptest! {
+    /// Whatever is written, and however it is put together, is an error or a value: nothing else happens.
+    #[test]
+    fn any_text_is_an_error_or_a_value(parts in proptest::collection::vec(0..WORDS.len(), 0..24), odd in ".{0,6}", at in 0_usize..24) {
+        let mut words: Vec<&str> = parts.into_iter().map(|part| WORDS[part]).collect();
+        words.insert(at.min(words.len()), &odd);
+        for text in [words.join(" "), words.concat(), odd.clone()] {
+            match environment().compile(&text) {
+                Err(problems) => drop(problems.to_string()),
+                Ok(program) => {
+                    let mut meter = Meter::new(10_000);
+                    if let Ok(value) = program.evaluate(&variables(), &mut meter) {
+                        drop(to_json(&value, &mut meter));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What expressions are made of.
+const WORDS: [&str; 48] = [
+    "object",
+    "spec",
+    ".",
+    "a",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "?",
+    "&&",
+    "||",
+    "!",
+    "-",
+    "+",
+    "*",
+    "/",
+    "%",
+    "==",
+    "<",
+    "in",
+    "1",
+    "0",
+    "9223372036854775807",
+    "1.5",
+    "2u",
+    "'x'",
+    "\"é\"",
+    "b'x'",
+    "true",
+    "null",
+    ".all(x, ",
+    ".map(k, v, ",
+    "has(",
+    ".size()",
+    "string(",
+    "int(",
+    "duration('1h')",
+    "timestamp('2024-01-01T00:00:00Z')",
+    "Object{a: ",
+    "optional.of(",
+    ".?a",
+    "[?",
+    ".matches('[')",
+    "quantity('1')",
+];

@@ -71,6 +71,15 @@ pub struct AdmissionRequest<'a> {
     pub dry_run: bool,
 }
 
+/// Whether admission made another object of what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutated {
+    /// Beyond what the built-in plugins fill in: what was derived from it must be derived again.
+    Anew,
+    /// No.
+    No,
+}
+
 /// The built-in plugins.
 pub struct Admission {
     store: Store,
@@ -98,18 +107,19 @@ impl Admission {
     }
 
     /// All that may change the object. Call it for creates and updates, with defaults filled in and before validation.
-    pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+    pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<Mutated, Status> {
         self.mutate_built_in(request).await?;
-        let Some(policies) = &self.policies else { return Ok(()) };
+        let Some(policies) = &self.policies else { return Ok(Mutated::No) };
         let mut rounds = Rounds::default();
-        if policies.mutate(request, &mut rounds)? {
-            // What a policy added wants its defaults as much as what the user wrote.
-            self.mutate_built_in(request).await?;
-            if rounds.repeat(request.object) {
-                policies.mutate(request, &mut rounds)?;
-            }
+        if !policies.mutate(request, &mut rounds)? {
+            return Ok(Mutated::No);
         }
-        Ok(())
+        // What a policy added wants its defaults as much as what the user wrote.
+        self.mutate_built_in(request).await?;
+        if rounds.repeat(request.object) {
+            policies.mutate(request, &mut rounds)?;
+        }
+        Ok(Mutated::Anew)
     }
 
     async fn mutate_built_in(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
@@ -138,6 +148,7 @@ impl Admission {
         certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
         if let Some(policies) = &self.policies {
+            policies.require_params(request)?;
             policies.validate(request)?;
         }
         resource_quota::reserve(&self.quotas, request)

@@ -141,7 +141,12 @@ impl Scope for Values {
 
 /// Evaluates the rules of a schema on an object whose types are right.
 pub(crate) fn check(node: &Node, value: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
-    let mut walk = Walk { meter: Meter::new(BUDGET), path: Path::from(""), found: Vec::new() };
+    let mut walk = Walk {
+        meter: Meter::new(BUDGET),
+        path: Path::from(""),
+        found: Vec::new(),
+        unchanged: false,
+    };
     walk.value(node, value, old);
     errors.extend(walk.found);
 }
@@ -150,6 +155,8 @@ struct Walk {
     meter: Meter,
     path: Path,
     found: Vec<FieldError>,
+    /// Whether the value, or one around it, is as it was: then it may stay so.
+    unchanged: bool,
 }
 
 impl Walk {
@@ -157,6 +164,13 @@ impl Walk {
         if !node.has_rules || value.is_null() {
             return;
         }
+        let around = self.unchanged;
+        self.unchanged |= old == Some(value);
+        self.each(node, value, old);
+        self.unchanged = around;
+    }
+
+    fn each(&mut self, node: &Node, value: &Value, old: Option<&Value>) {
         self.rules(node, &node.rules, value, old);
         for branch in &node.all_of {
             self.rules(node, &branch.rules, value, old);
@@ -205,7 +219,12 @@ impl Walk {
                     continue;
                 }
             };
-            if compiled.uses_old_self && old_value.is_none() && !rule.optional_old_self {
+            let is_passed_over = if compiled.uses_old_self {
+                old_value.is_none() && !rule.optional_old_self
+            } else {
+                self.unchanged
+            };
+            if is_passed_over {
                 continue;
             }
             let old_self = match (rule.optional_old_self, old_value.clone()) {
@@ -215,8 +234,6 @@ impl Walk {
             let values = Values { value: new_value.clone(), old: old_self };
             match compiled.program.evaluate(&values, &mut self.meter) {
                 Ok(Cel::Bool(true)) => (),
-                // What did not change may stay as it is.
-                Ok(Cel::Bool(false)) if !compiled.uses_old_self && old == Some(value) => (),
                 Ok(Cel::Bool(false)) => {
                     let message = message(compiled, rule, &values, &mut self.meter);
                     self.wrong(node, value, rule, message);
@@ -451,6 +468,18 @@ mod tests {
         checked(schema.clone(), json!({ "at": "2025-01-01T00:00:00Z" }), None, &[]);
         let old = json!({ "at": "2020-01-01T00:00:00Z" });
         checked(schema.clone(), old.clone(), Some(old), &[]);
+        // So may what is in a list whose items cannot be told from those before.
+        let list = json!({ "type": "array", "items": { "type": "integer", "x-kubernetes-validations": [{ "rule": "self > 5" }] } });
+        checked(list.clone(), json!([1]), Some(json!([1])), &[]);
+        checked(
+            list,
+            json!([1, 2]),
+            Some(json!([1])),
+            &[
+                "spec[0]: Invalid value: 1: failed rule: self > 5",
+                "spec[1]: Invalid value: 2: failed rule: self > 5",
+            ],
+        );
         let problem = |rule: &str| Rule::read(&json!({ "rule": rule }), &schema, false).problem();
         assert!(problem("self.at >=").is_some());
         assert!(

@@ -10,7 +10,7 @@ use http::StatusCode;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Mutated, Operation};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::rules_of;
@@ -82,7 +82,9 @@ pub(crate) async fn create_object(
         warnings: &call.warnings,
         dry_run,
     };
-    call.server.admission.mutate(&mut request).await?;
+    if call.server.admission.mutate(&mut request).await? == Mutated::Anew {
+        place_in_namespace(call, &mut object)?;
+    }
     rules.prepare_create(&mut object);
     rules.default(&mut object);
     if rules.has_generation(kind) {

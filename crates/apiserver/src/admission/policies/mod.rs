@@ -1,8 +1,8 @@
 //! Admission by expressions: ValidatingAdmissionPolicies and MutatingAdmissionPolicies, with their bindings and parameters.
 //!
 //! Start reading at [`Policies::validate`] and [`Policies::mutate`]; `configuration.rs` reads policies and bindings, `params.rs` finds
-//! parameters, `validating.rs` and `mutating.rs` are what one policy does with one write, `type_check.rs` is what the status of a policy
-//! says about its expressions. As upstream
+//! parameters, `validating.rs` and `mutating.rs` are what one policy does with one write, `rights.rs` is who may write which policy, and
+//! `type_check.rs` what the status of a policy says about its expressions. As upstream
 //! (<https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/policy>).
 //!
 //! Always true: policies are read from the store's memory on each write, so that one holds from the moment at which its creation is
@@ -11,6 +11,7 @@
 mod configuration;
 mod mutating;
 mod params;
+mod rights;
 mod type_check;
 mod validating;
 
@@ -22,7 +23,7 @@ use coracle_store::Store;
 use serde_json::Value;
 
 use super::AdmissionRequest;
-use super::matching::{Subject, is_exempt};
+use super::matching::Subject;
 use crate::authz::Authorizer;
 use crate::custom_resources::{Registry, Snapshot};
 use crate::expressions::{Facts, Host};
@@ -224,6 +225,11 @@ impl Shown {
     ) -> Facts<'a> {
         Facts::new(host, request, kind, self.object.as_ref(), self.old.as_ref())
     }
+}
+
+/// Whether this is a policy or a binding, which no policy may lock up.
+fn is_exempt(kind: &Kind) -> bool {
+    kind.group == "admissionregistration.k8s.io" && kind.kind.contains("AdmissionPolicy")
 }
 
 /// A refusal with a cause for each of these messages.
