@@ -23,6 +23,7 @@ mod change;
 mod custom_resources;
 mod deletion;
 mod discovery;
+pub mod encryption;
 mod expressions;
 mod handlers;
 mod health;

@@ -6,6 +6,7 @@
 //! webhooks and policies; and TaintNodesByCondition, whose taint would
 //! stay for ever where no node controller takes it away.
 
+mod certificates;
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
@@ -151,6 +152,7 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
+        certificates::mutate(request);
         Ok(())
     }
 
@@ -164,6 +166,7 @@ impl Admission {
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
+        certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
         if let Some(policies) = &self.policies {
             policies.require_params(request)?;

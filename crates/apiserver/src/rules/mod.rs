@@ -10,7 +10,7 @@ use serde_json::Value;
 
 mod admission_policy;
 mod autoscaler;
-mod certificate;
+pub(crate) mod certificate;
 mod checks;
 mod claim;
 mod config;
@@ -31,6 +31,7 @@ mod namespace;
 mod networking;
 mod node;
 mod pod;
+mod pod_certificate;
 mod policy;
 mod quantities;
 mod quota;
@@ -163,6 +164,7 @@ fn others(group: &str, kind: &str) -> &'static Rules {
             &flowcontrol::PRIORITY_LEVEL
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
+        ("certificates.k8s.io", "PodCertificateRequest") => &pod_certificate::RULES,
         _ => &GENERIC,
     }
 }
