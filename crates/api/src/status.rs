@@ -51,7 +51,7 @@ pub struct Details {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// For machines, such as `FieldValueInvalid`.
     #[serde(skip_serializing_if = "String::is_empty")]

@@ -214,6 +214,9 @@ fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
         Part::Whole => rules.validate_update(new, old, &mut errors),
         Part::Status => rules.validate_status_update(new, old, &mut errors),
         Part::Subresource("finalize" | "binding") => (),
+        Part::Subresource("approval") => {
+            rules::certificate::validate_approval(new, old, &mut errors);
+        }
         Part::Subresource(_) => rules.validate_part(new, old, &mut errors),
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(change.kind, change.name, &errors)) }

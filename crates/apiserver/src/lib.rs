@@ -24,6 +24,8 @@ mod change;
 mod custom_resources;
 mod deletion;
 mod discovery;
+pub mod encryption;
+mod expressions;
 mod extension;
 mod handlers;
 mod health;

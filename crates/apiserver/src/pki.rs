@@ -256,6 +256,11 @@ impl Pki {
         tls::demanding_verifier(&self.ca_pem)
     }
 
+    /// The CA's key, PEM, for whoever signs what CertificateSigningRequests ask for. A secret.
+    pub fn ca_key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The key that signs ServiceAccount tokens.
     pub(crate) fn token_key(&self) -> &KeyPair {
         &self.token_key

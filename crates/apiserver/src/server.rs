@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::admission::Admission;
+use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
@@ -115,9 +116,14 @@ impl ApiServer {
         })?;
         let kinds = Arc::new(Registry::default());
         let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki)?);
-        let webhooks = Webhooks::new(store.clone(), kinds.clone(), extensions.clone());
+        let webhooks =
+            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
+        let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
+        let admission = Admission::new(store.clone(), authorizer.clone())
+            .with_policies(policies)
+            .with_webhooks(webhooks);
         let server = Arc::new(Server {
-            admission: Admission::new(store.clone(), authorizer.clone()).with_webhooks(webhooks),
+            admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
             kinds,
@@ -155,6 +161,8 @@ impl ApiServer {
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
+        let (kinds, store) = (server.kinds.clone(), server.store.clone());
+        upkeep.spawn(policies::keep_status(store, kinds, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());
         upkeep.spawn(authz::follow_aggregation(aggregation, server.store.clone(), ends.clone()));
         for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {

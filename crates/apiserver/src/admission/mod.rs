@@ -2,16 +2,17 @@
 //!
 //! A fixed chain of upstream's built-in plugins, in upstream's order
 //! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
-//! change the object, then those that only judge it. Absent on purpose: policies, whose places are marked
-//! in the chain; and TaintNodesByCondition, whose taint would
-//! stay for ever where no node controller takes it away.
+//! change the object, then those that only judge it. Absent on purpose: TaintNodesByCondition, whose taint would stay
+//! for ever where no node controller takes it away.
 
+mod certificates;
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
 pub(crate) mod matching;
 mod node_restriction;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
@@ -34,7 +35,8 @@ use crate::identity::User;
 use crate::query::Query;
 use crate::quota::{Quotas, Reserved};
 use crate::warnings::Warnings;
-use webhooks::{Rounds, Webhooks};
+use policies::{Policies, Rounds};
+use webhooks::{Calls, Webhooks};
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +129,8 @@ pub struct Admission {
     authorizer: Arc<Authorizer>,
     quotas: Arc<Quotas>,
     /// Absent where only the built-in plugins are wanted.
+    policies: Option<Policies>,
+    /// As well.
     webhooks: Option<Webhooks>,
 }
 
@@ -134,12 +138,17 @@ impl Admission {
     /// Over what the plugins look at.
     pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
         let quotas = Arc::new(Quotas::new(store.clone()));
-        Self { store, authorizer, quotas, webhooks: None }
+        Self { store, authorizer, quotas, policies: None, webhooks: None }
     }
 
     /// The same, with the webhooks that the cluster's users configure.
     pub(crate) fn with_webhooks(self, webhooks: Webhooks) -> Self {
         Self { webhooks: Some(webhooks), ..self }
+    }
+
+    /// The same, with the policies that the cluster's users configure.
+    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+        Self { policies: Some(policies), ..self }
     }
 
     /// Who keeps count of what namespaces hold.
@@ -161,17 +170,30 @@ impl Admission {
         if request.is_inner() {
             return Ok(Mutated::No);
         }
-        // Mutating policies come here.
-        let Some(webhooks) = &self.webhooks else { return Ok(Mutated::No) };
-        let mut rounds = Rounds::default();
-        if !webhooks.mutate(request, &mut rounds).await? {
+        let (mut rounds, mut calls) = (Rounds::default(), Calls::default());
+        let by_policies = match &self.policies {
+            Some(policies) => policies.mutate(request, &mut rounds)?,
+            None => false,
+        };
+        let by_webhooks = match &self.webhooks {
+            Some(webhooks) => webhooks.mutate(request, &mut calls).await?,
+            None => false,
+        };
+        if !by_policies && !by_webhooks {
             return Ok(Mutated::No);
         }
         if matches!(request.operation, Operation::Create | Operation::Update) {
-            // What a webhook added, such as a container, wants its defaults as much as what the user wrote.
+            // What was added, such as a container, wants its defaults as much as what the user wrote.
             self.mutate_built_in(request).await?;
         }
-        webhooks.mutate_again(request, rounds).await?;
+        if let Some(policies) = &self.policies
+            && rounds.repeat(request.object)
+        {
+            policies.mutate(request, &mut rounds)?;
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.mutate_again(request, calls).await?;
+        }
         Ok(Mutated::Anew)
     }
 
@@ -183,7 +205,9 @@ impl Admission {
         if request.is_inner() {
             return Ok(());
         }
-        // Validating policies come here.
+        if let Some(policies) = &self.policies {
+            policies.validate(request)?;
+        }
         match &self.webhooks {
             Some(webhooks) => webhooks.validate(request).await,
             None => Ok(()),
@@ -199,6 +223,7 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
+        certificates::mutate(request);
         Ok(())
     }
 
@@ -212,7 +237,11 @@ impl Admission {
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
+        certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
+        if let Some(policies) = &self.policies {
+            policies.require_params(request)?;
+        }
         self.validate_by_users(request).await?;
         resource_quota::reserve(&self.quotas, request)
     }

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::review::Version;
 use crate::admission::matching::Matcher;
+use crate::expressions::MatchConditions;
 use crate::extension::Destination;
 use crate::object::{meta, strings};
 
@@ -19,6 +20,7 @@ pub(super) struct Hook {
     pub(super) name: String,
     /// Or why it can match nothing.
     pub(super) matcher: Result<Matcher, String>,
+    pub(super) conditions: MatchConditions,
     /// Or why it cannot be called.
     pub(super) destination: Result<Destination, String>,
     pub(super) timeout: Duration,
@@ -89,6 +91,7 @@ fn read_hook(configuration: &str, webhook: &Value) -> Hook {
         matcher: Matcher::of_webhook(webhook).map_err(|error| error.to_string()),
         destination: Destination::of_webhook(&webhook["clientConfig"])
             .map_err(|error| error.to_string()),
+        conditions: MatchConditions::read(&webhook["matchConditions"], false),
         timeout: Duration::from_secs(seconds.clamp(1, 30)),
         ignores_failure: webhook["failurePolicy"] == "Ignore",
         is_reinvoked: webhook["reinvocationPolicy"] == "IfNeeded",

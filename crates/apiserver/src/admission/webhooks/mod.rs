@@ -21,7 +21,9 @@ use serde_json::{Value, json};
 
 use super::matching::{Subject, is_exempt};
 use super::{AdmissionRequest, Operation};
+use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
+use crate::expressions::{Facts, Host, Judgement, Variables};
 use crate::extension::Extensions;
 use crate::object;
 use configuration::{Configured, Hook};
@@ -31,6 +33,8 @@ use review::{Question, Role, Verdict};
 /// Calls the webhooks that are for a write.
 pub(crate) struct Webhooks {
     store: Store,
+    /// What conditions may ask.
+    host: Host,
     kinds: Arc<Registry>,
     extensions: Extensions,
     mutating: Configured,
@@ -53,7 +57,7 @@ impl Failure {
 
 /// The mutating webhooks that may have to be called once more, because others changed the object after them.
 #[derive(Default)]
-pub(crate) struct Rounds {
+pub(crate) struct Calls {
     number: usize,
     /// Called in this round, and willing to be called again: by configuration and name.
     called: HashSet<(String, String)>,
@@ -63,8 +67,14 @@ pub(crate) struct Rounds {
 
 impl Webhooks {
     /// Over what tells which webhooks there are, and a client to call them.
-    pub(crate) fn new(store: Store, kinds: Arc<Registry>, extensions: Extensions) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        authorizer: Arc<Authorizer>,
+        kinds: Arc<Registry>,
+        extensions: Extensions,
+    ) -> Self {
         Self {
+            host: Host { store: store.clone(), authorizer },
             store,
             kinds,
             extensions,
@@ -79,7 +89,7 @@ impl Webhooks {
     pub(crate) async fn mutate(
         &self,
         request: &mut AdmissionRequest<'_>,
-        rounds: &mut Rounds,
+        calls: &mut Calls,
     ) -> Result<bool, Status> {
         let hooks = self.mutating.hooks(&self.store);
         if hooks.is_empty() || is_exempt(request.kind) {
@@ -88,19 +98,19 @@ impl Webhooks {
         let mut changed = false;
         for (index, hook) in hooks.iter().enumerate() {
             let id = || (hook.configuration.clone(), hook.name.clone());
-            if rounds.number > 0 && !rounds.again.contains(&id()) {
+            if calls.number > 0 && !calls.again.contains(&id()) {
                 continue;
             }
             let Some(kind) = self.wants(hook, request).await? else { continue };
             let outcome = self.mutate_by(hook, kind, request).await;
             let did = matches!(outcome, Ok(true));
-            let place = format!("round_{}_index_{index}", rounds.number);
+            let place = format!("round_{}_index_{index}", calls.number);
             if did {
                 changed = true;
-                rounds.again.extend(std::mem::take(&mut rounds.called));
+                calls.again.extend(std::mem::take(&mut calls.called));
             }
             if hook.is_reinvoked {
-                rounds.called.insert(id());
+                calls.called.insert(id());
             }
             let note = json!({ "configuration": hook.configuration, "webhook": hook.name, "mutated": did });
             let name = format!("mutation.webhook.admission.k8s.io/{place}");
@@ -117,13 +127,13 @@ impl Webhooks {
     pub(crate) async fn mutate_again(
         &self,
         request: &mut AdmissionRequest<'_>,
-        mut rounds: Rounds,
+        mut calls: Calls,
     ) -> Result<(), Status> {
-        if rounds.again.is_empty() {
+        if calls.again.is_empty() {
             return Ok(());
         }
-        rounds.number += 1;
-        self.mutate(request, &mut rounds).await.map(drop)
+        calls.number += 1;
+        self.mutate(request, &mut calls).await.map(drop)
     }
 
     /// Calls the validating webhooks, all at once; the first refusal in their order counts.
@@ -160,7 +170,19 @@ impl Webhooks {
             // A Scale bears no labels.
             (subject.object, subject.old) = (None, None);
         }
-        matcher.matches(&subject, &self.kinds.snapshot(), &self.store)
+        let matched = matcher.matches(&subject, &self.kinds.snapshot(), &self.store)?;
+        let Some(kind) = matched.filter(|_| !hook.conditions.is_empty()) else {
+            return Ok(matched);
+        };
+        let face = self.show(request, kind).await?;
+        let some = |state| Some(state).filter(|state: &&Value| !state.is_null());
+        let facts = Facts::new(&self.host, request, kind, some(&face.object), some(&face.old));
+        match hook.conditions.judge(&Variables::default().scope(&facts, None)) {
+            Judgement::Matches => Ok(Some(kind)),
+            Judgement::Differs => Ok(None),
+            Judgement::Failed(_) if hook.ignores_failure => Ok(None),
+            Judgement::Failed(why) => Err(Status::forbidden(kind, request.name, why)),
+        }
     }
 
     /// Asks one mutating webhook and does what it wants; whether that changed the object.

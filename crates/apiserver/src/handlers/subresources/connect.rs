@@ -1,4 +1,4 @@
-//! What opens a connection into the cluster is admitted like a write: webhooks may forbid it.
+//! What opens a connection into the cluster is admitted like a write: webhooks and policies may forbid it.
 
 use serde_json::{Value, json};
 
@@ -10,17 +10,17 @@ use crate::call::Call;
 pub(super) async fn admit(call: &Call) -> Answer<()> {
     let mut options = options(call);
     // A port or a scheme before or after the name are for the proxy.
-    let name = match call.target.name.split(':').collect::<Vec<_>>().as_slice() {
-        [_, name, _] => (*name).to_owned(),
-        [name, ..] => (*name).to_owned(),
-        [] => String::new(),
+    let mut parts = call.target.name.split(':');
+    let name = match (parts.next(), parts.next(), parts.next()) {
+        (_, Some(name), Some(_)) | (Some(name), ..) => name,
+        (None, ..) => "",
     };
     let mut request = AdmissionRequest {
         operation: Operation::Connect,
         kind: call.kind,
         subresource: &call.target.subresource,
         namespace: &call.target.namespace,
-        name: &name,
+        name,
         object: &mut options,
         old: None,
         user: &call.user,
