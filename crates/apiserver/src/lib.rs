@@ -15,6 +15,7 @@
 
 pub mod admission;
 mod answer;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
@@ -60,6 +61,6 @@ mod upkeep;
 mod views;
 pub mod warnings;
 
-pub use server::{ApiServer, Config, StartError};
+pub use server::{ApiServer, Config, Extras, StartError};
 pub use service_addresses::{Cidr, ParseCidrError};
 pub use storage::store_options;
