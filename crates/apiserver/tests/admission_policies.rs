@@ -549,3 +549,133 @@ async fn policies_live_as_other_objects_do() {
         assert!(harness::names(&api.get(&path).await.expect(200)).is_empty());
     }
 }
+
+#[tokio::test]
+async fn conditions_of_webhooks_have_to_compile() {
+    let api = server().await;
+    let configuration = |expression: &str| {
+        json!({ "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration", "metadata": { "name": "hooks" },
+            "webhooks": [{ "name": "a.example.com", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore",
+                "clientConfig": { "url": "https://127.0.0.1:1/a" }, "rules": [],
+                "matchConditions": [{ "name": "expression-1", "expression": expression }] }] })
+    };
+    let path = format!("{POLICIES}/validatingwebhookconfigurations");
+    let message =
+        api.post(&path, configuration("... [} bad expression")).await.refused(422, "Invalid");
+    assert!(
+        message.contains("webhooks[0].matchConditions[0].expression: Invalid value"),
+        "{message}"
+    );
+    assert!(message.contains("compilation failed"), "{message}");
+    api.post(&path, configuration("object.metadata.name != 'skip-me'")).await.expect(201);
+}
+
+#[tokio::test]
+async fn parameters_are_selected_and_may_be_missing() {
+    let api = server().await;
+    let labelled = |name: &str, word: &str| {
+        let mut map = config_map(name, json!({ "words": "forbidden" }));
+        map["data"] = json!({ "word": word });
+        map
+    };
+    for (name, word) in [("w1", "one"), ("w2", "two")] {
+        api.post("/api/v1/namespaces/shop/configmaps", labelled(name, word)).await.expect(201);
+    }
+    let params = json!({ "apiVersion": "v1", "kind": "ConfigMap" });
+    let spec = json!({ "paramKind": params, "validations": [{ "expression": "object.metadata.name != params.data.word", "messageExpression": "'not ' + params.data.word" }] });
+    let selected = json!({ "paramRef": { "selector": { "matchLabels": { "words": "forbidden" } }, "parameterNotFoundAction": "Allow" } });
+    bind(&api, "Validating", "words", spec, selected).await;
+    create(&api, "three", json!({})).await.expect(201);
+    for name in ["one", "two"] {
+        let message = create(&api, name, json!({})).await.refused(422, "Invalid");
+        assert!(message.ends_with(&format!("denied request: not {name}")), "{message}");
+    }
+    // In a namespace without any, everything goes.
+    api.namespace("empty").await;
+    api.post("/api/v1/namespaces/empty/configmaps", config_map("one", json!({}))).await.expect(201);
+    let spec = json!({ "paramKind": { "apiVersion": "example.com/v1", "kind": "Limit" }, "validations": [{ "expression": "true" }] });
+    let named = json!({ "paramRef": { "name": "x", "parameterNotFoundAction": "Allow" } });
+    bind(&api, "Validating", "unknown", spec, named).await;
+    let message = create(&api, "four", json!({})).await.refused(422, "Invalid");
+    assert!(
+        message.ends_with("ValidatingAdmissionPolicy 'unknown' denied request: failed to configure policy: failed to find resource referenced by paramKind: 'example.com/v1, Kind=Limit'"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn custom_kinds_are_judged_checked_and_changed() {
+    let api = server().await;
+    let definition = json!({ "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": { "name": "boats.example.com" },
+        "spec": { "group": "example.com", "scope": "Namespaced", "names": { "plural": "boats", "singular": "boat", "kind": "Boat" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": { "type": "object", "properties": {
+                "spec": { "type": "object", "properties": { "oars": { "type": "integer" }, "name": { "type": "string" },
+                    "crew": { "type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+                        "items": { "type": "object", "required": ["name"], "properties": { "name": { "type": "string" }, "role": { "type": "string" } } } } } } } } } }] } });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut watch = api.watch(&format!("{definitions}?watch=1")).await;
+    api.post(definitions, definition).await.expect(201);
+    while !harness::next(&mut watch).await["object"]["status"]["conditions"].as_array().is_some_and(
+        |all| all.iter().any(|one| one["type"] == "Established" && one["status"] == "True"),
+    ) {}
+    let mut boats = rules(&["example.com"], &["boats"], &["CREATE"]);
+    boats["resourceRules"][0]["apiVersions"] = json!(["v1"]);
+    let mutations = json!([{ "patchType": "ApplyConfiguration", "applyConfiguration": { "expression":
+        "Object{ spec: Object.spec{ crew: [Object.spec.crew{ name: 'cook', role: 'cooks' }] } }" } }]);
+    bind(
+        &api,
+        "Mutating",
+        "cook",
+        json!({ "matchConstraints": boats, "mutations": mutations }),
+        json!({}),
+    )
+    .await;
+    let spec = json!({ "matchConstraints": boats, "validations": [
+        { "expression": "object.spec.oars % 2 == 0", "message": "oars come in pairs" }, { "expression": "object.spec.name + 1 == 2 || true" } ] });
+    let mut watch = api.watch(&format!("{POLICIES}/validatingadmissionpolicies?watch=1")).await;
+    bind(&api, "Validating", "pairs", spec, json!({})).await;
+    let path = "/apis/example.com/v1/namespaces/shop/boats";
+    let boat = |oars: i64| {
+        json!({ "apiVersion": "example.com/v1", "kind": "Boat", "metadata": { "name": format!("b{oars}") },
+        "spec": { "oars": oars, "name": "x", "crew": [{ "name": "captain" }] } })
+    };
+    let made = api.post(path, boat(4)).await.expect(201);
+    assert_eq!(
+        made["spec"]["crew"],
+        json!([{ "name": "captain" }, { "name": "cook", "role": "cooks" }])
+    );
+    let message = api.post(path, boat(3)).await.refused(422, "Invalid");
+    assert!(message.ends_with("oars come in pairs"), "{message}");
+    let warnings = loop {
+        let event = harness::next(&mut watch).await;
+        let checked = event["object"]["status"]["typeChecking"].clone();
+        if checked.is_object() {
+            break checked["expressionWarnings"].clone();
+        }
+    };
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    assert!(warnings[0]["warning"].as_str().unwrap().starts_with("example.com/v1, Kind=Boat: ERROR: <input>:1:18: found no matching overload for '_+_' applied to '(string, int)'"));
+}
+
+#[tokio::test]
+async fn connections_are_judged_too() {
+    let api = server().await;
+    api.post("/api/v1/namespaces/shop/pods", harness::pod("p")).await.expect(201);
+    let spec = json!({
+        "matchConstraints": rules(&[""], &["pods/exec", "pods/proxy"], &["CONNECT"]),
+        "validations": [{
+            "expression": "request.subResource == 'proxy' ? object.path != '/secret' : !('sh' in object.command)",
+            "messageExpression": "'no ' + object.kind + ' into ' + request.name", "reason": "Forbidden",
+        }],
+    });
+    bind(&api, "Validating", "no-shell", spec, json!({})).await;
+    let pod = "/api/v1/namespaces/shop/pods/p";
+    let shell =
+        api.post(&format!("{pod}/exec?command=sh&container=main&stdout=true"), json!({})).await;
+    let message = shell.refused(403, "Forbidden");
+    assert!(message.ends_with("denied request: no PodExecOptions into p"), "{message}");
+    assert_ne!(api.post(&format!("{pod}/exec?command=ls&stdout=true"), json!({})).await.code, 403);
+    let message = api.get(&format!("{pod}/proxy/secret")).await.refused(403, "Forbidden");
+    assert!(message.ends_with("denied request: no PodProxyOptions into p"), "{message}");
+    assert_ne!(api.get(&format!("{pod}/proxy/open")).await.code, 403);
+}

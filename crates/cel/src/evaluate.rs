@@ -105,9 +105,9 @@ impl<'a> Evaluation<'a> {
         let operand = self.of(operand)?;
         if let Some(outer) = optional(&operand) {
             let Some(inner) = outer.value() else { return Ok(none()) };
-            return Ok(field_of(inner, field)?.map_or_else(none, some));
+            return Ok(field_of(inner, field).map_or_else(none, some));
         }
-        let found = field_of(&operand, field)?;
+        let found = field_of(&operand, field);
         if is_optional {
             return Ok(found.map_or_else(none, some));
         }
@@ -127,7 +127,7 @@ impl<'a> Evaluation<'a> {
             },
             None => &operand,
         };
-        Ok(Value::Bool(field_of(inner, field)?.is_some()))
+        Ok(Value::Bool(field_of(inner, field).is_some()))
     }
 
     fn index(&mut self, operand: &'a Expr, index: &'a Expr, is_optional: bool) -> Evaluated {
@@ -390,16 +390,10 @@ impl Folded {
     }
 }
 
-/// The field of a map or an object.
-fn field_of(operand: &Value, field: &str) -> Evaluated<Option<Value>> {
+/// The field of a map or an object. What has no fields has none of this name either, as in cel-go.
+fn field_of(operand: &Value, field: &str) -> Option<Value> {
     match operand {
-        Value::Map(map) => Ok(map.map.get(&Key::String(Arc::new(field.to_owned()))).cloned()),
-        other => match typed(other) {
-            Some(typed) => Ok(typed.fields.get(field).cloned()),
-            None => Err(EvaluationError::text(match other {
-                Value::Null => format!("no such key: {field}"),
-                _ => "no such overload".to_owned(),
-            })),
-        },
+        Value::Map(map) => map.map.get(&Key::String(Arc::new(field.to_owned()))).cloned(),
+        other => typed(other)?.fields.get(field).cloned(),
     }
 }

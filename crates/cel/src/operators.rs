@@ -264,7 +264,10 @@ pub(crate) fn element(within: &Value, index: &Value) -> Evaluated {
                 value::key(index).ok_or_else(|| EvaluationError::text("unsupported key type"))?;
             map.get(&key).cloned().ok_or_else(|| EvaluationError::no_such_key(&key))
         }
-        _ => Err(EvaluationError::no_such_overload()),
+        _ => Err(match value::key(index) {
+            Some(key) => EvaluationError::no_such_key(&key),
+            None => EvaluationError::no_such_overload(),
+        }),
     }
 }
 

@@ -109,17 +109,38 @@ impl Admission {
     /// All that may change the object. Call it for creates and updates, with defaults filled in and before validation.
     pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<Mutated, Status> {
         self.mutate_built_in(request).await?;
+        self.mutate_by_users(request).await
+    }
+
+    /// What the cluster's users configured to change objects, alone: for connections.
+    pub(crate) async fn mutate_by_users(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+    ) -> Result<Mutated, Status> {
         let Some(policies) = &self.policies else { return Ok(Mutated::No) };
         let mut rounds = Rounds::default();
         if !policies.mutate(request, &mut rounds)? {
             return Ok(Mutated::No);
         }
-        // What a policy added wants its defaults as much as what the user wrote.
-        self.mutate_built_in(request).await?;
+        if matches!(request.operation, Operation::Create | Operation::Update) {
+            // What a policy added wants its defaults as much as what the user wrote.
+            self.mutate_built_in(request).await?;
+        }
         if rounds.repeat(request.object) {
             policies.mutate(request, &mut rounds)?;
         }
         Ok(Mutated::Anew)
+    }
+
+    /// What the cluster's users configured to judge objects, alone: for connections.
+    pub(crate) async fn validate_by_users(
+        &self,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<(), Status> {
+        match &self.policies {
+            Some(policies) => policies.validate(request),
+            None => Ok(()),
+        }
     }
 
     async fn mutate_built_in(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
@@ -149,8 +170,8 @@ impl Admission {
         self.refuse_escalation(request)?;
         if let Some(policies) = &self.policies {
             policies.require_params(request)?;
-            policies.validate(request)?;
         }
+        self.validate_by_users(request).await?;
         resource_quota::reserve(&self.quotas, request)
     }
 

@@ -56,8 +56,16 @@ impl std::fmt::Debug for Rule {
 }
 
 impl Rule {
-    /// Reads a rule out of a schema.
-    pub(crate) fn read(rule: &Value, schema: &Value, is_root: bool) -> Self {
+    /// Reads all rules of a schema.
+    pub(crate) fn read_all(schema: &Value, is_root: bool) -> Vec<Self> {
+        let rules = schema["x-kubernetes-validations"].as_array().map(Vec::as_slice);
+        let Some(rules) = rules.filter(|rules| !rules.is_empty()) else { return Vec::new() };
+        let of = of_structural(schema, is_root);
+        rules.iter().map(|rule| Self::read(rule, of.clone())).collect()
+    }
+
+    /// Reads a rule about values of this type.
+    fn read(rule: &Value, of: CelType) -> Self {
         let text = |name: &str| rule[name].as_str().unwrap_or_default().to_owned();
         Self {
             text: text("rule"),
@@ -66,7 +74,7 @@ impl Rule {
             reason: text("reason"),
             field_path: text("fieldPath"),
             optional_old_self: rule["optionalOldSelf"] == true,
-            of: of_structural(schema, is_root),
+            of,
             compiled: OnceLock::new(),
         }
     }
@@ -480,7 +488,9 @@ mod tests {
                 "spec[1]: Invalid value: 2: failed rule: self > 5",
             ],
         );
-        let problem = |rule: &str| Rule::read(&json!({ "rule": rule }), &schema, false).problem();
+        let problem = |rule: &str| {
+            Rule::read(&json!({ "rule": rule }), of_structural(&schema, false)).problem()
+        };
         assert!(problem("self.at >=").is_some());
         assert!(
             problem("self.nothing == 1")

@@ -119,15 +119,19 @@ impl<'a> Facts<'a> {
         let kind = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "kind": self.kind_of(kind) });
         let resource = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "resource": kind.plural });
         let options = match self.operation {
-            Operation::Create => "CreateOptions",
-            Operation::Update => "UpdateOptions",
-            Operation::Delete => "DeleteOptions",
-            Operation::Connect => "PodExecOptions",
+            Operation::Create => Some("CreateOptions"),
+            Operation::Update => Some("UpdateOptions"),
+            Operation::Delete => Some("DeleteOptions"),
+            // Connections have their options as object.
+            Operation::Connect => None,
         };
-        let mut options = json!({ "kind": options, "apiVersion": "meta.k8s.io/v1" });
-        if self.dry_run {
-            options["dryRun"] = json!(["All"]);
-        }
+        let options = options.map(|kind| {
+            let mut options = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+            if self.dry_run {
+                options["dryRun"] = json!(["All"]);
+            }
+            options
+        });
         let mut user = json!({ "username": self.user.name, "groups": self.user.groups });
         if !self.user.uid.is_empty() {
             user["uid"] = json!(self.user.uid);

@@ -162,23 +162,17 @@ fn custom_kind_type(schema: &Value) -> Type {
     let metadata = Schema::get()
         .by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta")
         .map_or(Type::Dyn, of_schema);
-    Type::Object(Arc::new(Structural {
-        schema: schema.clone(),
-        metadata: Some(metadata),
-        is_resource: true,
-    }))
+    resource(schema, metadata)
 }
 
 /// The type of what a structural schema describes. Of the root's metadata, rules of definitions see the names alone.
 pub(crate) fn of_structural(schema: &Value, is_root: bool) -> Type {
-    let metadata =
-        record("kubernetes.ObjectNames", &[("name", Type::String), ("generateName", Type::String)]);
-    structural(schema, is_root || schema["x-kubernetes-embedded-resource"] == true, metadata)
-}
-
-fn structural(schema: &Value, is_resource: bool, metadata: Type) -> Type {
     if schema["x-kubernetes-int-or-string"] == true {
         return Type::Dyn;
+    }
+    if is_root || schema["x-kubernetes-embedded-resource"] == true {
+        let names = [("name", Type::String), ("generateName", Type::String)];
+        return resource(schema, record("kubernetes.ObjectNames", &names));
     }
     let below = |schema: &Value| of_structural(schema, false);
     match (schema["type"].as_str(), schema["format"].as_str()) {
@@ -190,9 +184,8 @@ fn structural(schema: &Value, is_resource: bool, metadata: Type) -> Type {
         (Some("string"), Some("byte")) => Type::Bytes,
         (Some("string"), _) => Type::String,
         (Some("array"), _) => Type::list(below(&schema["items"])),
-        (Some("object"), _) if schema["properties"].is_object() || is_resource => {
-            let metadata = is_resource.then_some(metadata);
-            Type::Object(Arc::new(Structural { schema: schema.clone(), metadata, is_resource }))
+        (Some("object"), _) if schema["properties"].is_object() => {
+            Type::Object(Arc::new(Record { name: "object", fields: properties(schema) }))
         }
         (Some("object"), _) if schema["additionalProperties"].is_object() => {
             Type::map(below(&schema["additionalProperties"]))
@@ -201,29 +194,25 @@ fn structural(schema: &Value, is_resource: bool, metadata: Type) -> Type {
     }
 }
 
-/// An object with the properties of a structural schema.
-struct Structural {
-    schema: Value,
-    /// What `metadata` is; none for what is no resource.
-    metadata: Option<Type>,
-    is_resource: bool,
+fn resource(schema: &Value, metadata: Type) -> Type {
+    let mut fields = vec![
+        ("apiVersion".to_owned(), Type::String),
+        ("kind".to_owned(), Type::String),
+        ("metadata".to_owned(), metadata),
+    ];
+    fields.extend(properties(schema));
+    Type::Object(Arc::new(Record { name: "object", fields }))
 }
 
-impl ObjectType for Structural {
-    fn name(&self) -> String {
-        "object".to_owned()
-    }
-
-    fn field(&self, name: &str) -> Option<Type> {
-        match name {
-            "apiVersion" | "kind" if self.is_resource => return Some(Type::String),
-            "metadata" if self.is_resource => return self.metadata.clone(),
-            _ => (),
+/// The properties under the names that rules use for them, and under their own.
+fn properties(schema: &Value) -> Vec<(String, Type)> {
+    let mut fields = Vec::new();
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        let (escaped, of) = (custom_resources::escape(name), of_structural(schema, false));
+        if escaped != *name {
+            fields.push((escaped, of.clone()));
         }
-        let properties = self.schema["properties"].as_object()?;
-        let found = properties
-            .iter()
-            .find(|(property, _)| *property == name || custom_resources::escape(property) == name);
-        found.map(|(_, schema)| of_structural(schema, false))
+        fields.push((name.clone(), of));
     }
+    fields
 }

@@ -4,6 +4,7 @@ use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::expressions::MatchConditions;
 use crate::rules::Rules;
 use crate::rules::checks::{label_selector, one_of, required_one_of, unique};
 use crate::rules::json::{Read, default, each, with};
@@ -105,6 +106,8 @@ fn validate_webhook(webhook: &Value, at: &Path, errors: &mut FieldErrors) {
         label_selector(&webhook[field], &at.child(field), errors);
     }
     client_config(&webhook["clientConfig"], &at.child("clientConfig"), errors);
+    let conditions = at.child("matchConditions");
+    MatchConditions::validate(&webhook["matchConditions"], false, &conditions, errors);
 }
 
 /// A webhook is called by its address or by its Service.

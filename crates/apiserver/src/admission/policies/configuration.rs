@@ -114,7 +114,8 @@ impl Head {
         let Some((api_version, name)) = &self.param_kind else { return Ok(None) };
         let found = kinds.all().find(|kind| kind.api_version == api_version && kind.kind == name);
         found.map(Some).ok_or_else(|| {
-            format!("failed to find resource referenced by paramKind: '{api_version}, Kind={name}'")
+            let slash = if api_version.contains('/') { "" } else { "/" };
+            format!("failed to find resource referenced by paramKind: '{slash}{api_version}, Kind={name}'")
         })
     }
 }

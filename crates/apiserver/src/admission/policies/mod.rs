@@ -15,6 +15,7 @@ mod rights;
 mod type_check;
 mod validating;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use coracle_api::kinds::Kind;
@@ -94,16 +95,37 @@ impl Policies {
             return Ok(());
         }
         let bindings = self.validating_bindings.all(&self.host.store);
-        let mut denials = Vec::new();
-        for policy in policies.iter() {
-            let invocations =
-                self.invocations(&**policy, &policy.head, &bindings, request, &mut denials);
-            policy.validate(&self.host, request, &invocations, &mut denials);
+        let judged: Vec<_> = policies
+            .iter()
+            .map(|policy| {
+                let mut denials = Vec::new();
+                let found =
+                    self.invocations(&**policy, &policy.head, &bindings, request, &mut denials);
+                (policy, found, denials)
+            })
+            .collect();
+        // Each version is made once, however many policies look at it.
+        let mut shown: Vec<(&'static Kind, Shown<'_>)> = Vec::new();
+        for invocation in judged.iter().flat_map(|(_, found, _)| found) {
+            if !shown.iter().any(|(kind, _)| *kind == invocation.kind) {
+                shown.push((invocation.kind, Shown::of(request, invocation.kind)));
+            }
         }
-        match denials.into_iter().next() {
-            Some(denial) => Err(validating::refusal(request, denial)),
-            None => Ok(()),
+        let facts: Vec<_> = shown
+            .iter()
+            .map(|(kind, shown)| (*kind, shown.facts(&self.host, request, kind)))
+            .collect();
+        let mut first = None;
+        for (policy, found, mut denials) in judged {
+            for invocation in &found {
+                if let Some((_, facts)) = facts.iter().find(|(kind, _)| *kind == invocation.kind) {
+                    policy.validate(facts, request, invocation, &mut denials);
+                }
+            }
+            // All are asked, because some only warn.
+            first = first.or(denials.into_iter().next());
         }
+        first.map_or(Ok(()), |denial| Err(validating::refusal(request, denial)))
     }
 
     /// Lets the mutating policies change the object; whether they did. `rounds` remembers who may have to be asked again.
@@ -201,15 +223,19 @@ impl Policies {
 }
 
 /// The two states of the write in the version that a policy wants.
-struct Shown {
-    object: Option<Value>,
-    old: Option<Value>,
+struct Shown<'a> {
+    object: Option<Cow<'a, Value>>,
+    old: Option<Cow<'a, Value>>,
 }
 
-impl Shown {
-    fn of(request: &AdmissionRequest<'_>, kind: &'static Kind) -> Self {
-        let show = |state: &Value| {
-            if kind == request.kind { state.clone() } else { views::read(kind, state.clone()) }
+impl<'a> Shown<'a> {
+    fn of(request: &'a AdmissionRequest<'_>, kind: &'static Kind) -> Self {
+        let show = |state: &'a Value| {
+            if kind == request.kind {
+                Cow::Borrowed(state)
+            } else {
+                Cow::Owned(views::read(kind, state.clone()))
+            }
         };
         Self {
             object: Some(&*request.object).filter(|object| !object.is_null()).map(show),
@@ -217,13 +243,13 @@ impl Shown {
         }
     }
 
-    fn facts<'a>(
-        &'a self,
-        host: &'a Host,
-        request: &'a AdmissionRequest<'_>,
+    fn facts<'b>(
+        &'b self,
+        host: &'b Host,
+        request: &'b AdmissionRequest<'_>,
         kind: &'static Kind,
-    ) -> Facts<'a> {
-        Facts::new(host, request, kind, self.object.as_ref(), self.old.as_ref())
+    ) -> Facts<'b> {
+        Facts::new(host, request, kind, self.object.as_deref(), self.old.as_deref())
     }
 }
 

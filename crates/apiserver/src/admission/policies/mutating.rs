@@ -217,11 +217,11 @@ impl Invocation<'_, MutatingPolicy> {
             Judgement::Failed(message) => return Err(message),
             Judgement::Matches => (),
         }
-        let Some(mut object) = shown.object.clone() else { return Ok(None) };
+        let Some(mut object) = shown.object.as_deref().cloned() else { return Ok(None) };
         for mutation in &self.policy.mutations {
             let facts = facts.of(Some(&object));
             let new = mutation.apply(self, &facts, &object)?;
-            object = typed_again(self.kind, &new)?;
+            object = typed_again(self.kind, request.subresource, &new)?;
         }
         if self.kind == request.kind {
             return Ok(Some(object));
@@ -236,8 +236,14 @@ impl Invocation<'_, MutatingPolicy> {
 }
 
 /// The object as its kind has it, with defaults for what is new.
-fn typed_again(kind: &'static Kind, object: &Value) -> Result<Value, String> {
+fn typed_again(kind: &'static Kind, subresource: &str, object: &Value) -> Result<Value, String> {
     let (bytes, ignore) = (object.to_string(), FieldValidation::Ignore);
+    let own = kind.subresource(subresource).filter(|own| own.kind != kind.kind);
+    if let Some(own) = own.filter(|own| own.name != "scale") {
+        let decoded =
+            decode::decode_body(own.group, own.version, own.kind, bytes.as_bytes(), ignore);
+        return decoded.map(|decoded| decoded.value).map_err(|error| error.status().message);
+    }
     let decoded = match custom_resources::definition_of(kind) {
         Some(definition) => custom_resources::decode(kind, &definition, bytes.as_bytes(), ignore),
         None => decode::decode_body(kind.group, kind.version, kind.kind, bytes.as_bytes(), ignore),

@@ -107,9 +107,8 @@ fn check(policy: &Value, kinds: &Snapshot) -> Vec<Value> {
             }
             let problems = environments.iter().filter_map(|(kind, environment)| {
                 let problems = environment.compile(expression).err()?;
-                let group = kind.group;
-                let slash = if group.is_empty() { "" } else { "/" };
-                Some(format!("{group}{slash}{}, Kind={}: {problems}\n", kind.version, kind.kind))
+                let Kind { group, version, kind, .. } = kind;
+                Some(format!("{group}/{version}, Kind={kind}: {problems}\n"))
             });
             let problems: Vec<String> = problems.collect();
             if !problems.is_empty() {

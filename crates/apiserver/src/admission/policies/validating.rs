@@ -5,10 +5,10 @@ use coracle_cel::{EvaluationError, Meter, Program, Type, Value as Cel};
 use serde_json::{Value, json};
 
 use super::configuration::{Binding, Head};
-use super::{Denial, Invocation, Shown, with_causes};
+use super::{Denial, Invocation, with_causes};
 use crate::admission::AdmissionRequest;
 use crate::expressions::{
-    Host, Judgement, POLICY_BUDGET, PolicyScope, Variables, compile, environment, failure,
+    Facts, Judgement, POLICY_BUDGET, PolicyScope, Variables, compile, environment, failure,
 };
 
 /// The longest message that an expression may make; upstream's bound.
@@ -77,24 +77,20 @@ impl ValidatingPolicy {
         }
     }
 
-    /// Judges the write once for each invocation.
+    /// Judges the write, by one binding and with one parameter.
     pub(super) fn validate(
         &self,
-        host: &Host,
+        facts: &Facts<'_>,
         request: &AdmissionRequest<'_>,
-        invocations: &[Invocation<'_, Self>],
+        invocation: &Invocation<'_, Self>,
         denials: &mut Vec<Denial>,
     ) {
-        for invocation in invocations {
-            let shown = Shown::of(request, invocation.kind);
-            let facts = shown.facts(host, request, invocation.kind);
-            let scope = self.variables.scope(&facts, invocation.params.as_ref());
-            let judged = Judged { policy: self, binding: invocation.binding, request };
-            match self.head.conditions.judge(&scope) {
-                Judgement::Differs => continue,
-                Judgement::Failed(message) => judged.failed(0, message, denials),
-                Judgement::Matches => judged.judge(&scope, denials),
-            }
+        let scope = self.variables.scope(facts, invocation.params.as_ref());
+        let judged = Judged { policy: self, binding: invocation.binding, request };
+        match self.head.conditions.judge(&scope) {
+            Judgement::Differs => (),
+            Judgement::Failed(message) => judged.failed(0, message, denials),
+            Judgement::Matches => judged.judge(&scope, denials),
         }
     }
 }

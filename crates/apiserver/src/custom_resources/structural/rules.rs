@@ -10,14 +10,14 @@ use super::{Level, Walk};
 impl Walk<'_> {
     pub(super) fn rules(&mut self, schema: &Value, level: Level, path: &Path) {
         let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
-        for (index, rule) in rules.enumerate() {
+        let all = Rule::read_all(schema, level == Level::Root);
+        for (index, (rule, read)) in rules.zip(all).enumerate() {
             let at = path.child("x-kubernetes-validations").index(index);
             let text = rule["rule"].as_str().unwrap_or_default();
             if text.trim().is_empty() {
                 self.errors.required(at.child("rule"), "rule is not specified");
                 continue;
             }
-            let read = Rule::read(rule, schema, level == Level::Root);
             if let Some(problem) = read.problem() {
                 self.errors.invalid(at.child(problem.field), rule.clone(), problem.detail);
             }

@@ -1,6 +1,7 @@
 //! Subresources: a part of an object with a path and rights of its own.
 
 pub(crate) mod binding;
+mod connect;
 mod eviction;
 mod log;
 mod parts;
@@ -25,10 +26,14 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
         return Err(Status::no_such_path());
     }
     if subresource.name == "proxy" {
+        connect::admit(call).await?;
         return proxy::proxy(call).await;
     }
     if call.verb.is_empty() || !subresource.allows(call.verb) {
         return Err(Status::method_not_served());
+    }
+    if matches!(subresource.name, "exec" | "attach" | "portforward") {
+        connect::admit(call).await?;
     }
     match (subresource.name, call.verb) {
         ("scale", _) => scale::scale(call).await,
