@@ -3,6 +3,7 @@
 mod admission_policies;
 mod bad_guests;
 mod bad_input;
+mod certificates;
 mod custom_resources;
 mod durability;
 mod garbage;

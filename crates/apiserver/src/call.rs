@@ -188,6 +188,18 @@ pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Answer<Bytes> 
     }
 }
 
+/// A body as JSON, if it came in another form that we read.
+pub(crate) fn to_json(media_type: &str, body: &Bytes) -> Answer<Bytes> {
+    match media_type.split(';').next().unwrap_or_default().trim() {
+        "application/yaml"
+        | "application/x-yaml"
+        | "text/yaml"
+        | "application/apply-patch+yaml" => yaml_to_json(body),
+        protobuf::MEDIA_TYPE => protobuf::to_json(body),
+        _ => Ok(body.clone()),
+    }
+}
+
 /// YAML to JSON; the YAML reader bounds nesting and repetition itself.
 pub(crate) fn yaml_to_json(body: &[u8]) -> Answer<Bytes> {
     let value: Value = serde_yaml::from_slice(body).map_err(|error| {

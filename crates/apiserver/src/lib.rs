@@ -16,6 +16,7 @@
 pub mod admission;
 pub mod annotations;
 mod answer;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
@@ -62,6 +63,6 @@ mod upkeep;
 mod views;
 pub mod warnings;
 
-pub use server::{ApiServer, Config, StartError};
+pub use server::{ApiServer, Config, Extras, StartError};
 pub use service_addresses::{Cidr, ParseCidrError};
 pub use storage::store_options;

@@ -16,6 +16,7 @@ use tower::Service as _;
 use crate::admission::Admission;
 use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
+use crate::audit::AuditLog;
 use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
@@ -44,6 +45,13 @@ pub struct Config {
     pub advertise: SocketAddr,
     /// Where the addresses of Services come from.
     pub service_cidr: Cidr,
+}
+
+/// What an API server may have beside.
+#[derive(Default)]
+pub struct Extras {
+    /// Where requests are recorded.
+    pub audit: Option<Arc<AuditLog>>,
 }
 
 /// Why the server did not start.
@@ -83,6 +91,7 @@ pub(crate) struct Server {
     pub(crate) reads: InFlight,
     pub(crate) writes: InFlight,
     pub(crate) advertise: SocketAddr,
+    pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
     pub(crate) ready: AtomicBool,
     /// Ends watches and everything else that would go on for ever.
@@ -104,6 +113,14 @@ impl ApiServer {
     /// # Errors
     /// When the keys cannot be used, or the store refuses those objects.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        Self::start_with(config, Extras::default()).await
+    }
+
+    /// [`ApiServer::start`], with what is not in every server.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with(config: Config, extras: Extras) -> Result<Arc<Self>, StartError> {
         let Config { store, pki, advertise, service_cidr } = config;
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
         let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
@@ -142,6 +159,7 @@ impl ApiServer {
             tokens,
             addresses: Arc::new(addresses),
             advertise,
+            audit: extras.audit,
         });
         let router = router::router(server.clone());
         let started = Arc::new(Self { router, server, pki, upkeep: Mutex::default() });
@@ -209,5 +227,8 @@ impl ApiServer {
         self.server.shutdown.cancel();
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         while upkeep.join_next().await.is_some() {}
+        if let Some(audit) = &self.server.audit {
+            audit.close().await;
+        }
     }
 }

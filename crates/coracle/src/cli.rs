@@ -91,6 +91,26 @@ pub struct Security {
     /// How Secrets and other objects are encrypted on disk [default: encryption.yaml in the data directory, made at first].
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
+
+    /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// Where requests are recorded, an event a line; - is the standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// How large the file grows before another is begun, in megabytes; 0 means 100.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+
+    /// How many old files are kept; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+
+    /// How many days old files are kept; 0 keeps them for ever.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxage: u64,
 }
 
 #[derive(Args)]

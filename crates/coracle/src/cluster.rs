@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
+use coracle_apiserver::audit::{AuditLog, LogFile};
 use coracle_apiserver::encryption::Encryption;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
-use coracle_apiserver::{ApiServer, Cidr, Config};
+use coracle_apiserver::{ApiServer, Cidr, Config, Extras};
 use coracle_controllers::SigningCa;
 use coracle_network::{NotTaken, Offer};
 use coracle_runtime::Runtime;
@@ -137,7 +138,8 @@ impl ControlPlane {
             advertise: advertised,
             service_cidr,
         };
-        let api = ApiServer::start(config).await?;
+        let extras = Extras { audit: open_audit(&options.security)? };
+        let api = ApiServer::start_with(config, extras).await?;
         let url = format!("https://{advertised}");
         let kubeconfig = pki.kubeconfig(&url, &User::admin())?;
         DataDir::write_private(&data_dir.kubeconfig(), kubeconfig.as_bytes())?;
@@ -291,6 +293,22 @@ pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
     let options = kube::config::KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
     Ok(Client::try_from(config)?)
+}
+
+/// The audit log, if the flags want one.
+fn open_audit(flags: &Security) -> Result<Option<Arc<AuditLog>>> {
+    let (Some(policy), Some(path)) = (&flags.audit_policy_file, &flags.audit_log_path) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(policy)
+        .with_context(|| format!("cannot read {}", policy.display()))?;
+    let file = LogFile {
+        path: path.clone(),
+        max_megabytes: flags.audit_log_maxsize,
+        max_backups: flags.audit_log_maxbackup,
+        max_days: flags.audit_log_maxage,
+    };
+    Ok(Some(AuditLog::open(&text, file)?))
 }
 
 /// How objects are encrypted on disk: as the file says, which is made at the first start.
