@@ -26,7 +26,7 @@ pub enum Command {
     /// Run the control plane's API server alone.
     Apiserver(ApiServer),
     /// Run the controllers alone, against an API server.
-    ControllerManager(Component),
+    ControllerManager(ControllerManager),
     /// Run the scheduler alone, against an API server.
     Scheduler(Component),
     /// Run the service proxy alone, against an API server.
@@ -80,6 +80,37 @@ pub struct ApiServer {
     /// Where state is kept: sqlite://PATH. The default is a file in the data directory.
     #[arg(long, value_name = "URL")]
     pub datastore_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub security: Security,
+}
+
+/// The flags of upstream's kube-apiserver about secrets and who is who.
+#[derive(Args, Clone, Default)]
+pub struct Security {
+    /// How Secrets and other objects are encrypted on disk [default: encryption.yaml in the data directory, made at first].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+
+    /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// Where requests are recorded, an event a line; - is the standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// How large the file grows before another is begun, in megabytes; 0 means 100.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+
+    /// How many old files are kept; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+
+    /// How many days old files are kept; 0 keeps them for ever.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxage: u64,
 }
 
 #[derive(Args)]
@@ -87,6 +118,20 @@ pub struct Component {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ControllerManager {
+    #[command(flatten)]
+    pub component: Component,
+
+    /// The certificate of the authority that signs approved CertificateSigningRequests.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+
+    /// The key of that authority.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
