@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::authz::Decision;
 use crate::identity::User;
+use crate::protobuf;
 use crate::request_info::RequestInfo;
 use policy::{Level, Policy, Stage, Wanted};
 
@@ -214,7 +215,9 @@ impl Record {
     }
 
     fn answered(&mut self, code: StatusCode, bytes: &Bytes, status: &mut Value) {
-        let Some(object) = self.object(bytes) else { return };
+        // The log is JSON, whatever the client reads.
+        let json = protobuf::to_json(bytes).unwrap_or_else(|_| bytes.clone());
+        let Some(object) = self.object(&json) else { return };
         if !code.is_success() {
             for field in ["status", "message", "reason", "details"] {
                 if !object[field].is_null() {
