@@ -9,6 +9,7 @@
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
+pub(crate) mod matching;
 mod node_restriction;
 mod pod_security;
 mod priority;
