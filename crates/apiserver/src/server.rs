@@ -21,7 +21,7 @@ use crate::authn::Authenticator;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
-use crate::extension::{ExtensionClient, Extensions};
+use crate::extension::ExtensionClient;
 use crate::identity::User;
 use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
@@ -75,8 +75,6 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
     pub(crate) kinds: Arc<Registry>,
-    /// Calls the servers that extend this one.
-    pub(crate) extensions: Extensions,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -132,7 +130,7 @@ impl ApiServer {
             }
         })?;
         let kinds = Arc::new(Registry::default());
-        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki)?);
+        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
         let webhooks =
             Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
         let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
@@ -144,7 +142,6 @@ impl ApiServer {
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
             kinds,
-            extensions,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
