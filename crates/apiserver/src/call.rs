@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
 use crate::identity::User;
 use crate::negotiate::{Encoding, Representation};
@@ -47,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) ends: CancellationToken,
     /// What the client should know although the request succeeded: one `Warning` header each.
     pub(crate) warnings: Warnings,
+    /// What the audit log should know.
+    pub(crate) annotations: Annotations,
 }
 
 impl Call {

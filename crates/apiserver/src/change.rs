@@ -8,7 +8,7 @@ use coracle_api::status::{FieldErrors, Status};
 use coracle_store::{Object, WriteError};
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Mutated, Operation};
+use crate::admission::{AdmissionRequest, Mutated, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::{self, rules_of};
@@ -180,6 +180,9 @@ fn request<'a>(
         user: &call.user,
         warnings: &call.warnings,
         dry_run: change.dry_run,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     }
 }
 

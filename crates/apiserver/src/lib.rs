@@ -14,6 +14,7 @@
 //! port-forward.
 
 pub mod admission;
+pub mod annotations;
 mod answer;
 pub mod audit;
 pub mod authn;
@@ -26,6 +27,7 @@ mod deletion;
 mod discovery;
 pub mod encryption;
 mod expressions;
+mod extension;
 mod handlers;
 mod health;
 pub mod identity;

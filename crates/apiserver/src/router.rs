@@ -17,6 +17,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
+use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
 use crate::audit::{self, Record};
 use crate::authn::{self, Peer};
@@ -150,6 +151,7 @@ async fn answer(
         headers: parts.headers,
         body: Mutex::new(body),
         warnings: Warnings::default(),
+        annotations: Annotations::default(),
     };
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await
@@ -158,6 +160,11 @@ async fn answer(
     };
     let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
     call.add_warnings(&mut response);
+    if let Some(record) = &mut trail.record {
+        for (name, text) in call.annotations.all() {
+            record.annotate(&name, &text);
+        }
+    }
     Ok(response)
 }
 

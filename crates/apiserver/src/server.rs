@@ -15,12 +15,14 @@ use tower::Service as _;
 
 use crate::admission::Admission;
 use crate::admission::policies::{self, Policies};
+use crate::admission::webhooks::Webhooks;
 use crate::audit::AuditLog;
 use crate::authn::Authenticator;
 use crate::authn::oidc::Oidc;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
+use crate::extension::{ExtensionClient, Extensions};
 use crate::identity::User;
 use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
@@ -76,6 +78,8 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
     pub(crate) kinds: Arc<Registry>,
+    /// Calls the servers that extend this one.
+    pub(crate) extensions: Extensions,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -132,12 +136,19 @@ impl ApiServer {
             }
         })?;
         let kinds = Arc::new(Registry::default());
+        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki)?);
+        let webhooks =
+            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
         let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
+        let admission = Admission::new(store.clone(), authorizer.clone())
+            .with_policies(policies)
+            .with_webhooks(webhooks);
         let server = Arc::new(Server {
-            admission: Admission::new(store.clone(), authorizer.clone()).with_policies(policies),
+            admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
             kinds,
+            extensions,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),

@@ -46,6 +46,11 @@ impl MatchConditions {
         Self(all.iter().map(condition).collect())
     }
 
+    /// Whether there are none, so that every write is wanted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Asks each condition.
     pub(crate) fn judge(&self, scope: &dyn Scope) -> Judgement {
         let mut meter = Meter::new(CONDITIONS_BUDGET);

@@ -6,7 +6,8 @@ use coracle_cel::{Meter, Type, to_json};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
+use crate::annotations::Annotations;
 use crate::authz::tests::{alice, bootstrapped, grant, put};
 use crate::identity::User;
 use crate::warnings::Warnings;
@@ -40,6 +41,9 @@ fn with_facts<T>(host: &Host, look: impl FnOnce(&Facts<'_>) -> T) -> T {
         user: &user,
         warnings: &warnings,
         dry_run: true,
+        requested: deployments(),
+        options: WriteOptions::None,
+        annotations: &Annotations::default(),
     };
     look(&Facts::new(host, &request, deployments(), Some(&new), Some(&old)))
 }

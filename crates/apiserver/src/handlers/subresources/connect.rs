@@ -1,8 +1,8 @@
-//! What opens a connection into the cluster is admitted like a write: policies may forbid it.
+//! What opens a connection into the cluster is admitted like a write: webhooks and policies may forbid it.
 
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 
@@ -26,6 +26,9 @@ pub(super) async fn admit(call: &Call) -> Answer<()> {
         user: &call.user,
         warnings: &call.warnings,
         dry_run: false,
+        requested: call.kind,
+        options: WriteOptions::None,
+        annotations: &call.annotations,
     };
     call.server.admission.mutate_by_users(&mut request).await?;
     call.server.admission.validate_by_users(&request).await

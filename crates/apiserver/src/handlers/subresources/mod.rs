@@ -6,14 +6,14 @@ mod eviction;
 mod log;
 mod parts;
 mod proxy;
-mod scale;
+pub(crate) mod scale;
 
 use axum::response::Response;
 use coracle_api::status::{Reason, Status};
 use http::StatusCode;
 
 use super::get;
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
@@ -60,7 +60,7 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
 async fn token(call: &mut Call) -> Answer<Response> {
     let json = call.read_json().await?;
     let mut request = call.decode_as("authentication.k8s.io", "v1", "TokenRequest", &json)?;
-    let admission = AdmissionRequest {
+    let mut admission = AdmissionRequest {
         operation: Operation::Create,
         kind: call.kind,
         subresource: "token",
@@ -71,7 +71,11 @@ async fn token(call: &mut Call) -> Answer<Response> {
         user: &call.user,
         warnings: &call.warnings,
         dry_run: false,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     };
+    call.server.admission.mutate(&mut admission).await?;
     call.server.admission.validate(&admission).await?;
     let issued = call.server.tokens.issue(&call.target.namespace, &call.target.name, request)?;
     Ok(call.answer_plain(StatusCode::CREATED, &issued))
