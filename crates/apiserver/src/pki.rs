@@ -250,6 +250,17 @@ impl Pki {
     }
 }
 
+/// How we speak to a server that shows a certificate of this authority (PEM), or of one that the system trusts.
+///
+/// # Errors
+/// When there is no such authority.
+pub(crate) fn trusting(ca_pem: Option<&str>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    match ca_pem {
+        Some(pem) => tls::client(pem, None),
+        None => tls::client_of_system(),
+    }
+}
+
 /// How a kubelet serves whose certificate, key and clients' CA (PEM) come from files.
 ///
 /// # Errors

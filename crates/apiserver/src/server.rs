@@ -18,6 +18,7 @@ use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
 use crate::audit::AuditLog;
 use crate::authn::Authenticator;
+use crate::authn::oidc::Oidc;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
@@ -52,6 +53,8 @@ pub struct Config {
 pub struct Extras {
     /// Where requests are recorded.
     pub audit: Option<Arc<AuditLog>>,
+    /// Whose tokens are good beside our own.
+    pub oidc: Option<Arc<Oidc>>,
 }
 
 /// Why the server did not start.
@@ -121,7 +124,8 @@ impl ApiServer {
     pub async fn start_with(config: Config, extras: Extras) -> Result<Arc<Self>, StartError> {
         let Config { store, pki, advertise, service_cidr } = config;
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
-        let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
+        let authenticator = Authenticator::new(&pki, tokens.clone(), store.clone())?;
+        let authenticator = Arc::new(authenticator.trusting(extras.oidc));
         let authorizer = Authorizer::new(&store);
         let addresses = ServiceAddresses::load(service_cidr, &store).map_err(|status| {
             StartError::Bootstrap {
