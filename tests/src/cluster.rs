@@ -46,14 +46,26 @@ pub struct Cluster {
     folder: TempDir,
     process: Option<Child>,
     kubectl: PathBuf,
+    /// What the server is told beside what every cluster of a test is.
+    flags: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a new cluster, and returns when it is ready and its node too.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same, with more flags.
+    pub fn start_with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let kubectl = tools::kubectls().swap_remove(0);
-        let mut cluster = Self { folder, process: None, kubectl };
+        let mut cluster = Self {
+            folder,
+            process: None,
+            kubectl,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+        };
         cluster.run();
         cluster
     }
@@ -82,6 +94,7 @@ impl Cluster {
             .arg("--data-dir")
             .arg(self.data_dir())
             .args(["--bind-address", "127.0.0.1", "--secure-port", "0", "--node-name", "node-0"])
+            .args(&self.flags)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

@@ -1,7 +1,9 @@
 //! Stories: what Coracle promises, checked as a user would see it.
 
+mod admission_policies;
 mod bad_guests;
 mod bad_input;
+mod certificates;
 mod custom_resources;
 mod durability;
 mod garbage;

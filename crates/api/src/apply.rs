@@ -29,7 +29,7 @@ pub use merge::merge;
 pub use set::FieldSet;
 pub use types::TypeRef;
 pub use update::{Applied, Apply, apply, record_create, record_update, unchanged_since};
-pub use validate::validate;
+pub use validate::{atomics, validate};
 
 #[cfg(test)]
 mod laws;

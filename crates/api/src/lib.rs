@@ -11,6 +11,7 @@
 //! `k8s_openapi`'s; the API server works on `serde_json::Value`).
 
 pub mod apply;
+pub mod certificates;
 pub mod decode;
 pub mod events;
 pub mod kinds;

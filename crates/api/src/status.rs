@@ -18,6 +18,8 @@ pub struct Status {
     pub code: u16,
     /// Why, for machines.
     pub reason: Reason,
+    /// Why, in words that are none of ours: an extension's.
+    pub own_reason: Option<Box<str>>,
     /// Why, for people.
     pub message: String,
     /// What it is about.
@@ -49,7 +51,7 @@ pub struct Details {
 }
 
 /// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Cause {
     /// For machines, such as `FieldValueInvalid`.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -106,6 +108,34 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason that has a name.
+    const NAMED: [Self; 18] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::NotFound,
+        Self::AlreadyExists,
+        Self::Conflict,
+        Self::Gone,
+        Self::Invalid,
+        Self::ServerTimeout,
+        Self::Timeout,
+        Self::TooManyRequests,
+        Self::BadRequest,
+        Self::MethodNotAllowed,
+        Self::NotAcceptable,
+        Self::RequestEntityTooLarge,
+        Self::UnsupportedMediaType,
+        Self::InternalError,
+        Self::Expired,
+        Self::ServiceUnavailable,
+    ];
+
+    /// The reason of this name; [`Reason::Unknown`] for any other.
+    pub fn parse(name: &str) -> Self {
+        let found = Self::NAMED.into_iter().find(|reason| reason.as_str() == name);
+        found.unwrap_or(Self::Unknown)
+    }
+
     /// As it stands in the `Status`; empty for [`Reason::Unknown`].
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -160,7 +190,7 @@ impl<'a> From<&'a Kind> for GroupResource<'a> {
 impl Status {
     /// A failure without details.
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, own_reason: None, message: message.into(), details: None }
     }
 
     /// 404: there is no such object.
@@ -403,6 +433,8 @@ impl Status {
         });
         if self.reason != Reason::Unknown {
             body["reason"] = self.reason.as_str().into();
+        } else if let Some(reason) = &self.own_reason {
+            body["reason"] = reason.as_ref().into();
         }
         if let Some(details) = &self.details {
             body["details"] = serde_json::to_value(details).unwrap_or_default();

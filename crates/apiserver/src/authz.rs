@@ -8,6 +8,7 @@
 
 mod aggregation;
 mod escalation;
+mod node;
 mod rules;
 mod table;
 
@@ -20,6 +21,8 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::identity::{MASTERS, User};
+use node::NodeAuthorizer;
+use rules::Rule;
 use table::Table;
 
 pub use aggregation::{aggregate, follow_aggregation};
@@ -88,6 +91,7 @@ pub struct Authorizer {
     /// The table holds what was written up to this revision.
     applied: AtomicU64,
     superuser: Arc<str>,
+    nodes: NodeAuthorizer,
 }
 
 /// The writes that the table has not seen.
@@ -104,6 +108,7 @@ impl Authorizer {
             feed: Mutex::new(Feed { watches: Vec::new() }),
             applied: AtomicU64::new(u64::MAX),
             superuser: Arc::from(""),
+            nodes: NodeAuthorizer::new(store.clone(), node_rules()),
         })
     }
 
@@ -112,7 +117,20 @@ impl Authorizer {
         if attributes.user.is_in(MASTERS) {
             return Decision::Allow(self.superuser.clone());
         }
-        self.current().decide(attributes)
+        let Some(node) = attributes.user.node_name() else {
+            return self.current().decide(attributes);
+        };
+        // As upstream's `--authorization-mode=Node,RBAC`.
+        match self.nodes.decide(node, attributes.verb, &attributes.target) {
+            Ok(()) => Decision::Allow(self.superuser.clone()),
+            Err(why) => match self.current().decide(attributes) {
+                Decision::NoOpinion(other) => {
+                    let reasons = [why, other].into_iter().filter(|reason| !reason.is_empty());
+                    Decision::NoOpinion(reasons.collect::<Vec<_>>().join("\n"))
+                }
+                allowed @ Decision::Allow(_) => allowed,
+            },
+        }
     }
 
     /// Decides; the refusal is the 403 that the client gets.
@@ -199,6 +217,17 @@ impl Authorizer {
     pub fn applied(&self) -> Revision {
         Revision::new(self.applied.load(Ordering::Acquire))
     }
+}
+
+/// What every kubelet may do to what belongs to no node: the rules of a role that nobody needs to be bound to.
+fn node_rules() -> Vec<Rule> {
+    let objects = crate::rbac_bootstrap::objects();
+    let role = objects.iter().find(|object| {
+        object["kind"] == "ClusterRole" && object["metadata"]["name"] == "system:node"
+    });
+    let rules = role.and_then(|role| serde_json::from_value(role["rules"].clone()).ok());
+    let rules: Vec<PolicyRule> = rules.unwrap_or_default();
+    rules.iter().map(Rule::new).collect()
 }
 
 /// The 403 for who may not, in upstream's words.

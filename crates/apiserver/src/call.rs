@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
 use crate::identity::User;
 use crate::negotiate::{Encoding, Representation};
@@ -47,6 +48,8 @@ pub(crate) struct Call {
     pub(crate) ends: CancellationToken,
     /// What the client should know although the request succeeded: one `Warning` header each.
     pub(crate) warnings: Warnings,
+    /// What the audit log should know.
+    pub(crate) annotations: Annotations,
 }
 
 impl Call {
@@ -182,6 +185,18 @@ pub(crate) async fn read_body(body: Body, headers: &HeaderMap) -> Answer<Bytes> 
             Err(Status::too_large(limits::BODY_BYTES))
         }
         Err(error) => Err(Status::bad_request(format!("unable to read the request body: {error}"))),
+    }
+}
+
+/// A body as JSON, if it came in another form that we read.
+pub(crate) fn to_json(media_type: &str, body: &Bytes) -> Answer<Bytes> {
+    match media_type.split(';').next().unwrap_or_default().trim() {
+        "application/yaml"
+        | "application/x-yaml"
+        | "text/yaml"
+        | "application/apply-patch+yaml" => yaml_to_json(body),
+        protobuf::MEDIA_TYPE => protobuf::to_json(body),
+        _ => Ok(body.clone()),
     }
 }
 

@@ -8,7 +8,7 @@ use coracle_api::status::{FieldErrors, Status};
 use coracle_store::{Object, WriteError};
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Mutated, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::{self, rules_of};
@@ -180,11 +180,21 @@ fn request<'a>(
         user: &call.user,
         warnings: &call.warnings,
         dry_run: change.dry_run,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     }
 }
 
 async fn admit(call: &Call, change: &Change<'_>, new: &mut Value, old: &Value) -> Answer<()> {
-    call.server.admission.mutate(&mut request(call, change, new, old)).await
+    let admitted = call.server.admission.mutate(&mut request(call, change, new, old)).await?;
+    if admitted == Mutated::Anew {
+        // What the client may not change, nobody who looks over its shoulder may change either.
+        let entries = managed_fields::take(new);
+        complete(change, new, old);
+        managed_fields::put(new, entries);
+    }
+    Ok(())
 }
 
 async fn validate_admitted(
@@ -204,6 +214,9 @@ fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
         Part::Whole => rules.validate_update(new, old, &mut errors),
         Part::Status => rules.validate_status_update(new, old, &mut errors),
         Part::Subresource("finalize" | "binding") => (),
+        Part::Subresource("approval") => {
+            rules::certificate::validate_approval(new, old, &mut errors);
+        }
         Part::Subresource(_) => rules.validate_part(new, old, &mut errors),
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(change.kind, change.name, &errors)) }

@@ -77,6 +77,27 @@ impl DeleteOptions {
         })
     }
 
+    /// As webhooks are told.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut options = json!({ "kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1" });
+        if let Some(seconds) = self.grace_seconds {
+            options["gracePeriodSeconds"] = json!(seconds);
+        }
+        if let Some(propagation) = self.propagation {
+            options["propagationPolicy"] = json!(format!("{propagation:?}"));
+        }
+        let preconditions = [("uid", &self.uid), ("resourceVersion", &self.resource_version)];
+        for (field, wanted) in preconditions {
+            if let Some(wanted) = wanted {
+                options["preconditions"][field] = json!(wanted);
+            }
+        }
+        if self.dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        options
+    }
+
     /// 409 when the object is not the one that the client means.
     pub(crate) fn check_preconditions(
         &self,

@@ -10,11 +10,13 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: protobuf answers, webhooks, and the streams of exec, attach and
+//! Deliberately absent for now: protobuf answers, conversion webhooks, API aggregation, and the streams of exec, attach and
 //! port-forward.
 
 pub mod admission;
+pub mod annotations;
 mod answer;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 mod bootstrap;
@@ -23,6 +25,9 @@ mod change;
 mod custom_resources;
 mod deletion;
 mod discovery;
+pub mod encryption;
+mod expressions;
+mod extension;
 mod handlers;
 mod health;
 pub mod identity;
@@ -58,6 +63,6 @@ mod upkeep;
 mod views;
 pub mod warnings;
 
-pub use server::{ApiServer, Config, StartError};
+pub use server::{ApiServer, Config, Extras, StartError};
 pub use service_addresses::{Cidr, ParseCidrError};
 pub use storage::store_options;

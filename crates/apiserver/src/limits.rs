@@ -75,3 +75,19 @@ pub(crate) const BOOTSTRAP_WRITES: usize = 256;
 
 /// How long to wait before accepting again when the system refused, so that we do not spin meanwhile.
 pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// The largest answer of a webhook: a list of objects to convert comes back in one piece, and a patch is base64 of JSON of an object.
+pub(crate) const EXTENSION_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a connection to an extension server is kept for the next call, and how many of them for each server.
+pub(crate) const EXTENSION_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const EXTENSION_IDLE_CONNECTIONS: usize = 16;
+
+/// Different ways to trust extension servers that we keep connections for. A cluster has a dozen of them.
+pub(crate) const EXTENSION_POOLS: usize = 128;
+
+/// Endpoints of a service that are tried before a call fails: the deadline of a webhook leaves time for few.
+pub(crate) const EXTENSION_ENDPOINTS_TRIED: usize = 3;
+
+/// How much of what an extension server says is repeated in a message.
+pub(crate) const QUOTED_CHARS: usize = 2048;

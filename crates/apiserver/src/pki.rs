@@ -128,7 +128,7 @@ impl Pki {
     /// names changed.
     pub fn open_or_create(dir: &Path, sans: &Sans) -> Result<Self, PkiError> {
         files::ensure_directory(dir)?;
-        let (issuer, ca_pem) = issue::open_authority(dir)?;
+        let (issuer, ca_pem) = issue::open_authority(dir, "ca")?;
         let token_key = files::key(&dir.join("sa.key"))?;
         let sans = all_sans(sans);
         let serving = match issue::reusable_serving(dir, &ca_pem, &sans)? {
@@ -239,9 +239,25 @@ impl Pki {
         tls::demanding_verifier(&self.ca_pem)
     }
 
+    /// The CA's key, PEM, for whoever signs what CertificateSigningRequests ask for. A secret.
+    pub fn ca_key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     /// The key that signs ServiceAccount tokens.
     pub(crate) fn token_key(&self) -> &KeyPair {
         &self.token_key
+    }
+}
+
+/// How we speak to a server that shows a certificate of this authority (PEM), or of one that the system trusts.
+///
+/// # Errors
+/// When there is no such authority.
+pub(crate) fn trusting(ca_pem: Option<&str>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    match ca_pem {
+        Some(pem) => tls::client(pem, None),
+        None => tls::client_of_system(),
     }
 }
 

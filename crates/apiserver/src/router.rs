@@ -10,17 +10,19 @@ use axum::extract::State;
 use axum::response::Response;
 use coracle_api::status::{Reason, Status};
 use futures::FutureExt as _;
-use http::{HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, header};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
+use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
+use crate::audit::{self, Record};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
-use crate::call::Call;
+use crate::call::{self, Call};
 use crate::identity::User;
 use crate::metrics::Served;
 use crate::negotiate::Representation;
@@ -61,7 +63,11 @@ impl Predicate for LargeAnswers {
 async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Response {
     let started = Instant::now();
     let mut served = Served::default();
-    let answered = AssertUnwindSafe(answer(&server, request, &mut served)).catch_unwind().await;
+    let id = audit::id(request.headers());
+    let mut trail = Trail { id: &id, record: None };
+    let answered =
+        AssertUnwindSafe(answer(&server, request, &mut served, &mut trail)).catch_unwind().await;
+    let panicked = answered.is_err();
     let mut response = match answered {
         Ok(Ok(response)) => response,
         Ok(Err(status)) => answer::failure(&status),
@@ -76,23 +82,27 @@ async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Re
             ))
         }
     };
-    response.headers_mut().insert("audit-id", audit_id());
+    if let Some(record) = trail.record {
+        response = record.finish(response, panicked).await;
+    }
+    let id = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"));
+    response.headers_mut().insert("audit-id", id);
     server.metrics.request(&served, response.status(), started.elapsed());
     response
 }
 
-/// Names the request in logs on both sides.
-fn audit_id() -> HeaderValue {
-    let id = uuid::Uuid::new_v4();
-    let mut text = uuid::Uuid::encode_buffer();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
-        .unwrap_or(HeaderValue::from_static("unknown"))
+/// What is noted of the request on its way.
+struct Trail<'a> {
+    /// Names it in logs on both sides.
+    id: &'a str,
+    record: Option<Box<Record>>,
 }
 
 async fn answer(
     server: &Arc<Server>,
     request: Request<Body>,
     served: &mut Served,
+    trail: &mut Trail<'_>,
 ) -> Answer<Response> {
     let (mut parts, body) = request.into_parts();
     let raw_query = parts.uri.query().map(str::to_owned);
@@ -107,9 +117,10 @@ async fn answer(
         RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
     served.verb = info.verb;
 
-    let user = identify(server, &mut parts)?;
-    authorize(server, &user, &info, parts.uri.path())?;
+    let user = identify(server, &mut parts, &info, trail).await?;
+    authorize(server, &user, &info, parts.uri.path(), trail)?;
 
+    let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
     let long_running = info.is_long_running();
     let RequestInfo { verb, resource } = info;
     let Some(target) = resource else {
@@ -140,6 +151,7 @@ async fn answer(
         headers: parts.headers,
         body: Mutex::new(body),
         warnings: Warnings::default(),
+        annotations: Annotations::default(),
     };
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await
@@ -148,6 +160,11 @@ async fn answer(
     };
     let mut response = answered.unwrap_or_else(|status| answer::failure(&status));
     call.add_warnings(&mut response);
+    if let Some(record) = &mut trail.record {
+        for (name, text) in call.annotations.all() {
+            record.annotate(&name, &text);
+        }
+    }
     Ok(response)
 }
 
@@ -162,18 +179,58 @@ async fn answer_in_time(server: &Server, call: &mut Call) -> Answer<Response> {
 }
 
 /// Who asks: known from the start in memory, by credentials otherwise; and whom they act as.
-fn identify(server: &Server, parts: &mut http::request::Parts) -> Answer<User> {
+async fn identify(
+    server: &Server,
+    parts: &mut http::request::Parts,
+    info: &RequestInfo,
+    trail: &mut Trail<'_>,
+) -> Answer<User> {
     let user = match parts.extensions.remove::<InMemory>() {
-        Some(InMemory(user)) => user,
-        None => server
-            .authenticator
-            .authenticate(parts.extensions.get::<Peer>(), &parts.headers)
-            .map_err(|_| Status::unauthorized())?,
+        Some(InMemory(user)) => Ok(user),
+        None => {
+            server.authenticator.prepare_request(&parts.headers).await;
+            let peer = parts.extensions.get::<Peer>();
+            let judged = server.authenticator.authenticate(peer, &parts.headers);
+            judged.map_err(|_| Status::unauthorized())
+        }
     };
-    authn::impersonate(user, &parts.headers, &server.authorizer)
+    if let Some(log) = &server.audit {
+        // Whoever showed wrong credentials is nobody, and still asked.
+        let asking = user.as_ref().map_or_else(|_| User::default(), User::clone);
+        trail.record = log.begin(trail.id, &asking, info, parts).await;
+    }
+    let user = user?;
+    let Some(record) = &mut trail.record else {
+        return authn::impersonate(user, &parts.headers, &server.authorizer);
+    };
+    let acting = authn::impersonate(user.clone(), &parts.headers, &server.authorizer)?;
+    if acting != user {
+        record.impersonated(&acting);
+    }
+    Ok(acting)
 }
 
-fn authorize(server: &Server, user: &User, info: &RequestInfo, path: &str) -> Answer<()> {
+/// Holds on to the body for the record, if that wants it; what cannot be read is the handler's to refuse.
+async fn note_body(
+    record: Option<&mut Box<Record>>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer<Body> {
+    let Some(record) = record.filter(|record| record.wants_request()) else { return Ok(body) };
+    let bytes = call::read_body(body, headers).await?;
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // Patches are JSON whatever they are called.
+    record.request(&call::to_json(media_type.unwrap_or_default(), &bytes).unwrap_or(bytes.clone()));
+    Ok(Body::from(bytes))
+}
+
+fn authorize(
+    server: &Server,
+    user: &User,
+    info: &RequestInfo,
+    path: &str,
+    trail: &mut Trail<'_>,
+) -> Answer<()> {
     let target = match &info.resource {
         None => Target::Path(path),
         Some(resource) => Target::Resource {
@@ -184,5 +241,9 @@ fn authorize(server: &Server, user: &User, info: &RequestInfo, path: &str) -> An
             name: &resource.name,
         },
     };
-    server.authorizer.check(&Attributes { user, verb: info.verb, target })
+    let attributes = Attributes { user, verb: info.verb, target };
+    if let Some(record) = &mut trail.record {
+        record.authorized(&server.authorizer.authorize(&attributes));
+    }
+    server.authorizer.check(&attributes)
 }

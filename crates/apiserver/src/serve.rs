@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
+use crate::audit::Source;
 use crate::limits;
 use crate::router::Ends;
 use crate::server::ApiServer;
@@ -85,10 +86,14 @@ impl Connection {
                 Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => return tracing::debug!("TLS handshake took too long"),
             };
+        let source = stream.get_ref().0.peer_addr().ok().map(Source);
         let peer = authenticator.peer(stream.get_ref().1.peer_certificates());
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(Ends(ends.clone()));
+            if let Some(source) = source {
+                request.extensions_mut().insert(source);
+            }
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }

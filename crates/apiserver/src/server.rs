@@ -14,10 +14,15 @@ use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use crate::admission::Admission;
+use crate::admission::policies::{self, Policies};
+use crate::admission::webhooks::Webhooks;
+use crate::audit::AuditLog;
 use crate::authn::Authenticator;
+use crate::authn::oidc::Oidc;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
+use crate::extension::ExtensionClient;
 use crate::identity::User;
 use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
@@ -43,6 +48,15 @@ pub struct Config {
     pub service_cidr: Cidr,
 }
 
+/// What an API server may have beside.
+#[derive(Default)]
+pub struct Extras {
+    /// Where requests are recorded.
+    pub audit: Option<Arc<AuditLog>>,
+    /// Whose tokens are good beside our own.
+    pub oidc: Option<Arc<Oidc>>,
+}
+
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -63,7 +77,7 @@ pub enum StartError {
 pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
-    pub(crate) kinds: Registry,
+    pub(crate) kinds: Arc<Registry>,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -78,6 +92,7 @@ pub(crate) struct Server {
     pub(crate) reads: InFlight,
     pub(crate) writes: InFlight,
     pub(crate) advertise: SocketAddr,
+    pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
     pub(crate) ready: AtomicBool,
     /// Ends watches and everything else that would go on for ever.
@@ -99,9 +114,18 @@ impl ApiServer {
     /// # Errors
     /// When the keys cannot be used, or the store refuses those objects.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
+        Self::start_with(config, Extras::default()).await
+    }
+
+    /// [`ApiServer::start`], with what is not in every server.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn start_with(config: Config, extras: Extras) -> Result<Arc<Self>, StartError> {
         let Config { store, pki, advertise, service_cidr } = config;
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
-        let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
+        let authenticator = Authenticator::new(&pki, tokens.clone(), store.clone())?;
+        let authenticator = Arc::new(authenticator.trusting(extras.oidc));
         let authorizer = Authorizer::new(&store);
         let addresses = ServiceAddresses::load(service_cidr, &store).map_err(|status| {
             StartError::Bootstrap {
@@ -109,11 +133,19 @@ impl ApiServer {
                 status: Box::new(status),
             }
         })?;
+        let kinds = Arc::new(Registry::default());
+        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
+        let webhooks =
+            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
+        let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
+        let admission = Admission::new(store.clone(), authorizer.clone())
+            .with_policies(policies)
+            .with_webhooks(webhooks);
         let server = Arc::new(Server {
-            admission: Admission::new(store.clone(), authorizer.clone()),
+            admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
-            kinds: Registry::default(),
+            kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
@@ -128,6 +160,7 @@ impl ApiServer {
             tokens,
             addresses: Arc::new(addresses),
             advertise,
+            audit: extras.audit,
         });
         let router = router::router(server.clone());
         let started = Arc::new(Self { router, server, pki, upkeep: Mutex::default() });
@@ -147,6 +180,8 @@ impl ApiServer {
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
+        let (kinds, store) = (server.kinds.clone(), server.store.clone());
+        upkeep.spawn(policies::keep_status(store, kinds, client.clone(), ends.clone()));
         let aggregation = self.client(User::role_aggregation());
         upkeep.spawn(authz::follow_aggregation(aggregation, server.store.clone(), ends.clone()));
         for resource in ["services", "endpoints", "endpointslices.discovery.k8s.io"] {
@@ -193,5 +228,8 @@ impl ApiServer {
         self.server.shutdown.cancel();
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         while upkeep.join_next().await.is_some() {}
+        if let Some(audit) = &self.server.audit {
+            audit.close().await;
+        }
     }
 }

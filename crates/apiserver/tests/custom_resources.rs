@@ -419,3 +419,143 @@ async fn bad_definitions_are_refused() {
         "{message}"
     );
 }
+
+/// The definition with this as the schema of `spec`.
+fn with_spec(spec: Value) -> Value {
+    let mut definition = definition();
+    let version = &mut definition["spec"]["versions"][0];
+    version["schema"]["openAPIV3Schema"]["properties"]["spec"] = spec;
+    for field in ["subresources", "additionalPrinterColumns", "selectableFields"] {
+        version.as_object_mut().unwrap().remove(field);
+    }
+    definition
+}
+
+#[tokio::test]
+async fn rules_are_compiled_and_costed_before_they_are_stored() {
+    let server = Harness::start().await;
+    let below = "spec.versions[0].schema.openAPIV3Schema.properties[spec]";
+    let check = async |spec: Value, wanted: &[(&str, &str)]| {
+        let answer =
+            server.post(&format!("{DEFINITIONS}?dryRun=All"), with_spec(spec.clone())).await;
+        let body = answer.expect(if wanted.is_empty() { 201 } else { 422 });
+        let mut causes = body["details"]["causes"].as_array().cloned().unwrap_or_default();
+        // What a single rule costs is told about the whole schema as well.
+        causes
+            .retain(|cause| cause["field"].as_str().is_some_and(|field| field.starts_with(below)));
+        assert_eq!(causes.len(), wanted.len(), "{spec}: {causes:?}");
+        for (cause, (field, message)) in causes.iter().zip(wanted) {
+            assert_eq!(cause["field"], format!("{below}{field}"));
+            assert!(cause["message"].as_str().unwrap().contains(message), "{cause}");
+        }
+    };
+    let rules = |rules: Value, list: Value, items: Value| {
+        let mut list = list;
+        list["type"] = json!("array");
+        list["items"] = items;
+        json!({ "type": "object", "x-kubernetes-validations": rules, "properties": { "list": list, "name": { "type": "string" } } })
+    };
+    let text = || json!({ "type": "string" });
+    let pairs = json!([{ "rule": "self.list.all(x, self.list.all(y, x == y))" }]);
+    let at = ".x-kubernetes-validations[0].rule";
+    check(
+        rules(pairs.clone(), json!({}), text()),
+        &[(at, "estimated rule cost exceeds budget by factor of more than 100x (try simplifying the rule, or adding maxItems")],
+    )
+    .await;
+    let short = json!({ "type": "string", "maxLength": 63 });
+    check(rules(pairs, json!({ "maxItems": 32 }), short), &[]).await;
+    check(
+        rules(json!([{ "rule": "self.name > 1" }]), json!({}), text()),
+        &[(at, "found no matching overload for '_>_' applied to '(string, int)'")],
+    )
+    .await;
+    check(
+        rules(json!([{ "rule": "self.nothing" }]), json!({}), text()),
+        &[(at, "undefined field 'nothing'")],
+    )
+    .await;
+    check(
+        rules(json!([{ "rule": "self.name" }]), json!({}), text()),
+        &[(at, "cel expression must evaluate to a bool")],
+    )
+    .await;
+    check(
+        rules(json!([{ "rule": "true", "messageExpression": "1", "reason": "Odd", "fieldPath": "a", "optionalOldSelf": true }]), json!({}), text()),
+        &[
+            (".x-kubernetes-validations[0].messageExpression", "messageExpression must evaluate to a string"),
+            (".x-kubernetes-validations[0].optionalOldSelf", "may not be set if oldSelf is not used"),
+            (".x-kubernetes-validations[0].reason", "supported values: \"FieldValueDuplicate\""),
+            (".x-kubernetes-validations[0].fieldPath", "fieldPath must be a valid path"),
+        ],
+    )
+    .await;
+    let transition = json!({ "type": "string", "maxLength": 9, "x-kubernetes-validations": [{ "rule": "self == oldSelf" }] });
+    check(
+        rules(json!([]), json!({ "maxItems": 9 }), transition),
+        &[(
+            ".properties[list].items.x-kubernetes-validations[0].rule",
+            "oldSelf cannot be used on the uncorrelatable portion of the schema",
+        )],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn rules_as_people_write_them_compile() {
+    let server = Harness::start().await;
+    let name = |bytes: u64| json!({ "type": "string", "maxLength": bytes });
+    let reference = json!({ "type": "object", "required": ["name"], "properties": {
+        "group": name(253), "kind": name(63), "name": name(253), "namespace": name(63), "sectionName": name(253),
+        "port": { "type": "integer", "format": "int32" } } });
+    let timeouts = json!({ "type": "object", "properties": { "request": name(40), "backendRequest": name(40) },
+        "x-kubernetes-validations": [{ "rule": "!(has(self.request) && has(self.backendRequest) && duration(self.request) != duration('0s') && duration(self.backendRequest) > duration(self.request))" }] });
+    let path = json!({ "type": "object", "properties": { "type": { "type": "string", "enum": ["Exact", "PathPrefix"] }, "value": name(1024) },
+        "x-kubernetes-validations": [
+            { "rule": "(self.type in ['Exact','PathPrefix']) ? self.value.startsWith('/') : true" },
+            { "rule": "(self.type in ['Exact','PathPrefix']) ? !self.value.contains('//') : true" },
+            { "rule": r#"(self.type in ['Exact','PathPrefix']) ? self.value.matches(r"""^(?:[-A-Za-z0-9/._~!$&'()*+,;=:@]|[%][0-9a-fA-F]{2})+$""") : true"# },
+        ] });
+    let spec = json!({ "type": "object", "properties": {
+        "parentRefs": { "type": "array", "maxItems": 32, "items": reference, "x-kubernetes-validations": [
+            { "rule": "self.all(p1, self.all(p2, p1.group == p2.group && p1.kind == p2.kind && p1.name == p2.name && (((!has(p1.__namespace__) || p1.__namespace__ == '') && (!has(p2.__namespace__) || p2.__namespace__ == '')) || (has(p1.__namespace__) && has(p2.__namespace__) && p1.__namespace__ == p2.__namespace__)) ? ((!has(p1.sectionName) || p1.sectionName == '') == (!has(p2.sectionName) || p2.sectionName == '')) : true))" },
+            { "rule": "self.exists_one(p, p.name != '') || self.size() != 1" },
+        ] },
+        "rules": { "type": "array", "maxItems": 16, "items": { "type": "object", "properties": {
+            "matches": { "type": "array", "maxItems": 64, "items": { "type": "object", "properties": { "path": path } } },
+            "timeouts": timeouts,
+        } } },
+        "amount": { "x-kubernetes-int-or-string": true, "x-kubernetes-validations": [
+            { "rule": "type(self) == int ? self >= 0 : isQuantity(self) && quantity(self).sign() >= 0" } ] },
+        "labels": { "type": "object", "maxProperties": 16, "additionalProperties": name(63), "x-kubernetes-validations": [
+            { "rule": "self.all(key, key.size() <= 63 && !key.startsWith('kubernetes.io'))" }, { "rule": "!('x' in self) || self['x'] == '1'" } ] },
+        "kind": { "type": "string", "x-kubernetes-validations": [{ "rule": "oldSelf.hasValue() ? oldSelf.value() == self : true", "optionalOldSelf": true }] },
+        "choice": { "type": "object", "properties": { "a": name(9), "b": name(9) }, "x-kubernetes-validations": [
+            { "rule": "[has(self.a), has(self.b)].filter(x, x == true).size() == 1", "message": "exactly one of a and b" } ] },
+    } });
+    establish(&server, with_spec(spec)).await;
+    let make = |name: &str, spec: Value| server.post(CRONTABS, crontab(name, spec));
+    make("good", json!({
+        "parentRefs": [{ "name": "a", "group": "", "kind": "Gateway" }], "amount": "2Gi", "labels": { "y": "2" }, "kind": "k",
+        "choice": { "a": "1" }, "rules": [{ "matches": [{ "path": { "type": "Exact", "value": "/a%20b" } }], "timeouts": { "request": "2s", "backendRequest": "1s" } }],
+    }))
+    .await
+    .expect(201);
+    let check = async |spec: Value, wanted: &str| {
+        let message = make("bad", spec).await.refused(422, "Invalid");
+        assert!(message.contains(wanted), "{message}");
+    };
+    check(json!({ "choice": {} }), "exactly one of a and b").await;
+    check(json!({ "amount": -1 }), "type(self) == int").await;
+    check(json!({ "labels": { "x": "2" } }), "!('x' in self) || self['x'] == '1'").await;
+    check(
+        json!({ "rules": [{ "timeouts": { "request": "1s", "backendRequest": "2s" } }] }),
+        "duration(self.request)",
+    )
+    .await;
+    check(
+        json!({ "rules": [{ "matches": [{ "path": { "type": "Exact", "value": "a" } }] }] }),
+        "startsWith('/')",
+    )
+    .await;
+}

@@ -8,8 +8,9 @@ use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Sel
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -48,8 +49,13 @@ pub(crate) struct Mirrors {
     pub deployments: Mirror<Deployment>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
-    /// Only those called `default`.
-    pub default_service_accounts: Mirror<ServiceAccount>,
+    pub certificate_requests: Mirror<CertificateSigningRequest>,
+    pub pod_certificate_requests: Mirror<PodCertificateRequest>,
+    pub service_accounts: Mirror<ServiceAccount>,
+    /// Only those that hold the token of a ServiceAccount.
+    pub token_secrets: Mirror<Secret>,
+    /// Only those that let machines join.
+    pub bootstrap_tokens: Mirror<Secret>,
     /// Only those called `kube-root-ca.crt`.
     pub root_cas: Mirror<ConfigMap>,
 }
@@ -128,12 +134,24 @@ impl Mirrors {
             deployments: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
-            default_service_accounts: Mirror::start(
+            certificate_requests: Mirror::all(tasks, client),
+            pod_certificate_requests: Mirror::all(tasks, client),
+            service_accounts: Mirror::all(tasks, client),
+            token_secrets: Mirror::start(
                 tasks,
                 Api::all(client.clone()),
-                named(crate::service_account::NAME),
+                fields(&format!("type={}", crate::token_secrets::TYPE)),
             ),
-            root_cas: Mirror::start(tasks, Api::all(client.clone()), named(crate::root_ca::NAME)),
+            bootstrap_tokens: Mirror::start(
+                tasks,
+                Api::namespaced(client.clone(), crate::bootstrap_tokens::NAMESPACE),
+                fields(&format!("type={}", crate::bootstrap_tokens::TYPE)),
+            ),
+            root_cas: Mirror::start(
+                tasks,
+                Api::all(client.clone()),
+                fields(&format!("metadata.name={}", crate::root_ca::NAME)),
+            ),
         }
     }
 
@@ -149,11 +167,15 @@ impl Mirrors {
         self.deployments.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
-        self.default_service_accounts.synced().await?;
+        self.certificate_requests.synced().await?;
+        self.pod_certificate_requests.synced().await?;
+        self.service_accounts.synced().await?;
+        self.token_secrets.synced().await?;
+        self.bootstrap_tokens.synced().await?;
         self.root_cas.synced().await
     }
 }
 
-fn named(name: &str) -> Selection {
-    Selection { labels: None, fields: Some(format!("metadata.name={name}")) }
+fn fields(selector: &str) -> Selection {
+    Selection { labels: None, fields: Some(selector.to_owned()) }
 }

@@ -13,6 +13,8 @@
 //! crate lets only one of them call [`run`] at a time.
 
 mod api;
+mod bootstrap_tokens;
+mod certificates;
 mod context;
 mod cron_job;
 mod deployment;
@@ -28,6 +30,7 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod token_secrets;
 mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -38,6 +41,8 @@ use tokio_util::sync::CancellationToken;
 
 use context::Context;
 
+pub use certificates::{SigningCa, SigningCaError};
+
 /// Tells the time: the system's, or a test's.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
@@ -46,6 +51,8 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub struct Options {
     /// The cluster's CA certificates in PEM, published as `kube-root-ca.crt` in every namespace.
     pub cluster_ca_pem: String,
+    /// What signs the certificates that are asked for and approved; without it nobody does here.
+    pub signing_ca: Option<Arc<SigningCa>>,
     /// What time it is.
     pub clock: Clock,
 }
@@ -53,7 +60,16 @@ pub struct Options {
 impl Options {
     /// Options with the system's clock.
     pub fn new(cluster_ca_pem: impl Into<String>) -> Self {
-        Self { cluster_ca_pem: cluster_ca_pem.into(), clock: Arc::new(Timestamp::now) }
+        Self {
+            cluster_ca_pem: cluster_ca_pem.into(),
+            signing_ca: None,
+            clock: Arc::new(Timestamp::now),
+        }
+    }
+
+    /// The same, and approved CertificateSigningRequests are signed with this authority.
+    pub fn signing_with(self, ca: SigningCa) -> Self {
+        Self { signing_ca: Some(Arc::new(ca)), ..self }
     }
 }
 
@@ -91,6 +107,8 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     }
     namespace::start(ctx);
     service_account::start(ctx);
+    token_secrets::start(ctx);
+    bootstrap_tokens::start(ctx);
     root_ca::start(ctx);
     replica_set::start(ctx);
     deployment::start(ctx);
@@ -100,5 +118,6 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     ttl_after_finished::start(ctx);
     endpoint_slice::start(ctx);
     endpoints::start(ctx);
+    certificates::start(ctx);
     Ok(())
 }

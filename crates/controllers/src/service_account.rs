@@ -30,7 +30,7 @@ pub(crate) fn start(ctx: &Arc<Context>) {
         }
     });
     let accounts = queue.clone();
-    ctx.mirrors.default_service_accounts.on_change(move |change| {
+    ctx.mirrors.service_accounts.on_change(move |change| {
         if let Change::Deleted(last) = change {
             accounts.add(ObjectKey::new("", last.metadata.namespace.clone().unwrap_or_default()));
         }
@@ -45,12 +45,12 @@ pub(crate) fn start(ctx: &Arc<Context>) {
 
 /// Creates the account that is missing.
 async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
-    let account = ctx.mirrors.default_service_accounts.get(&ObjectKey::new(key.name.clone(), NAME));
+    let account = ctx.mirrors.service_accounts.get(&ObjectKey::new(key.name.clone(), NAME));
     let Some(missing) = plan(ctx.mirrors.namespaces.get(key).as_deref(), account.as_deref()) else {
         return Ok(Next::AwaitChange);
     };
     match ctx.api::<ServiceAccount>(&key.name).create(&PostParams::default(), &missing).await {
-        Ok(created) => ctx.mirrors.default_service_accounts.observe(created),
+        Ok(created) => ctx.mirrors.service_accounts.observe(created),
         Err(error)
             if is_already_exists(&error)
                 || is_namespace_terminating(&error)

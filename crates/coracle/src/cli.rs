@@ -26,7 +26,7 @@ pub enum Command {
     /// Run the control plane's API server alone.
     Apiserver(ApiServer),
     /// Run the controllers alone, against an API server.
-    ControllerManager(Component),
+    ControllerManager(ControllerManager),
     /// Run the scheduler alone, against an API server.
     Scheduler(Component),
     /// Run the service proxy alone, against an API server.
@@ -80,6 +80,73 @@ pub struct ApiServer {
     /// Where state is kept: sqlite://PATH. The default is a file in the data directory.
     #[arg(long, value_name = "URL")]
     pub datastore_endpoint: Option<String>,
+
+    #[command(flatten)]
+    pub security: Security,
+}
+
+/// The flags of upstream's kube-apiserver about secrets and who is who.
+#[derive(Args, Clone, Default)]
+pub struct Security {
+    /// How Secrets and other objects are encrypted on disk [default: encryption.yaml in the data directory, made at first].
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+
+    /// Whose tokens are good beside our own: an AuthenticationConfiguration of apiserver.config.k8s.io/v1.
+    #[arg(long, value_name = "FILE", conflicts_with = "oidc_issuer_url")]
+    pub authentication_config: Option<PathBuf>,
+
+    /// The OpenID Connect issuer whose tokens are good beside our own: an https URL.
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+
+    /// For whom the issuer's tokens must be.
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+
+    /// Who signs the issuer's certificate [default: whom this system trusts].
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+
+    /// The claim that is the user's name.
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+
+    /// What is put before the name; - is nothing [default: the issuer and #, nothing before the claim email].
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_username_prefix: String,
+
+    /// The claim that holds the user's groups.
+    #[arg(long, value_name = "CLAIM", default_value = "")]
+    pub oidc_groups_claim: String,
+
+    /// What is put before each group.
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_groups_prefix: String,
+
+    /// A claim that must be so; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+
+    /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1.
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+
+    /// Where requests are recorded, an event a line; - is the standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+
+    /// How large the file grows before another is begun, in megabytes; 0 means 100.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxsize: u64,
+
+    /// How many old files are kept; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxbackup: usize,
+
+    /// How many days old files are kept; 0 keeps them for ever.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub audit_log_maxage: u64,
 }
 
 #[derive(Args)]
@@ -87,6 +154,20 @@ pub struct Component {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct ControllerManager {
+    #[command(flatten)]
+    pub component: Component,
+
+    /// The certificate of the authority that signs approved CertificateSigningRequests.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_key_file")]
+    pub cluster_signing_cert_file: Option<PathBuf>,
+
+    /// The key of that authority.
+    #[arg(long, value_name = "FILE", requires = "cluster_signing_cert_file")]
+    pub cluster_signing_key_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

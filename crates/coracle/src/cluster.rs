@@ -9,9 +9,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
+use coracle_apiserver::audit::{AuditLog, LogFile};
+use coracle_apiserver::authn::oidc::{Oidc, OidcFlags};
+use coracle_apiserver::encryption::Encryption;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
-use coracle_apiserver::{ApiServer, Cidr, Config};
+use coracle_apiserver::{ApiServer, Cidr, Config, Extras};
+use coracle_controllers::SigningCa;
 use coracle_network::{NotTaken, Offer};
 use coracle_runtime::Runtime;
 use coracle_runtime_wasm::{PodNet, WasmRuntime};
@@ -22,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use crate::cli::Security;
 use crate::data_dir::{DataDir, Networks};
 
 /// Upstream's port for the API server.
@@ -43,6 +48,8 @@ pub struct Options {
     pub port: Port,
     /// `sqlite://PATH`; `None` means the file in the data directory.
     pub datastore_endpoint: Option<String>,
+    /// What the security flags say.
+    pub security: Security,
     /// The Node's name; `None` means the host's.
     pub node_name: Option<String>,
 }
@@ -132,7 +139,9 @@ impl ControlPlane {
             advertise: advertised,
             service_cidr,
         };
-        let api = ApiServer::start(config).await?;
+        let extras =
+            Extras { audit: open_audit(&options.security)?, oidc: open_oidc(&options.security)? };
+        let api = ApiServer::start_with(config, extras).await?;
         let url = format!("https://{advertised}");
         let kubeconfig = pki.kubeconfig(&url, &User::admin())?;
         DataDir::write_private(&data_dir.kubeconfig(), kubeconfig.as_bytes())?;
@@ -157,7 +166,7 @@ impl Cluster {
         let client = plane.api.client(User::admin());
         let services = Arc::new(ServiceTable::default());
         let runtime = Arc::new(open_runtime(&options.data_dir, &plane.networks, &services)?);
-        let controllers = start_controllers(&plane);
+        let controllers = start_controllers(&plane)?;
         let node = start_node(&options, &plane, &services, &runtime).await?;
         Ok(Self { plane, client, node, controllers, runtime })
     }
@@ -178,16 +187,17 @@ impl Cluster {
     }
 }
 
-fn start_controllers(plane: &ControlPlane) -> Vec<Part> {
+fn start_controllers(plane: &ControlPlane) -> Result<Vec<Part>> {
     let manager = plane.api.client(User::controller_manager());
-    let options = coracle_controllers::Options::new(plane.pki.ca_pem());
+    let ca = SigningCa::new(plane.pki.ca_pem(), &plane.pki.ca_key_pem())?;
+    let options = coracle_controllers::Options::new(plane.pki.ca_pem()).signing_with(ca);
     let scheduler = plane.api.client(User::scheduler());
-    vec![
+    Ok(vec![
         Part::start("controller-manager", |stop| coracle_controllers::run(manager, options, stop)),
         Part::start("scheduler", |stop| {
             coracle_scheduler::run(scheduler, coracle_scheduler::Options::default(), stop)
         }),
-    ]
+    ])
 }
 
 async fn start_node(
@@ -287,6 +297,63 @@ pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// Who issues tokens beside us, if the flags say so.
+fn open_oidc(flags: &Security) -> Result<Option<Arc<Oidc>>> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    if let Some(path) = &flags.authentication_config {
+        return Ok(Some(Oidc::from_yaml(&read(path)?)?));
+    }
+    let (Some(issuer), Some(client)) = (&flags.oidc_issuer_url, &flags.oidc_client_id) else {
+        return Ok(None);
+    };
+    let flags = OidcFlags {
+        issuer_url: issuer.clone(),
+        client_id: client.clone(),
+        ca_pem: flags.oidc_ca_file.as_ref().map(read).transpose()?,
+        username_claim: flags.oidc_username_claim.clone(),
+        username_prefix: flags.oidc_username_prefix.clone(),
+        groups_claim: flags.oidc_groups_claim.clone(),
+        groups_prefix: flags.oidc_groups_prefix.clone(),
+        required_claims: flags.oidc_required_claim.clone(),
+    };
+    Ok(Some(Oidc::from_flags(&flags)?))
+}
+
+/// The audit log, if the flags want one.
+fn open_audit(flags: &Security) -> Result<Option<Arc<AuditLog>>> {
+    let (Some(policy), Some(path)) = (&flags.audit_policy_file, &flags.audit_log_path) else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(policy)
+        .with_context(|| format!("cannot read {}", policy.display()))?;
+    let file = LogFile {
+        path: path.clone(),
+        max_megabytes: flags.audit_log_maxsize,
+        max_backups: flags.audit_log_maxbackup,
+        max_days: flags.audit_log_maxage,
+    };
+    Ok(Some(AuditLog::open(&text, file)?))
+}
+
+/// How objects are encrypted on disk: as the file says, which is made at the first start.
+fn open_encryption(options: &Options) -> Result<Encryption> {
+    let path = match &options.security.encryption_provider_config {
+        Some(path) => path.clone(),
+        None => {
+            let path = options.data_dir.encryption();
+            if !path.exists() {
+                DataDir::write_private(&path, Encryption::generate()?.as_bytes())?;
+            }
+            path
+        }
+    };
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Encryption::from_yaml(&text).with_context(|| format!("cannot use {}", path.display()))
+}
+
 async fn open_store(options: &Options) -> Result<Store> {
     let path = match options.datastore_endpoint.as_deref() {
         None => options.data_dir.database(),
@@ -295,10 +362,16 @@ async fn open_store(options: &Options) -> Result<Store> {
             _ => anyhow::bail!("--datastore-endpoint {url}: only sqlite://PATH is supported"),
         },
     };
-    let options = coracle_apiserver::store_options(path.clone());
-    Store::open(options)
+    let encryption = Arc::new(open_encryption(options)?);
+    let sealed = coracle_apiserver::store_options(path.clone()).sealed_with(encryption.clone());
+    let store = Store::open(sealed)
         .await
-        .with_context(|| format!("cannot open the state in {}", path.display()))
+        .with_context(|| format!("cannot open the state in {}", path.display()))?;
+    let rewritten = encryption.rewrite_stale(&store).await.context("cannot encrypt the state")?;
+    if rewritten > 0 {
+        info!(objects = rewritten, "encrypted with the first key of the configuration");
+    }
+    Ok(store)
 }
 
 async fn bind(address: IpAddr, port: Port) -> Result<TcpListener> {

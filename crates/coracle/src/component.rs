@@ -7,6 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
 use coracle_apiserver::identity::User;
+use coracle_controllers::SigningCa;
 use coracle_runtime::Runtime;
 
 use crate::cli;
@@ -25,6 +26,7 @@ pub async fn apiserver(options: cli::ApiServer) -> Result<()> {
         bind_address: options.bind_address,
         port: Port::Exactly(options.secure_port),
         datastore_endpoint: options.datastore_endpoint,
+        security: options.security,
         node_name: None,
     })
     .await?;
@@ -55,12 +57,17 @@ fn write_component_files(plane: &ControlPlane, data_dir: &DataDir) -> Result<()>
 }
 
 /// Runs the controllers alone.
-pub async fn controller_manager(options: cli::Component) -> Result<()> {
+pub async fn controller_manager(options: cli::ControllerManager) -> Result<()> {
     let stop = shutdown::on_signal()?;
-    let client = client_from(&options.kubeconfig).await?;
-    let ca = cluster_ca(&options.kubeconfig)?;
-    let options = coracle_controllers::Options::new(ca);
-    Ok(coracle_controllers::run(client, options, stop).await?)
+    let kubeconfig = &options.component.kubeconfig;
+    let client = client_from(kubeconfig).await?;
+    let mut wanted = coracle_controllers::Options::new(cluster_ca(kubeconfig)?);
+    if let (Some(certificate), Some(key)) =
+        (&options.cluster_signing_cert_file, &options.cluster_signing_key_file)
+    {
+        wanted = wanted.signing_with(SigningCa::new(&read(certificate)?, &read(key)?)?);
+    }
+    Ok(coracle_controllers::run(client, wanted, stop).await?)
 }
 
 /// Runs the scheduler alone.

@@ -67,6 +67,11 @@ impl DataDir {
         self.path.join("pki")
     }
 
+    /// How Secrets are encrypted, unless another file is named. A secret.
+    pub fn encryption(&self) -> PathBuf {
+        self.path.join("encryption.yaml")
+    }
+
     /// The database, unless another is named.
     pub fn database(&self) -> PathBuf {
         self.path.join("state.sqlite")

@@ -16,6 +16,7 @@ pub async fn run(options: cli::Server) -> Result<()> {
         bind_address: options.api.bind_address,
         port: Port::Exactly(options.api.secure_port),
         datastore_endpoint: options.api.datastore_endpoint,
+        security: options.api.security,
         node_name: options.node_name,
     })
     .await?;

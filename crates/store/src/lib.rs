@@ -23,6 +23,7 @@ mod store;
 mod watch;
 mod writer;
 
+pub use backend::sealed::{Cipher, CipherError};
 pub use backend::sqlite::Sqlite;
 pub use backend::{AppendError, Backend, BackendError, Entry, EntryKind, Loaded};
 pub use error::{Gone, OpenError, WriteError};

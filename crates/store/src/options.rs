@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::backend::sealed::Cipher;
 use crate::object::{Attributes, Key};
 
 /// Where the data is.
@@ -24,6 +25,8 @@ pub struct Options {
     pub endpoint: Endpoint,
     /// Takes out of an encoded object what selectors match on; used at open, on what the database holds.
     pub attributes: ReadAttributes,
+    /// Encrypts objects on their way to the disk; `None` leaves all as they are.
+    pub cipher: Option<Arc<dyn Cipher>>,
     /// The bounds of queues and history.
     pub limits: Limits,
 }
@@ -37,8 +40,14 @@ impl Options {
         Options {
             endpoint: Endpoint::Sqlite(path.into()),
             attributes: Arc::new(attributes),
+            cipher: None,
             limits: Limits::default(),
         }
+    }
+
+    /// The same, and objects are encrypted on their way to the disk.
+    pub fn sealed_with(self, cipher: Arc<dyn Cipher>) -> Options {
+        Options { cipher: Some(cipher), ..self }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backend::Backend;
+use crate::backend::sealed::Sealed;
 use crate::backend::sqlite::Sqlite;
 use crate::error::{Gone, OpenError, WriteError};
 use crate::mirror::Mirror;
@@ -31,7 +32,13 @@ impl Store {
         match &options.endpoint {
             Endpoint::Sqlite(path) => {
                 let backend = Sqlite::open(path).await?;
-                Store::open_with(backend, options.attributes, options.limits).await
+                match options.cipher {
+                    Some(cipher) => {
+                        let sealed = Sealed { backend, cipher };
+                        Store::open_with(sealed, options.attributes, options.limits).await
+                    }
+                    None => Store::open_with(backend, options.attributes, options.limits).await,
+                }
             }
         }
     }

@@ -11,8 +11,9 @@ use crate::shell::root;
 /// Who may depend on whom, inside the workspace. A new edge is a design decision: its own commit, its own reason.
 const EDGES: &[(&str, &[&str])] = &[
     ("api", &[]),
+    ("cel", &[]),
     ("store", &["api"]),
-    ("apiserver", &["api", "store"]),
+    ("apiserver", &["api", "cel", "store"]),
     ("reconcile", &["api"]),
     ("controllers", &["api", "reconcile"]),
     ("scheduler", &["api", "reconcile"]),

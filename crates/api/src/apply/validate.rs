@@ -19,6 +19,35 @@ pub fn validate(type_ref: TypeRef<'_>, config: &Value) -> Result<(), String> {
     }
 }
 
+/// The lists and maps in a configuration that would replace what is there as a whole.
+pub fn atomics(type_ref: TypeRef<'_>, config: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    walk_atomics(type_ref, config, "", &mut found);
+    found
+}
+
+fn walk_atomics(type_ref: TypeRef<'_>, value: &Value, path: &str, found: &mut Vec<String>) {
+    match (type_ref.resolve(value), value) {
+        (Atom::Map(entries), Value::Object(fields)) => {
+            for (name, value) in fields {
+                let child = entries.child(name).type_ref;
+                walk_atomics(child, value, &format!("{path}.{name}"), found);
+            }
+        }
+        (Atom::List(items), Value::Array(list)) => {
+            for (index, item) in list.iter().enumerate() {
+                walk_atomics(items.item, item, &format!("{path}[{index}]"), found);
+            }
+        }
+        (Atom::Leaf, Value::Array(_) | Value::Object(_))
+            if !matches!(type_ref, TypeRef::Deduced | TypeRef::Leaf) =>
+        {
+            found.push(path.to_owned());
+        }
+        _ => (),
+    }
+}
+
 fn walk(type_ref: TypeRef<'_>, value: &Value, path: &str, errors: &mut Vec<String>) {
     let mut fail = |at: &str, what: String| {
         errors.push(if at.is_empty() { what } else { format!("{at}: {what}") });

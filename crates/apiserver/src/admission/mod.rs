@@ -2,21 +2,23 @@
 //!
 //! A fixed chain of upstream's built-in plugins, in upstream's order
 //! (<https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/options/plugins.go>): first those that may
-//! change the object, then those that only judge it. Absent on purpose, with their places marked in the chain:
-//! webhooks and policies; and TaintNodesByCondition, whose taint would
-//! stay for ever where no node controller takes it away.
+//! change the object, then those that only judge it. Absent on purpose: TaintNodesByCondition, whose taint would stay
+//! for ever where no node controller takes it away.
 
+mod certificates;
 mod defaults;
 mod lifecycle;
 mod limit_ranger;
 pub(crate) mod matching;
 mod node_restriction;
 mod pod_security;
+pub(crate) mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod tolerations;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
@@ -24,12 +26,17 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::{GroupResource, Status};
 use coracle_store::{Range, Store};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::annotations::Annotations;
 use crate::authz::{self, Authorizer};
+use crate::deletion::DeleteOptions;
 use crate::identity::User;
+use crate::query::Query;
 use crate::quota::{Quotas, Reserved};
 use crate::warnings::Warnings;
+use policies::{Policies, Rounds};
+use webhooks::{Calls, Webhooks};
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +73,54 @@ pub struct AdmissionRequest<'a> {
     pub warnings: &'a Warnings,
     /// True when nothing will be stored.
     pub dry_run: bool,
+    /// The kind in the version in which the client wrote it, which may be another spelling of `kind`.
+    pub requested: &'static Kind,
+    /// What else the client said about the write.
+    pub(crate) options: WriteOptions<'a>,
+    /// Where to say what the audit log should know.
+    pub annotations: &'a Annotations,
+}
+
+/// The options of a write, in the words of the client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WriteOptions<'a> {
+    /// Those of a create, update or patch, which stand in the query.
+    Query(&'a Query),
+    /// Those of a deletion.
+    Deletion(&'a DeleteOptions),
+    /// None: connections have their options as object.
+    None,
+}
+
+impl WriteOptions<'_> {
+    /// `CreateOptions`, `UpdateOptions` or `DeleteOptions`; null when there are none.
+    pub(crate) fn to_value(self, operation: Operation) -> Value {
+        let query = match self {
+            Self::Query(query) => query,
+            Self::Deletion(options) => return options.to_value(),
+            Self::None => return Value::Null,
+        };
+        let kind = if operation == Operation::Create { "CreateOptions" } else { "UpdateOptions" };
+        let mut options = json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1" });
+        if query.dry_run().unwrap_or_default() {
+            options["dryRun"] = json!(["All"]);
+        }
+        for field in ["fieldManager", "fieldValidation"] {
+            if let Some(text) = query.get(field).filter(|text| !text.is_empty()) {
+                options[field] = json!(text);
+            }
+        }
+        options
+    }
+}
+
+/// Whether admission made another object of what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutated {
+    /// Beyond what the built-in plugins fill in: what was derived from it must be derived again.
+    Anew,
+    /// No.
+    No,
 }
 
 /// The built-in plugins.
@@ -73,13 +128,27 @@ pub struct Admission {
     store: Store,
     authorizer: Arc<Authorizer>,
     quotas: Arc<Quotas>,
+    /// Absent where only the built-in plugins are wanted.
+    policies: Option<Policies>,
+    /// As well.
+    webhooks: Option<Webhooks>,
 }
 
 impl Admission {
     /// Over what the plugins look at.
     pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
         let quotas = Arc::new(Quotas::new(store.clone()));
-        Self { store, authorizer, quotas }
+        Self { store, authorizer, quotas, policies: None, webhooks: None }
+    }
+
+    /// The same, with the webhooks that the cluster's users configure.
+    pub(crate) fn with_webhooks(self, webhooks: Webhooks) -> Self {
+        Self { webhooks: Some(webhooks), ..self }
+    }
+
+    /// The same, with the policies that the cluster's users configure.
+    pub(crate) fn with_policies(self, policies: Policies) -> Self {
+        Self { policies: Some(policies), ..self }
     }
 
     /// Who keeps count of what namespaces hold.
@@ -87,9 +156,65 @@ impl Admission {
         Arc::clone(&self.quotas)
     }
 
-    /// The plugins that may change the object. Call it for creates and updates, with defaults filled in and before
-    /// validation.
-    pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
+    /// All that may change the object. Call it for creates and updates, with defaults filled in and before validation.
+    pub async fn mutate(&self, request: &mut AdmissionRequest<'_>) -> Result<Mutated, Status> {
+        self.mutate_built_in(request).await?;
+        self.mutate_by_users(request).await
+    }
+
+    /// What the cluster's users configured to change objects, alone: for deletions and connections.
+    pub(crate) async fn mutate_by_users(
+        &self,
+        request: &mut AdmissionRequest<'_>,
+    ) -> Result<Mutated, Status> {
+        if request.is_inner() {
+            return Ok(Mutated::No);
+        }
+        let (mut rounds, mut calls) = (Rounds::default(), Calls::default());
+        let by_policies = match &self.policies {
+            Some(policies) => policies.mutate(request, &mut rounds)?,
+            None => false,
+        };
+        let by_webhooks = match &self.webhooks {
+            Some(webhooks) => webhooks.mutate(request, &mut calls).await?,
+            None => false,
+        };
+        if !by_policies && !by_webhooks {
+            return Ok(Mutated::No);
+        }
+        if matches!(request.operation, Operation::Create | Operation::Update) {
+            // What was added, such as a container, wants its defaults as much as what the user wrote.
+            self.mutate_built_in(request).await?;
+        }
+        if let Some(policies) = &self.policies
+            && rounds.repeat(request.object)
+        {
+            policies.mutate(request, &mut rounds)?;
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.mutate_again(request, calls).await?;
+        }
+        Ok(Mutated::Anew)
+    }
+
+    /// What the cluster's users configured to judge objects, alone.
+    pub(crate) async fn validate_by_users(
+        &self,
+        request: &AdmissionRequest<'_>,
+    ) -> Result<(), Status> {
+        if request.is_inner() {
+            return Ok(());
+        }
+        if let Some(policies) = &self.policies {
+            policies.validate(request)?;
+        }
+        match &self.webhooks {
+            Some(webhooks) => webhooks.validate(request).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn mutate_built_in(&self, request: &mut AdmissionRequest<'_>) -> Result<(), Status> {
         lifecycle::require_namespace(&self.store, request)?;
         limit_ranger::mutate(&self.store, request);
         service_account::mutate(&self.store, request).await?;
@@ -98,7 +223,7 @@ impl Admission {
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
         defaults::ingress_class(&self.store, request);
-        // Mutating policies and webhooks come here.
+        certificates::mutate(request);
         Ok(())
     }
 
@@ -112,8 +237,12 @@ impl Admission {
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
+        certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
-        // Validating policies and webhooks come here.
+        if let Some(policies) = &self.policies {
+            policies.require_params(request)?;
+        }
+        self.validate_by_users(request).await?;
         resource_quota::reserve(&self.quotas, request)
     }
 
@@ -138,6 +267,16 @@ impl Admission {
 }
 
 impl AdmissionRequest<'_> {
+    /// Whether this is a write that another one, which was admitted already, stands for: the pod's part of a binding, and the
+    /// deletion that an eviction asks for. The users' webhooks and policies have seen the other.
+    fn is_inner(&self) -> bool {
+        match self.operation {
+            Operation::Update => self.subresource == "binding",
+            Operation::Delete => self.subresource == "eviction",
+            Operation::Create | Operation::Connect => false,
+        }
+    }
+
     /// Whether this is about a kind of the core group itself, and not about a subresource.
     fn is_core(&self, kind: &str) -> bool {
         self.kind.group.is_empty() && self.kind.kind == kind && self.subresource.is_empty()

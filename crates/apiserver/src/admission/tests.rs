@@ -97,6 +97,9 @@ impl Write {
             old: self.old.as_ref(),
             user: &self.user,
             dry_run: false,
+            requested: self.kind,
+            options: WriteOptions::None,
+            annotations: &Annotations::default(),
         };
         if self.operation != Operation::Delete {
             fixture.admission.mutate(&mut request).await?;

@@ -254,11 +254,12 @@ async fn each_component_may_do_its_work_and_not_that_of_others() {
         "patch nodes/status  n0",
         "update leases.coordination.k8s.io kube-node-lease n0",
         "patch pods/status shop web",
-        "get secrets shop key",
-        "create serviceaccounts/token shop default",
     ] {
         ask(&authorizer, &node, question).unwrap();
     }
+    // None of its pods needs them.
+    refusal_of(&authorizer, &node, "get secrets shop key");
+    refusal_of(&authorizer, &node, "create serviceaccounts/token shop default");
     refusal_of(&authorizer, &node, "create secrets shop");
     refusal_of(&authorizer, &node, "list clusterroles.rbac.authorization.k8s.io");
     let proxy = User::proxy();

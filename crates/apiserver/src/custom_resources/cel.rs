@@ -5,19 +5,24 @@ use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use coracle_api::status::{ErrorType, FieldError, FieldErrors, Path};
-use kube_cel::KubeCelExt as _;
-use kube_cel::cel::objects::{Key, Map, OptionalValue};
-use kube_cel::cel::{Context, ExecutionError, Program, Value as Cel};
+use coracle_cel::{
+    Environment, EvaluationError, Extent, Key, Meter, Program, Scope, Type as CelType,
+    Value as Cel, map, none, read_time, some,
+};
 use serde_json::Value;
 
+use super::extent::Allowed;
 use super::schema::{Additional, Node, Type};
 use super::validate::OldItems;
+use crate::expressions::{compile, of_structural};
 
 /// What a message expression may make; upstream's bound.
-const MAX_MESSAGE_BYTES: usize = 10 * 1024;
+const MAX_MESSAGE_BYTES: usize = 5 * 1024;
+
+/// What the rules of one object may cost together; upstream's bound.
+const BUDGET: u64 = 10_000_000;
 
 /// One rule, compiled when it is first needed: a definition with hundreds of them is served at once.
-#[derive(Default)]
 pub(crate) struct Rule {
     text: String,
     message: String,
@@ -25,13 +30,23 @@ pub(crate) struct Rule {
     reason: String,
     field_path: String,
     optional_old_self: bool,
-    compiled: OnceLock<Result<Compiled, String>>,
+    /// What `self` is.
+    of: CelType,
+    compiled: OnceLock<Result<Compiled, Problem>>,
 }
 
 struct Compiled {
     program: Program,
     message: Option<Program>,
     uses_old_self: bool,
+}
+
+/// What does not compile, and why.
+#[derive(Debug, Clone)]
+pub(crate) struct Problem {
+    /// `rule` or `messageExpression`.
+    pub(crate) field: &'static str,
+    pub(crate) detail: String,
 }
 
 impl std::fmt::Debug for Rule {
@@ -41,8 +56,16 @@ impl std::fmt::Debug for Rule {
 }
 
 impl Rule {
-    /// Reads a rule out of a schema.
-    pub(crate) fn read(rule: &Value) -> Self {
+    /// Reads all rules of a schema.
+    pub(crate) fn read_all(schema: &Value, is_root: bool) -> Vec<Self> {
+        let rules = schema["x-kubernetes-validations"].as_array().map(Vec::as_slice);
+        let Some(rules) = rules.filter(|rules| !rules.is_empty()) else { return Vec::new() };
+        let of = of_structural(schema, is_root);
+        rules.iter().map(|rule| Self::read(rule, of.clone())).collect()
+    }
+
+    /// Reads a rule about values of this type.
+    fn read(rule: &Value, of: CelType) -> Self {
         let text = |name: &str| rule[name].as_str().unwrap_or_default().to_owned();
         Self {
             text: text("rule"),
@@ -51,24 +74,56 @@ impl Rule {
             reason: text("reason"),
             field_path: text("fieldPath"),
             optional_old_self: rule["optionalOldSelf"] == true,
+            of,
             compiled: OnceLock::new(),
         }
     }
 
     /// What is wrong with the rule's text, for whoever writes a definition.
-    pub(crate) fn problem(&self) -> Option<String> {
-        self.compiled().err().map(str::to_owned)
+    pub(crate) fn problem(&self) -> Option<Problem> {
+        self.compiled().err().cloned()
     }
 
-    fn compiled(&self) -> Result<&Compiled, &str> {
-        let compile = || {
-            let program = compile(&self.text)?;
-            let message = Some(&self.message_expression).filter(|text| !text.is_empty());
-            let message = message.map(|text| compile(text)).transpose()?;
-            let uses_old_self = program.references().has_variable("oldSelf");
-            Ok(Compiled { program, message, uses_old_self })
+    /// Whether the rule compares with the value before.
+    pub(crate) fn uses_old_self(&self) -> bool {
+        self.compiled().is_ok_and(|compiled| compiled.uses_old_self)
+    }
+
+    /// What the rule costs at most on one value that the schema allows.
+    pub(crate) fn costs(&self, schema: &Value) -> u64 {
+        let Ok(compiled) = self.compiled() else { return 0 };
+        let of = |name: &str| {
+            let is_value = matches!(name, "self" | "oldSelf");
+            is_value.then(|| Arc::new(Allowed(schema.clone())) as Arc<dyn Extent>)
         };
-        self.compiled.get_or_init(compile).as_ref().map_err(String::as_str)
+        compiled.program.estimate(&of)
+    }
+
+    fn compiled(&self) -> Result<&Compiled, &Problem> {
+        let compile_all = || {
+            let old = self.of.clone();
+            let old = if self.optional_old_self { CelType::optional(old) } else { old };
+            let environment =
+                Environment::default().with("self", self.of.clone()).with("oldSelf", old);
+            let rule = compile(&environment, &self.text, &[CelType::Bool]).map_err(|detail| {
+                let detail = detail
+                    .replace("must evaluate to bool", "cel expression must evaluate to a bool");
+                Problem { field: "rule", detail }
+            })?;
+            let message = Some(&self.message_expression).filter(|text| !text.is_empty());
+            let message = message
+                .map(|text| compile(&environment, text, &[CelType::String]))
+                .transpose()
+                .map_err(|detail| {
+                    let detail =
+                        detail.replace("must evaluate to string", "must evaluate to a string");
+                    let detail = format!("messageExpression {detail}");
+                    Problem { field: "messageExpression", detail }
+                })?;
+            let uses_old_self = rule.mentions("oldSelf");
+            Ok(Compiled { program: rule, message, uses_old_self })
+        };
+        self.compiled.get_or_init(compile_all).as_ref()
     }
 
     fn shown(&self) -> &str {
@@ -76,34 +131,54 @@ impl Rule {
     }
 }
 
-/// Compiles an expression.
-pub(crate) fn compile(text: &str) -> Result<Program, String> {
-    Program::compile(text).map_err(|errors| errors.to_string())
+/// What a rule sees.
+struct Values {
+    value: Cel,
+    old: Option<Cel>,
+}
+
+impl Scope for Values {
+    fn variable(&self, name: &str, _: &mut Meter) -> Option<Result<Cel, EvaluationError>> {
+        match name {
+            "self" => Some(Ok(self.value.clone())),
+            "oldSelf" => self.old.clone().map(Ok),
+            _ => None,
+        }
+    }
 }
 
 /// Evaluates the rules of a schema on an object whose types are right.
 pub(crate) fn check(node: &Node, value: &Value, old: Option<&Value>, errors: &mut FieldErrors) {
-    thread_local! {
-        static BASE: Context<'static> = Context::default().with_all();
-    }
-    BASE.with(|base| {
-        let mut walk = Walk { base, path: Path::from(""), found: Vec::new() };
-        walk.value(node, value, old);
-        errors.extend(walk.found);
-    });
+    let mut walk = Walk {
+        meter: Meter::new(BUDGET),
+        path: Path::from(""),
+        found: Vec::new(),
+        unchanged: false,
+    };
+    walk.value(node, value, old);
+    errors.extend(walk.found);
 }
 
-struct Walk<'a> {
-    base: &'a Context<'static>,
+struct Walk {
+    meter: Meter,
     path: Path,
     found: Vec<FieldError>,
+    /// Whether the value, or one around it, is as it was: then it may stay so.
+    unchanged: bool,
 }
 
-impl Walk<'_> {
+impl Walk {
     fn value(&mut self, node: &Node, value: &Value, old: Option<&Value>) {
         if !node.has_rules || value.is_null() {
             return;
         }
+        let around = self.unchanged;
+        self.unchanged |= old == Some(value);
+        self.each(node, value, old);
+        self.unchanged = around;
+    }
+
+    fn each(&mut self, node: &Node, value: &Value, old: Option<&Value>) {
         self.rules(node, &node.rules, value, old);
         for branch in &node.all_of {
             self.rules(node, &branch.rules, value, old);
@@ -138,45 +213,57 @@ impl Walk<'_> {
     }
 
     fn rules(&mut self, node: &Node, rules: &[Rule], value: &Value, old: Option<&Value>) {
-        if rules.is_empty() {
+        if rules.is_empty() || self.meter.is_spent() {
             return;
         }
-        let mut scope = self.base.new_inner_scope();
-        scope.add_variable_from_value("self", convert(node, value));
+        let new_value = convert(node, value);
         let old_value = old.map(|old| convert(node, old));
         for rule in rules {
             let compiled = match rule.compiled() {
                 Ok(compiled) => compiled,
-                Err(error) => {
-                    self.wrong(node, value, rule, format!("rule compile error: {error}"));
+                Err(problem) => {
+                    let detail = format!("rule compile error: {}", problem.detail);
+                    self.wrong(node, value, rule, detail);
                     continue;
                 }
             };
-            if compiled.uses_old_self && old_value.is_none() && !rule.optional_old_self {
+            let is_passed_over = if compiled.uses_old_self {
+                old_value.is_none() && !rule.optional_old_self
+            } else {
+                self.unchanged
+            };
+            if is_passed_over {
                 continue;
             }
-            let mut scope = scope.new_inner_scope();
-            if rule.optional_old_self {
-                let optional =
-                    old_value.clone().map_or_else(OptionalValue::none, OptionalValue::of);
-                scope.add_variable_from_value("oldSelf", Cel::Opaque(Arc::new(optional)));
-            } else if let Some(old) = &old_value {
-                scope.add_variable_from_value("oldSelf", old.clone());
-            }
-            match compiled.program.execute(&scope) {
+            let old_self = match (rule.optional_old_self, old_value.clone()) {
+                (true, old) => Some(old.map_or_else(none, some)),
+                (false, old) => old,
+            };
+            let values = Values { value: new_value.clone(), old: old_self };
+            match compiled.program.evaluate(&values, &mut self.meter) {
                 Ok(Cel::Bool(true)) => (),
-                // What did not change may stay as it is.
-                Ok(Cel::Bool(false)) if !compiled.uses_old_self && old == Some(value) => (),
                 Ok(Cel::Bool(false)) => {
-                    let message = message(compiled, rule, &scope);
+                    let message = message(compiled, rule, &values, &mut self.meter);
                     self.wrong(node, value, rule, message);
                 }
                 Ok(_) => {
                     let detail = format!("rule did not evaluate to a bool: {}", rule.shown());
                     self.wrong(node, value, rule, detail);
                 }
-                Err(error) => {
-                    let detail = format!("{} evaluating rule: {}", words(&error), rule.shown());
+                Err(EvaluationError::TooExpensive) => {
+                    let detail = if self.meter.is_spent() {
+                        "validation failed due to running out of cost budget, no further validation rules will be run".to_owned()
+                    } else {
+                        format!(
+                            "no further validation rules will be run due to call cost exceeds limit for rule: {}",
+                            rule.text.trim()
+                        )
+                    };
+                    self.wrong(node, value, rule, detail);
+                    return;
+                }
+                Err(EvaluationError::Failed(why)) => {
+                    let detail = format!("{why} evaluating rule: {}", rule.shown());
                     self.wrong(node, value, rule, detail);
                 }
             }
@@ -202,9 +289,9 @@ impl Walk<'_> {
 }
 
 /// What the rule says about a value that breaks it.
-fn message(compiled: &Compiled, rule: &Rule, scope: &Context<'_>) -> String {
+fn message(compiled: &Compiled, rule: &Rule, values: &Values, meter: &mut Meter) -> String {
     if let Some(program) = &compiled.message
-        && let Ok(Cel::String(text)) = program.execute(scope)
+        && let Ok(Cel::String(text)) = program.evaluate(values, meter)
     {
         let text = text.trim();
         if !text.is_empty() && text.len() <= MAX_MESSAGE_BYTES && !text.contains('\n') {
@@ -215,14 +302,6 @@ fn message(compiled: &Compiled, rule: &Rule, scope: &Context<'_>) -> String {
         format!("failed rule: {}", rule.text.trim())
     } else {
         rule.message.clone()
-    }
-}
-
-/// The error in cel-go's words, as far as they differ.
-fn words(error: &ExecutionError) -> String {
-    match error {
-        ExecutionError::NoSuchKey(key) => format!("no such key: {key}"),
-        other => other.to_string(),
     }
 }
 
@@ -252,7 +331,7 @@ fn convert(node: &Node, value: &Value) -> Cel {
                 let child = node.property(name).unwrap_or(&unknown);
                 (Key::String(Arc::new(key)), convert(child, value))
             });
-            Cel::Map(Map { map: Arc::new(entries.collect::<HashMap<_, _>>()) })
+            map(entries.collect::<HashMap<_, _>>())
         }
     }
 }
@@ -260,12 +339,9 @@ fn convert(node: &Node, value: &Value) -> Cel {
 fn convert_text(format: &str, text: &str) -> Cel {
     let plain = || Cel::String(Arc::new(text.to_owned()));
     match format {
-        // CEL itself knows how to read times; its own types are not ours to name.
-        "date-time" | "duration" => {
-            let function = if format == "duration" { "duration" } else { "timestamp" };
-            evaluate(function, text).unwrap_or_else(plain)
-        }
-        "date" => evaluate("timestamp", &format!("{text}T00:00:00Z")).unwrap_or_else(plain),
+        "date-time" => read_time("timestamp", text).unwrap_or_else(plain),
+        "duration" => read_time("duration", text).unwrap_or_else(plain),
+        "date" => read_time("timestamp", &format!("{text}T00:00:00Z")).unwrap_or_else(plain),
         "byte" => match base64::prelude::BASE64_STANDARD.decode(text) {
             Ok(bytes) => Cel::Bytes(Arc::new(bytes)),
             Err(_) => plain(),
@@ -274,16 +350,8 @@ fn convert_text(format: &str, text: &str) -> Cel {
     }
 }
 
-/// `timestamp(text)`, `duration(text)`.
-fn evaluate(function: &str, text: &str) -> Option<Cel> {
-    let program = Program::compile(&format!("{function}(text)")).ok()?;
-    let mut scope = Context::default();
-    scope.add_variable_from_value("text", Cel::String(Arc::new(text.to_owned())));
-    program.execute(&scope).ok()
-}
-
 /// A field's name as rules write it: CEL's identifiers have fewer characters than JSON's.
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     const RESERVED: [&str; 21] = [
         "true",
         "false",
@@ -408,6 +476,29 @@ mod tests {
         checked(schema.clone(), json!({ "at": "2025-01-01T00:00:00Z" }), None, &[]);
         let old = json!({ "at": "2020-01-01T00:00:00Z" });
         checked(schema.clone(), old.clone(), Some(old), &[]);
-        assert!(Rule::read(&json!({ "rule": "self.a >=" })).problem().is_some());
+        // So may what is in a list whose items cannot be told from those before.
+        let list = json!({ "type": "array", "items": { "type": "integer", "x-kubernetes-validations": [{ "rule": "self > 5" }] } });
+        checked(list.clone(), json!([1]), Some(json!([1])), &[]);
+        checked(
+            list,
+            json!([1, 2]),
+            Some(json!([1])),
+            &[
+                "spec[0]: Invalid value: 1: failed rule: self > 5",
+                "spec[1]: Invalid value: 2: failed rule: self > 5",
+            ],
+        );
+        let problem = |rule: &str| {
+            Rule::read(&json!({ "rule": rule }), of_structural(&schema, false)).problem()
+        };
+        assert!(problem("self.at >=").is_some());
+        assert!(
+            problem("self.nothing == 1")
+                .is_some_and(|problem| problem.detail.contains("undefined field 'nothing'"))
+        );
+        assert!(
+            problem("self.at")
+                .is_some_and(|problem| problem.detail == "cel expression must evaluate to a bool")
+        );
     }
 }

@@ -12,14 +12,14 @@
 //! - Objects are stored as they were last written. When their definition was changed since, or has several versions, they are
 //!   brought into the shape of the requested version as they are read.
 //!
-//! Absent for now: conversion by webhook (such kinds are refused with a clear message where versions differ), and the cost limits
-//! of CEL.
+//! Absent for now: conversion by webhook (such kinds are refused with a clear message where versions differ).
 
 mod cel;
 mod columns;
 mod conditions;
 mod decode;
 mod definition;
+mod extent;
 mod formats;
 mod json_path;
 mod openapi;
@@ -33,6 +33,7 @@ mod values;
 
 use coracle_api::kinds::Kind;
 
+pub(crate) use cel::escape;
 pub(crate) use columns::{cells, column_definitions};
 pub(crate) use conditions::{begin_termination, is_definition};
 pub(crate) use decode::decode;

@@ -174,7 +174,7 @@ fn read(schema: &Value, depth: usize) -> Node {
         any_of: nodes("anyOf"),
         one_of: nodes("oneOf"),
         not: below("not"),
-        rules: list("x-kubernetes-validations").iter().map(Rule::read).collect(),
+        rules: Rule::read_all(schema, depth == 0),
         has_rules: false,
     };
     node.has_rules = !node.rules.is_empty()

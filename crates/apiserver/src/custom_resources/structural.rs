@@ -1,9 +1,11 @@
 //! Checks the schemas of a definition itself: that they are structural, that defaults fit, that rules compile.
 
+mod rules;
+
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
-use super::cel::Rule;
+use super::extent::{SCHEMA_COST, too_expensive};
 use super::json_path::JsonPath;
 use super::schema::Node;
 use super::{validate, values};
@@ -17,7 +19,19 @@ pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
         let schema = &version["schema"]["openAPIV3Schema"];
         if schema.is_object() {
             let at = at.child("schema").child("openAPIV3Schema");
-            Walk { errors, defaults_allowed: true }.node(schema, Level::Root, &at);
+            let mut walk = Walk {
+                errors,
+                defaults_allowed: true,
+                uncorrelatable: None,
+                cardinality: Some(1),
+                cost: 0,
+            };
+            walk.node(schema, Level::Root, &at);
+            let cost = walk.cost;
+            if cost > SCHEMA_COST {
+                let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
+                errors.forbidden(&at, too_expensive(what, cost, SCHEMA_COST));
+            }
         }
         columns(version, &at.child("additionalPrinterColumns"), errors);
         subresources(&version["subresources"], &at.child("subresources"), errors);
@@ -193,6 +207,12 @@ enum Level {
 struct Walk<'a> {
     errors: &'a mut FieldErrors,
     defaults_allowed: bool,
+    /// The place below which a value cannot be compared with the one before.
+    uncorrelatable: Option<Path>,
+    /// How many values there can be at this place; none if nothing says so.
+    cardinality: Option<u64>,
+    /// What all rules so far cost at most.
+    cost: u64,
 }
 
 impl Walk<'_> {
@@ -201,12 +221,12 @@ impl Walk<'_> {
         self.extensions(schema, path);
         self.forbidden(schema, path);
         self.default(schema, level, path);
-        self.rules(schema, path);
+        self.rules(schema, level, path);
         if schema["type"] == "array" && !schema["items"].is_object() {
             self.errors.required(path.child("items"), "must be specified");
         }
         if schema["items"].is_object() {
-            self.node(&schema["items"], Level::Item, &path.child("items"));
+            self.below(schema, &schema["items"], Level::Item, &path.child("items"));
         }
         let is_resource = level == Level::Root || schema["x-kubernetes-embedded-resource"] == true;
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -222,7 +242,7 @@ impl Walk<'_> {
                 let found = property["type"].as_str().unwrap_or_default();
                 self.errors.invalid(at.child("type"), found, "must be string");
             }
-            self.node(property, Level::Field, &at);
+            self.below(schema, property, Level::Field, &at);
         }
         if schema["additionalProperties"].is_object() {
             let at = path.child("additionalProperties");
@@ -233,7 +253,7 @@ impl Walk<'_> {
                 self.errors
                     .forbidden(&at, "additionalProperties and properties are mutual exclusive");
             }
-            self.node(&schema["additionalProperties"], Level::Field, &at);
+            self.below(schema, &schema["additionalProperties"], Level::Field, &at);
         }
         self.combinations(schema, path);
     }
@@ -405,30 +425,28 @@ impl Walk<'_> {
         }
     }
 
-    fn rules(&mut self, schema: &Value, path: &Path) {
-        let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
-        for (index, rule) in rules.enumerate() {
-            let at = path.child("x-kubernetes-validations").index(index);
-            let text = rule["rule"].as_str().unwrap_or_default();
-            if text.trim().is_empty() {
-                self.errors.required(at.child("rule"), "rule is not specified");
-                continue;
-            }
-            if let Some(problem) = Rule::read(rule).problem() {
-                self.errors.invalid(
-                    at.child("rule"),
-                    rule.clone(),
-                    format!("compilation failed: {problem}"),
-                );
-            }
-            if rule["message"].as_str().is_some_and(|message| message.contains('\n')) {
-                self.errors.invalid(
-                    at.child("message"),
-                    rule["message"].clone(),
-                    "message must not contain line breaks",
-                );
-            }
+    /// Checks what is below, where items cannot be told from those before unless lists and maps have keys.
+    fn below(&mut self, around: &Value, schema: &Value, level: Level, path: &Path) {
+        let is_correlatable = match level {
+            Level::Item => around["x-kubernetes-list-type"] == "map",
+            _ => around["x-kubernetes-map-type"] != "atomic",
+        };
+        let (outer, cardinality) = (self.uncorrelatable.clone(), self.cardinality);
+        let each = match level {
+            Level::Item => Some("maxItems"),
+            _ if around["additionalProperties"].is_object() => Some("maxProperties"),
+            _ => None,
+        };
+        if let Some(bound) = each {
+            self.cardinality = cardinality
+                .zip(around[bound].as_u64())
+                .map(|(outer, each)| outer.saturating_mul(each));
         }
+        if !is_correlatable && outer.is_none() {
+            self.uncorrelatable = Some(path.clone());
+        }
+        self.node(schema, level, path);
+        (self.uncorrelatable, self.cardinality) = (outer, cardinality);
     }
 
     /// The schema of an object's own metadata is ours; a definition may only restrict the name.

@@ -10,7 +10,7 @@ use http::StatusCode;
 use rand::Rng as _;
 use serde_json::{Value, json};
 
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Mutated, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::custom_resources::rules_of;
@@ -81,8 +81,13 @@ pub(crate) async fn create_object(
         user: &call.user,
         warnings: &call.warnings,
         dry_run,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     };
-    call.server.admission.mutate(&mut request).await?;
+    if call.server.admission.mutate(&mut request).await? == Mutated::Anew {
+        place_in_namespace(call, &mut object)?;
+    }
     rules.prepare_create(&mut object);
     rules.default(&mut object);
     if rules.has_generation(kind) {
@@ -189,6 +194,9 @@ async fn admit(
         user: &call.user,
         warnings: &call.warnings,
         dry_run,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     };
     call.server.admission.validate(&request).await
 }

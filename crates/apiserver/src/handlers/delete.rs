@@ -12,7 +12,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::create::{Written, answer_written, stored_kind};
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::deletion::{DeleteOptions, Step, plan};
@@ -77,7 +77,7 @@ pub(crate) async fn delete_object(
         let current = store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
         let old = storage::decode(&current)?;
         options.check_preconditions(kind, name, &old)?;
-        admit(call, kind, namespace, name, &old, options.dry_run).await?;
+        admit(call, kind, namespace, name, &old, options).await?;
         let written = match plan(kind, &old, options) {
             Step::Wait => return Ok(Deleted::Going(current)),
             Step::Mark(next) | Step::Remove(next) if options.dry_run => {
@@ -148,20 +148,24 @@ async fn admit(
     namespace: &str,
     name: &str,
     old: &Value,
-    dry_run: bool,
+    options: &DeleteOptions,
 ) -> Answer<()> {
     let mut nothing = json!(null);
-    let request = AdmissionRequest {
+    let mut request = AdmissionRequest {
         operation: Operation::Delete,
         kind,
-        subresource: "",
+        subresource: &call.target.subresource,
         namespace,
         name,
         object: &mut nothing,
         old: Some(old),
         user: &call.user,
         warnings: &call.warnings,
-        dry_run,
+        dry_run: options.dry_run,
+        requested: call.kind,
+        options: WriteOptions::Deletion(options),
+        annotations: &call.annotations,
     };
+    call.server.admission.mutate_by_users(&mut request).await?;
     call.server.admission.validate(&request).await.map(drop)
 }

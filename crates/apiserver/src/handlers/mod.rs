@@ -7,9 +7,11 @@ pub(crate) mod delete_collection;
 mod get;
 pub(crate) mod list;
 pub(crate) mod patch;
-mod subresources;
+pub(crate) mod subresources;
 pub(crate) mod update;
 mod watch;
+
+pub(crate) use subresources::scale;
 
 use axum::response::Response;
 use coracle_api::kinds::{Kind, Storage};
@@ -95,8 +97,13 @@ async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
         ("", "Binding", "create") => subresources::binding::bind_named_in_body(call).await,
         ("", "ComponentStatus", _) => component_status(call),
         (_, _, "create") => {
-            let review = call.read_object().await?;
+            let mut review = call.read_object().await?;
+            subresources::binding::admit(call, "", &mut review).await?;
             let namespace = call.namespace().to_owned();
+            if call.kind.kind == "TokenReview" {
+                let token = review["spec"]["token"].as_str().unwrap_or_default();
+                call.server.authenticator.prepare(token).await;
+            }
             let answer =
                 call.server.reviews.review(call.kind.kind, &namespace, &call.user, review)?;
             call.answer_value(StatusCode::CREATED, answer)

@@ -84,27 +84,31 @@ pub(super) fn leaf(
     Ok(CertifiedPem { certificate: certificate.pem(), key: key.serialize_pem() })
 }
 
-/// The authority of this directory; a new one when the directory has none.
-pub(super) fn open_authority(dir: &Path) -> Result<(Issuer<'static, KeyPair>, String), PkiError> {
-    let (key_path, certificate_path) = (dir.join("ca.key"), dir.join("ca.crt"));
+/// The authority whose files are called so in this directory; a new one when the directory has none.
+pub(super) fn open_authority(
+    dir: &Path,
+    name: &str,
+) -> Result<(Issuer<'static, KeyPair>, String), PkiError> {
+    let key_path = dir.join(format!("{name}.key"));
+    let certificate_path = dir.join(format!("{name}.crt"));
     let damaged = |cause: String| PkiError::Damaged { path: certificate_path.clone(), cause };
     let pem = files::read(&certificate_path)?;
     if pem.is_some() && !key_path.exists() {
         return Err(PkiError::Damaged {
             path: key_path,
-            cause: "it is missing, but ca.crt is there".to_owned(),
+            cause: format!("it is missing, but {name}.crt is there"),
         });
     }
     let key = files::key(&key_path)?;
     let Some(pem) = pem else {
-        let params = authority();
+        let params = authority(&format!("coracle-{name}"));
         let failed = |source| PkiError::Issue { subject: "the authority".to_owned(), source };
         let pem = params.self_signed(&key).map_err(failed)?.pem();
         files::write(&certificate_path, &pem)?;
         return Ok((Issuer::new(params, key), pem));
     };
     if !belongs_to(&pem, &key) {
-        return Err(damaged("it does not belong to ca.key".to_owned()));
+        return Err(damaged(format!("it does not belong to {name}.key")));
     }
     let issuer = Issuer::from_ca_cert_pem(&pem, key).map_err(|error| damaged(error.to_string()))?;
     Ok((issuer, pem))
@@ -171,10 +175,10 @@ fn belongs_to(certificate_pem: &str, key: &KeyPair) -> bool {
     })
 }
 
-fn authority() -> CertificateParams {
+fn authority(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "coracle-ca");
+    params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,

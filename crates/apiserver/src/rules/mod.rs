@@ -8,8 +8,9 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::FieldErrors;
 use serde_json::Value;
 
+mod admission_policy;
 mod autoscaler;
-mod certificate;
+pub(crate) mod certificate;
 mod checks;
 mod claim;
 mod config;
@@ -30,6 +31,7 @@ mod namespace;
 mod networking;
 mod node;
 mod pod;
+mod pod_certificate;
 mod policy;
 mod quantities;
 mod quota;
@@ -147,14 +149,14 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &webhook::VALIDATING,
         ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => &webhook::MUTATING,
-        (
-            "admissionregistration.k8s.io",
-            "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy",
-        ) => &webhook::POLICY,
+        ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy") => {
+            &admission_policy::VALIDATING
+        }
+        ("admissionregistration.k8s.io", "MutatingAdmissionPolicy") => &admission_policy::MUTATING,
         (
             "admissionregistration.k8s.io",
             "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding",
-        ) => &webhook::POLICY_BINDING,
+        ) => &admission_policy::BINDING,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => &extension::DEFINITION,
         ("apiregistration.k8s.io", "APIService") => &extension::API_SERVICE,
         ("flowcontrol.apiserver.k8s.io", "FlowSchema") => &flowcontrol::SCHEMA,
@@ -162,6 +164,7 @@ fn others(group: &str, kind: &str) -> &'static Rules {
             &flowcontrol::PRIORITY_LEVEL
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
+        ("certificates.k8s.io", "PodCertificateRequest") => &pod_certificate::RULES,
         _ => &GENERIC,
     }
 }

@@ -1,12 +1,13 @@
-//! Webhook configurations and admission policies.
+//! Webhook configurations.
 
 use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
+use crate::expressions::MatchConditions;
 use crate::rules::Rules;
-use crate::rules::checks::{label_selector, one_of, required, required_one_of, unique};
-use crate::rules::json::{Read, default, each, object, with};
+use crate::rules::checks::{label_selector, one_of, required_one_of, unique};
+use crate::rules::json::{Read, default, each, with};
 
 /// How long the API server waits for a webhook.
 const TIMEOUT_SECONDS: i64 = 10;
@@ -28,22 +29,6 @@ pub static MUTATING: Rules = Rules {
     ..Rules::GENERIC
 };
 
-pub static POLICY: Rules = Rules {
-    default: |policy| {
-        let spec = object(policy, "spec");
-        default(spec, "failurePolicy", "Fail");
-        with(spec, "matchConstraints", default_match);
-    },
-    validate: validate_policy,
-    ..Rules::GENERIC
-};
-
-pub static POLICY_BINDING: Rules = Rules {
-    default: |binding| with(object(binding, "spec"), "matchResources", default_match),
-    validate: |binding, errors| required(&binding["spec"]["policyName"], "spec.policyName", errors),
-    ..Rules::GENERIC
-};
-
 fn default_webhook(webhook: &mut Value) {
     default(webhook, "failurePolicy", "Fail");
     default(webhook, "timeoutSeconds", TIMEOUT_SECONDS);
@@ -54,14 +39,7 @@ fn default_webhook(webhook: &mut Value) {
     });
 }
 
-fn default_match(resources: &mut Value) {
-    default_match_fields(resources);
-    for list in ["resourceRules", "excludeResourceRules"] {
-        each(resources, list, |rule| default(rule, "scope", "*"));
-    }
-}
-
-fn default_match_fields(parent: &mut Value) {
+pub(super) fn default_match_fields(parent: &mut Value) {
     default(parent, "matchPolicy", "Equivalent");
     default(parent, "namespaceSelector", json!({}));
     default(parent, "objectSelector", json!({}));
@@ -128,6 +106,8 @@ fn validate_webhook(webhook: &Value, at: &Path, errors: &mut FieldErrors) {
         label_selector(&webhook[field], &at.child(field), errors);
     }
     client_config(&webhook["clientConfig"], &at.child("clientConfig"), errors);
+    let conditions = at.child("matchConditions");
+    MatchConditions::validate(&webhook["matchConditions"], false, &conditions, errors);
 }
 
 /// A webhook is called by its address or by its Service.
@@ -162,7 +142,7 @@ pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn validate_rule(rule: &Value, at: &Path, errors: &mut FieldErrors) {
+pub(super) fn validate_rule(rule: &Value, at: &Path, errors: &mut FieldErrors) {
     for field in ["operations", "apiGroups", "apiVersions", "resources"] {
         let items = rule[field].items();
         if items.is_empty() {
@@ -181,34 +161,4 @@ fn validate_rule(rule: &Value, at: &Path, errors: &mut FieldErrors) {
         one_of(operation, &operations, at.child("operations").index(index), errors);
     }
     one_of(&rule["scope"], &["*", "Cluster", "Namespaced"], at.child("scope"), errors);
-}
-
-fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
-    let (spec, path) = (&policy["spec"], Path::new("spec"));
-    one_of(&spec["failurePolicy"], &["Fail", "Ignore"], path.child("failurePolicy"), errors);
-    let constraints = path.child("matchConstraints");
-    if !spec["matchConstraints"].is_set() {
-        errors.required(&constraints, "");
-        return;
-    }
-    let rules = &spec["matchConstraints"]["resourceRules"];
-    if rules.size() == 0 {
-        errors.required(constraints.child("resourceRules"), "");
-    }
-    for (index, rule) in rules.items().iter().enumerate() {
-        validate_rule(rule, &constraints.child("resourceRules").index(index), errors);
-    }
-    if policy["kind"] == "ValidatingAdmissionPolicy" {
-        if spec["validations"].size() + spec["auditAnnotations"].size() == 0 {
-            let detail = "validations or auditAnnotations must be non-empty";
-            errors
-                .required(path.child("validations"), format!("{detail}; at least one is required"));
-        }
-        for (index, validation) in spec["validations"].items().iter().enumerate() {
-            if validation["expression"].text().trim().is_empty() {
-                let at = path.child("validations").index(index).child("expression");
-                errors.required(at, "expression is not specified");
-            }
-        }
-    }
 }

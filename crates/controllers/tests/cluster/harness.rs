@@ -7,7 +7,7 @@ use std::time::Duration;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
 use coracle_apiserver::{ApiServer, Cidr, Config, store_options};
-use coracle_controllers::Options;
+use coracle_controllers::{Options, SigningCa};
 use coracle_reconcile::{Change, Mirror, Next, ObjectKey, Queue, Tasks};
 use coracle_store::Store;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -26,6 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// A running control plane.
 pub struct Cluster {
     pub client: Client,
+    pub server: Arc<ApiServer>,
     node: Tasks,
     controllers: Controllers,
     manager: Client,
@@ -67,12 +68,13 @@ impl Cluster {
         };
         let api = ApiServer::start(config).await.unwrap();
         let manager = api.client(User::controller_manager());
-        let options = Options::new(pki.ca_pem());
+        let ca = SigningCa::new(pki.ca_pem(), &pki.ca_key_pem()).unwrap();
+        let options = Options::new(pki.ca_pem()).signing_with(ca);
         let controllers = Controllers::start(&manager, &options);
         let client = api.client(User::admin());
         let node = Tasks::new(CancellationToken::new());
         obey(&node, &client);
-        Self { client, node, controllers, manager, options, store, _folder: folder }
+        Self { client, server: api, node, controllers, manager, options, store, _folder: folder }
     }
 
     /// Ends the controllers in the middle of what they do, and starts them anew.
@@ -215,4 +217,17 @@ fn obey(tasks: &Tasks, client: &Client) {
             }
         }
     });
+}
+
+/// Waits until `look` finds something.
+pub async fn until<T, F: Future<Output = Option<T>>>(look: impl Fn() -> F) -> T {
+    let wait = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, wait).await.expect("in time")
 }

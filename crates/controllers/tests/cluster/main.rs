@@ -1,6 +1,8 @@
 //! The controllers against the real API, told as stories.
 
+mod certificates;
 mod harness;
+mod token_secrets;
 
 use std::time::Instant;
 

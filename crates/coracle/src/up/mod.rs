@@ -55,6 +55,7 @@ impl Target {
             bind_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             port: cluster::Port::PreferablyStandard,
             datastore_endpoint: None,
+            security: cli::Security::default(),
             node_name: None,
         };
         let begun = Timestamp::now();

@@ -1,5 +1,6 @@
 //! What the store asks of a database: to keep a log. Everything else happens in memory.
 
+pub(crate) mod sealed;
 pub(crate) mod sqlite;
 
 use std::future::Future;

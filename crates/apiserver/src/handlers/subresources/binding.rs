@@ -6,6 +6,7 @@ use coracle_api::status::{FieldErrors, Status};
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::{Change, Part, change};
@@ -22,14 +23,14 @@ pub(super) async fn bind(call: &mut Call) -> Answer<Response> {
         )));
     }
     let name = call.target.name.clone();
-    bind_pod(call, &name, &binding).await
+    bind_pod(call, &name, binding).await
 }
 
 /// `POST …/bindings`: the same, with the pod's name in the body.
 pub(in super::super) async fn bind_named_in_body(call: &mut Call) -> Answer<Response> {
     let binding = read(call).await?;
     let name = meta(&binding, "name").to_owned();
-    bind_pod(call, &name, &binding).await
+    bind_pod(call, &name, binding).await
 }
 
 async fn read(call: &mut Call) -> Answer<Value> {
@@ -37,7 +38,9 @@ async fn read(call: &mut Call) -> Answer<Value> {
     call.decode_as("", "v1", "Binding", &json)
 }
 
-async fn bind_pod(call: &Call, name: &str, binding: &Value) -> Answer<Response> {
+async fn bind_pod(call: &mut Call, name: &str, mut binding: Value) -> Answer<Response> {
+    admit(call, name, &mut binding).await?;
+    let (call, binding) = (&*call, &binding);
     let pods = kinds::by_kind("", "v1", "Pod").ok_or_else(Status::no_such_path)?;
     let node = text(binding, "/target/name");
     check_target(name, binding)?;
@@ -50,6 +53,27 @@ async fn bind_pod(call: &Call, name: &str, binding: &Value) -> Answer<Response> 
     };
     change(call, &what, |pod| assign(pods, pod, binding, node)).await?;
     Ok(call.answer_plain(StatusCode::CREATED, &created()))
+}
+
+/// Upstream admits the binding; what it does to the pod is then done.
+pub(in super::super) async fn admit(call: &Call, name: &str, object: &mut Value) -> Answer<()> {
+    let mut request = AdmissionRequest {
+        operation: Operation::Create,
+        kind: call.kind,
+        subresource: &call.target.subresource,
+        namespace: &call.target.namespace,
+        name,
+        object,
+        old: None,
+        user: &call.user,
+        warnings: &call.warnings,
+        dry_run: call.query.dry_run()?,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
+    };
+    call.server.admission.mutate(&mut request).await?;
+    call.server.admission.validate(&request).await.map(drop)
 }
 
 /// Upstream's answer to a binding and an eviction.

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::Value;
 
 use super::super::delete::delete_object;
-use super::binding::created;
+use super::binding::{admit, created};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::deletion::DeleteOptions;
@@ -17,13 +17,14 @@ use crate::storage;
 /// Deletes the pod, unless a disruption budget forbids it now.
 pub(super) async fn evict(call: &mut Call) -> Answer<Response> {
     let json = call.read_json().await?;
-    let eviction = call.decode_as("policy", "v1", "Eviction", &json)?;
+    let mut eviction = call.decode_as("policy", "v1", "Eviction", &json)?;
     let pods = kinds::by_kind("", "v1", "Pod").ok_or_else(Status::no_such_path)?;
     let name = call.target.name.clone();
     let given = meta(&eviction, "name");
     if !given.is_empty() && given != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    admit(call, &name, &mut eviction).await?;
     let mut options =
         DeleteOptions::read(eviction.get("deleteOptions").unwrap_or(&Value::Null), &call.query)?;
     options.dry_run |= call.query.dry_run()?;

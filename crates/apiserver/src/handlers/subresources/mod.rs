@@ -1,18 +1,19 @@
 //! Subresources: a part of an object with a path and rights of its own.
 
 pub(crate) mod binding;
+mod connect;
 mod eviction;
 mod log;
 mod parts;
 mod proxy;
-mod scale;
+pub(crate) mod scale;
 
 use axum::response::Response;
 use coracle_api::status::{Reason, Status};
 use http::StatusCode;
 
 use super::get;
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
@@ -25,10 +26,14 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
         return Err(Status::no_such_path());
     }
     if subresource.name == "proxy" {
+        connect::admit(call).await?;
         return proxy::proxy(call).await;
     }
     if call.verb.is_empty() || !subresource.allows(call.verb) {
         return Err(Status::method_not_served());
+    }
+    if matches!(subresource.name, "exec" | "attach" | "portforward") {
+        connect::admit(call).await?;
     }
     match (subresource.name, call.verb) {
         ("scale", _) => scale::scale(call).await,
@@ -55,7 +60,7 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
 async fn token(call: &mut Call) -> Answer<Response> {
     let json = call.read_json().await?;
     let mut request = call.decode_as("authentication.k8s.io", "v1", "TokenRequest", &json)?;
-    let admission = AdmissionRequest {
+    let mut admission = AdmissionRequest {
         operation: Operation::Create,
         kind: call.kind,
         subresource: "token",
@@ -66,7 +71,11 @@ async fn token(call: &mut Call) -> Answer<Response> {
         user: &call.user,
         warnings: &call.warnings,
         dry_run: false,
+        requested: call.kind,
+        options: WriteOptions::Query(&call.query),
+        annotations: &call.annotations,
     };
+    call.server.admission.mutate(&mut admission).await?;
     call.server.admission.validate(&admission).await?;
     let issued = call.server.tokens.issue(&call.target.namespace, &call.target.name, request)?;
     Ok(call.answer_plain(StatusCode::CREATED, &issued))

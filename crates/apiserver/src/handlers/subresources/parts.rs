@@ -3,7 +3,7 @@
 use axum::response::Response;
 use coracle_api::status::Status;
 use http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::super::create::{answer_written, stored_kind};
 use super::super::patch::Patch;
@@ -11,7 +11,8 @@ use super::super::update::check_uid;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::{Change, Part, change};
-use crate::object::{self, entry_object, meta, set_meta};
+use crate::object::{entry_object, meta, set_meta};
+use crate::rules;
 
 /// Writes the part that this subresource stands for.
 pub(super) async fn write(call: &mut Call, subresource: &'static str) -> Answer<Response> {
@@ -58,7 +59,7 @@ enum Source {
 
 fn take_part(subresource: &str, new: &mut Value, wanted: &Value) {
     match subresource {
-        "approval" => approve(new, wanted),
+        "approval" => *new = rules::certificate::approve(wanted, new),
         "finalize" => take(entry_object(new, "spec"), wanted.get("spec"), "finalizers"),
         "ephemeralcontainers" => {
             take(entry_object(new, "spec"), wanted.get("spec"), "ephemeralContainers")
@@ -73,22 +74,6 @@ fn take(target: &mut Map<String, Value>, source: Option<&Value>, field: &str) {
         Some(value) => drop(target.insert(field.to_owned(), value.clone())),
         None => drop(target.remove(field)),
     }
-}
-
-/// The conditions of a certificate request, dated; what else its status holds belongs to the signer.
-fn approve(new: &mut Value, wanted: &Value) {
-    let now = json!(object::now());
-    let mut conditions = wanted.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
-    for condition in
-        conditions.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut)
-    {
-        for field in ["lastUpdateTime", "lastTransitionTime"] {
-            if condition.get(field).is_none_or(Value::is_null) {
-                condition.insert(field.to_owned(), now.clone());
-            }
-        }
-    }
-    entry_object(new, "status").insert("conditions".to_owned(), conditions);
 }
 
 /// The resources of containers that both states have, by name.

@@ -104,7 +104,7 @@ fn patched_scale(patch: &Patch, kind: &Kind, old: &Value) -> Answer<Value> {
 }
 
 /// The object with the replicas that the scale wants.
-fn with_scale(scale: &Value, kind: &Kind, name: &str, old: &Value) -> Answer<Value> {
+pub(crate) fn with_scale(scale: &Value, kind: &Kind, name: &str, old: &Value) -> Answer<Value> {
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     let mut errors = FieldErrors::new();
     if replicas < 0 {
@@ -143,7 +143,8 @@ fn custom_scale(kind: &Kind) -> Option<Arc<Definition>> {
     custom_resources::definition_of(kind).filter(|definition| definition.scale.is_some())
 }
 
-fn scale_of(kind: &Kind, object: &Value) -> Value {
+/// The scale of an object.
+pub(crate) fn scale_of(kind: &Kind, object: &Value) -> Value {
     let mut metadata = json!({});
     for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
         if let Some(value) = object.pointer("/metadata").and_then(|metadata| metadata.get(field)) {

@@ -1,0 +1,98 @@
+//! A real HTTPS server that extends the API server, as an operator's would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// What the server answers.
+pub enum Reply {
+    /// 200 with this JSON.
+    Json(Value),
+    /// This code with these bytes.
+    Raw(u16, Vec<u8>),
+    /// Nothing, as long as the client waits.
+    Never,
+}
+
+/// The server; it ends with the test.
+pub struct ExtensionServer {
+    pub address: SocketAddr,
+    /// Base64 of the PEM of the authority of its certificate.
+    pub ca_bundle: String,
+}
+
+impl ExtensionServer {
+    /// Serves under the addresses of this machine and as `hook.default.svc`.
+    pub async fn start(answer: impl Fn(&str, Value) -> Reply + Send + Sync + 'static) -> Self {
+        let (tls, ca_bundle) = tls();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (acceptor, answer) = (TlsAcceptor::from(tls), Arc::new(answer));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, answer) = (acceptor.clone(), answer.clone());
+                tokio::spawn(async move {
+                    let Ok(stream) = acceptor.accept(stream).await else { return };
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let answer = answer.clone();
+                        async move {
+                            let path = request.uri().path().to_owned();
+                            let body = request.into_body().collect().await?.to_bytes();
+                            let body = serde_json::from_slice(&body).unwrap_or_default();
+                            let (code, bytes) = match answer(&path, body) {
+                                Reply::Json(value) => (200, value.to_string().into_bytes()),
+                                Reply::Raw(code, bytes) => (code, bytes),
+                                Reply::Never => std::future::pending().await,
+                            };
+                            let body = Full::new(Bytes::from(bytes));
+                            Ok::<_, hyper::Error>(
+                                Response::builder().status(code).body(body).unwrap(),
+                            )
+                        }
+                    });
+                    let builder = Builder::new(TokioExecutor::new());
+                    builder.serve_connection(TokioIo::new(stream), service).await.ok();
+                });
+            }
+        });
+        Self { address, ca_bundle }
+    }
+
+    /// The `clientConfig` that leads to this path of the server.
+    pub fn client_config(&self, path: &str) -> Value {
+        json!({ "url": format!("https://{}{path}", self.address), "caBundle": self.ca_bundle })
+    }
+}
+
+fn tls() -> (Arc<rustls::ServerConfig>, String) {
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let authority_pem = authority.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(authority, key);
+    let names = ["localhost", "127.0.0.1", "hook.default.svc"].map(str::to_owned);
+    let own = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(names).unwrap().signed_by(&own, &issuer).unwrap();
+    let key = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    (Arc::new(config), base64::prelude::BASE64_STANDARD.encode(authority_pem))
+}

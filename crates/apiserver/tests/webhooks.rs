@@ -1,0 +1,223 @@
+//! Admission webhooks, asked over real TLS.
+
+mod extension_server;
+mod harness;
+
+use base64::Engine as _;
+use extension_server::{ExtensionServer, Reply};
+use harness::{Harness, config_map, pod};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1";
+
+/// A review's answer.
+fn review(question: &Value, mut response: Value) -> Reply {
+    response["uid"] = question["request"]["uid"].clone();
+    Reply::Json(json!({
+        "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response,
+    }))
+}
+
+fn patched(question: &Value, patch: Value) -> Reply {
+    let patch = base64::prelude::BASE64_STANDARD.encode(patch.to_string());
+    review(question, json!({ "allowed": true, "patch": patch, "patchType": "JSONPatch" }))
+}
+
+fn rule(operations: &[&str], resources: &[&str]) -> Value {
+    json!({ "operations": operations, "apiGroups": ["*"], "apiVersions": ["*"], "resources": resources })
+}
+
+/// A configuration of one webhook, with these fields changed.
+async fn configure(server: &Harness, kind: &str, name: &str, config: Value, changes: Value) {
+    let mut webhook = json!({
+        "name": format!("{name}.example.com"),
+        "clientConfig": config,
+        "rules": [rule(&["CREATE", "UPDATE"], &["configmaps"])],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 5,
+    });
+    for (field, value) in changes.as_object().unwrap() {
+        webhook[field] = value.clone();
+    }
+    let (plural, kind) = if kind == "mutating" {
+        ("mutatingwebhookconfigurations", "MutatingWebhookConfiguration")
+    } else {
+        ("validatingwebhookconfigurations", "ValidatingWebhookConfiguration")
+    };
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+        "metadata": { "name": name }, "webhooks": [webhook],
+    });
+    server.post(&format!("{HOOKS}/{plural}"), configuration).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_validating_webhook_denies_and_warns() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|_, question| {
+        let request = &question["request"];
+        assert_eq!(request["userInfo"]["username"], "admin");
+        let state = if request["operation"] == "DELETE" { "oldObject" } else { "object" };
+        if request[state]["data"]["a"] == "bad" || request["operation"] == "DELETE" {
+            let status = json!({ "message": "it is bad", "code": 403, "reason": "Forbidden" });
+            return review(&question, json!({ "allowed": false, "status": status }));
+        }
+        review(&question, json!({ "allowed": true, "warnings": ["mind this"] }))
+    })
+    .await;
+    let rules = json!({ "rules": [rule(&["*"], &["configmaps"])] });
+    configure(&server, "validating", "judge", hook.client_config("/"), rules).await;
+    let created = server.post(MAPS, config_map("good", json!({}))).await;
+    assert_eq!(created.headers["warning"], "299 - \"mind this\"");
+    created.expect(201);
+    let mut bad = config_map("bad", json!({}));
+    bad["data"]["a"] = json!("bad");
+    let denied = r#"admission webhook "judge.example.com" denied the request: it is bad"#;
+    assert_eq!(server.post(MAPS, bad).await.refused(403, "Forbidden"), denied);
+    let patch = json!({ "data": { "a": "bad" } });
+    let answer = server.patch(&format!("{MAPS}/good"), "merge-patch", patch).await;
+    assert_eq!(answer.refused(403, "Forbidden"), denied);
+    let answer = server.delete(&format!("{MAPS}/good"), json!({})).await;
+    assert_eq!(answer.refused(403, "Forbidden"), denied);
+    assert_eq!(server.delete(MAPS, json!({})).await.refused(403, "Forbidden"), denied);
+    // Who judges cannot lock itself in.
+    let path = format!("{HOOKS}/validatingwebhookconfigurations/judge");
+    server.delete(&path, json!({})).await.expect(200);
+    server.delete(&format!("{MAPS}/good"), json!({})).await.expect(200);
+}
+
+#[tokio::test]
+async fn mutating_webhooks_change_objects_one_after_the_other() {
+    let server = Harness::start().await;
+    server.namespace("shop").await;
+    let hook = ExtensionServer::start(|path, question| match path {
+        "/first" => {
+            patched(&question, json!([{ "op": "add", "path": "/data/first", "value": "1" }]))
+        }
+        "/second" if question["request"]["object"]["data"]["first"] == "1" => {
+            patched(&question, json!([{ "op": "add", "path": "/data/second", "value": "2" }]))
+        }
+        "/pod" => {
+            let container = json!({ "name": "side", "image": "side:1" });
+            let count =
+                question["request"]["object"]["spec"]["containers"].as_array().unwrap().len();
+            if count > 1 {
+                return review(&question, json!({ "allowed": true }));
+            }
+            patched(
+                &question,
+                json!([{ "op": "add", "path": "/spec/containers/-", "value": container }]),
+            )
+        }
+        _ => review(&question, json!({ "allowed": true })),
+    })
+    .await;
+    let pods = json!({ "rules": [rule(&["CREATE"], &["pods"])], "reinvocationPolicy": "IfNeeded" });
+    configure(&server, "mutating", "b", hook.client_config("/second"), json!({})).await;
+    configure(&server, "mutating", "a", hook.client_config("/first"), json!({})).await;
+    configure(&server, "mutating", "c", hook.client_config("/pod"), pods).await;
+    let map = server.post(MAPS, config_map("m", json!({}))).await.expect(201);
+    assert_eq!(map["data"], json!({ "a": "b", "first": "1", "second": "2" }));
+    let made = server.post("/api/v1/namespaces/shop/pods", pod("web")).await.expect(201);
+    let side = &made["spec"]["containers"][1];
+    assert_eq!((&side["name"], &side["imagePullPolicy"]), (&json!("side"), &json!("IfNotPresent")));
+    assert!(side["volumeMounts"][0]["mountPath"].is_string(), "{side}");
+}
+
+#[tokio::test]
+async fn hostile_answers_harm_nobody() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|path, question| match path {
+        "/slow" => Reply::Never,
+        "/huge" => Reply::Raw(200, vec![b'['; 20 << 20]),
+        "/malformed" => Reply::Raw(200, b"{".to_vec()),
+        "/missing" => Reply::Raw(404, Vec::new()),
+        "/uid" => Reply::Json(json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "response": { "uid": "other", "allowed": true },
+        })),
+        "/type" => patched(&question, json!([{ "op": "replace", "path": "/data", "value": 7 }])),
+        "/name" => patched(
+            &question,
+            json!([{ "op": "replace", "path": "/metadata/name", "value": "../x" }]),
+        ),
+        _ => patched(&question, json!([{ "op": "remove", "path": "/no/such" }])),
+    })
+    .await;
+    for (path, code, why) in [
+        ("slow", 500, "context deadline exceeded"),
+        ("huge", 500, "failed calling webhook"),
+        ("malformed", 500, "failed to call webhook: "),
+        ("missing", 500, "the server could not find the requested resource"),
+        ("uid", 500, "received invalid webhook response: expected response.uid="),
+        ("type", 500, "Internal error occurred: "),
+        ("name", 422, "metadata.name"),
+        ("patch", 500, "doc is missing path"),
+    ] {
+        let config = hook.client_config(&format!("/{path}"));
+        configure(&server, "mutating", path, config, json!({ "timeoutSeconds": 1 })).await;
+        let answer = server.post(MAPS, config_map("m", json!({}))).await.expect(code);
+        assert!(answer["message"].as_str().unwrap().contains(why), "{path}: {answer}");
+        let at = format!("{HOOKS}/mutatingwebhookconfigurations/{path}");
+        server.delete(&at, json!({})).await.expect(200);
+    }
+    let ignore = json!({ "failurePolicy": "Ignore", "timeoutSeconds": 1 });
+    configure(&server, "mutating", "slow", hook.client_config("/slow"), ignore).await;
+    server.post(MAPS, config_map("m", json!({}))).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_service_leads_to_its_ready_endpoints() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|path, question| {
+        assert_eq!(path, "/always-deny");
+        review(&question, json!({ "allowed": false }))
+    })
+    .await;
+    let service =
+        json!({ "namespace": "default", "name": "hook", "path": "/always-deny", "port": 8443 });
+    let config = json!({ "service": service, "caBundle": hook.ca_bundle });
+    configure(&server, "validating", "deny", config, json!({})).await;
+    let refused = |message: String, why: &str| assert!(message.contains(why), "{message}");
+    let create = || server.post(MAPS, config_map("m", json!({})));
+    refused(
+        create().await.refused(500, "InternalError"),
+        r#"failed calling webhook "deny.example.com": failed to call webhook: Post "https://hook.default.svc:8443/always-deny?timeout=5s": service "hook" not found"#,
+    );
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "hook" },
+        "spec": { "ports": [{ "port": 8443, "targetPort": hook.address.port() }] },
+    });
+    server.post("/api/v1/namespaces/default/services", service).await.expect(201);
+    let none = r#"no endpoints available for service "hook""#;
+    refused(create().await.refused(500, "InternalError"), none);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": { "name": "hook-1", "labels": { "kubernetes.io/service-name": "hook" } },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["127.0.0.1"], "conditions": { "ready": true } }],
+        "ports": [{ "name": "", "port": hook.address.port(), "protocol": "TCP" }],
+    });
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    server.post(slices, slice).await.expect(201);
+    assert_eq!(
+        create().await.expect(400)["message"],
+        r#"admission webhook "deny.example.com" denied the request without explanation"#
+    );
+}
+
+#[tokio::test]
+async fn conditions_and_dry_runs_narrow_what_is_asked() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|_, question| {
+        assert_eq!(question["request"]["dryRun"], true);
+        review(&question, json!({ "allowed": false }))
+    })
+    .await;
+    let conditions = json!({ "matchConditions": [{ "name": "not-me", "expression": "object.metadata.name != 'skip-me'" }] });
+    configure(&server, "validating", "deny", hook.client_config("/"), conditions).await;
+    server.post(MAPS, config_map("skip-me", json!({}))).await.expect(201);
+    server.post(&format!("{MAPS}?dryRun=All"), config_map("m", json!({}))).await.expect(400);
+}
