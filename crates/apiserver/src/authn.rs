@@ -7,6 +7,7 @@
 mod bootstrap;
 mod cache;
 mod impersonation;
+pub mod oidc;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::tokens::{ISSUER, Refused, TokenIssuer, Verified};
 use cache::TokenCache;
 
 pub use impersonation::impersonate;
+use oidc::Oidc;
 
 /// What a TLS connection's client certificate says; made once a connection.
 #[derive(Debug, Clone)]
@@ -58,6 +60,7 @@ pub struct Authenticator {
     store: Store,
     cache: TokenCache,
     audiences: [String; 1],
+    oidc: Option<Arc<Oidc>>,
 }
 
 impl Authenticator {
@@ -69,7 +72,29 @@ impl Authenticator {
             store,
             cache: TokenCache::default(),
             audiences: [ISSUER.to_owned()],
+            oidc: None,
         })
+    }
+
+    /// The same, and these issuers' tokens are good as well.
+    pub fn trusting(self, oidc: Option<Arc<Oidc>>) -> Self {
+        Self { oidc, ..self }
+    }
+
+    /// Finds out whose token this is, when others must be asked. Call it before a token is judged.
+    pub(crate) async fn prepare(&self, token: &str) {
+        if let Some(oidc) = &self.oidc {
+            oidc.prepare(token).await;
+        }
+    }
+
+    /// [`Authenticator::prepare`], for the token of a request.
+    pub(crate) async fn prepare_request(&self, headers: &HeaderMap) {
+        if self.oidc.is_some()
+            && let Some(token) = bearer_token(headers)
+        {
+            self.prepare(token).await;
+        }
     }
 
     /// What the client's certificates (`peer_certificates()` of the TLS connection) say; None when it showed none.
@@ -102,7 +127,7 @@ impl Authenticator {
         let ours: Vec<String> =
             wanted.iter().filter(|wanted| self.audiences.contains(wanted)).cloned().collect();
         if !ours.is_empty()
-            && let Some(user) = bootstrap::user(&self.store, token, Timestamp::now())
+            && let Some(user) = self.others_user(token, Timestamp::now())
         {
             return Ok((user, ours));
         }
@@ -143,8 +168,14 @@ impl Authenticator {
         Err(Unauthenticated { cause: causes.join(", ") })
     }
 
+    /// Whose token it is, if it is none of a ServiceAccount.
+    fn others_user(&self, token: &str, now: Timestamp) -> Option<User> {
+        let known = self.oidc.as_ref().and_then(|oidc| oidc.user(token, now));
+        known.or_else(|| bootstrap::user(&self.store, token, now))
+    }
+
     fn token_user(&self, token: &str, now: Timestamp) -> Result<User, Refused> {
-        if let Some(user) = bootstrap::user(&self.store, token, now) {
+        if let Some(user) = self.others_user(token, now) {
             return Ok(user);
         }
         let digest: [u8; 32] = Sha256::digest(token).into();

@@ -16,7 +16,8 @@ pub(crate) async fn install(server: &Server, client: &kube::Client) -> Result<()
     let roles = rbac_bootstrap::objects()
         .into_iter()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
-    let rest = priority_classes().into_iter().map(Wanted::once).chain(kubernetes_service(server));
+    let plain = priority_classes().into_iter().chain(api_services());
+    let rest = plain.map(Wanted::once).chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
 }
 
@@ -128,6 +129,36 @@ fn priority_classes() -> Vec<Value> {
         })
     })
     .into()
+}
+
+/// One `APIService` for each group-version that we serve ourselves, as upstream registers them.
+fn api_services() -> Vec<Value> {
+    /// Upstream ranks the core group first, and its others below.
+    const CORE_PRIORITY: i64 = 18_000;
+    const GROUP_PRIORITY: i64 = 17_800;
+    let local = |(rank, version): (usize, &kinds::GroupVersion)| {
+        let rank = i64::try_from(rank).unwrap_or_default();
+        let minimum =
+            if version.group.is_empty() { CORE_PRIORITY } else { GROUP_PRIORITY - 10 * rank };
+        let mut spec = json!({
+            "version": version.version,
+            "groupPriorityMinimum": minimum,
+            "versionPriority": if version.version.contains("beta") { 9 } else { 15 },
+        });
+        if !version.group.is_empty() {
+            spec["group"] = json!(version.group);
+        }
+        json!({
+            "apiVersion": "apiregistration.k8s.io/v1",
+            "kind": "APIService",
+            "metadata": {
+                "name": format!("{}.{}", version.version, version.group),
+                "labels": { "kube-aggregator.kubernetes.io/automanaged": "onstart" },
+            },
+            "spec": spec,
+        })
+    };
+    kinds::group_versions().iter().enumerate().map(local).collect()
 }
 
 /// The Service through which pods find this server, and where it leads.

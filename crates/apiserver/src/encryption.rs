@@ -49,7 +49,7 @@ enum Provider {
     /// As it is.
     Identity,
     /// One key of `aesgcm`.
-    AesGcm { prefix: String, key: LessSafeKey },
+    AesGcm { prefix: String, key: Box<LessSafeKey> },
 }
 
 impl Encryption {
@@ -192,7 +192,7 @@ fn aes_gcm(name: &str, secret: &[u8]) -> Option<Provider> {
         32 => &AES_256_GCM,
         _ => return None,
     };
-    let key = LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?);
+    let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?));
     Some(Provider::AesGcm { prefix: format!("{AESGCM}{name}:"), key })
 }
 

@@ -1,7 +1,7 @@
 //! The cluster's own certificate authority: who may serve, who may ask, and the key of ServiceAccount tokens.
 //!
-//! One directory (0700) holds what must survive a restart: `ca.crt`, `ca.key`, `apiserver.crt`, `apiserver.key`,
-//! `front-proxy-ca.crt`, `front-proxy-ca.key` and `sa.key` (0600, replaced atomically). Client certificates are made when they are asked for. What can be derived
+//! One directory (0700) holds what must survive a restart: `ca.crt`, `ca.key`, `apiserver.crt`, `apiserver.key` and
+//! `sa.key` (0600, replaced atomically). Client certificates are made when they are asked for. What can be derived
 //! again (the serving certificate) is; what cannot (the CA, whose certificates are in kubeconfigs) is an error when
 //! it is damaged, never silently replaced.
 
@@ -27,8 +27,6 @@ const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
 /// A serving certificate with less left than this is renewed at start.
 const RENEW_DAYS: i64 = 60;
-/// Who we are to aggregated API servers; kubeadm's name.
-pub(crate) const FRONT_PROXY_CLIENT: &str = "front-proxy-client";
 /// The names under which pods and operators reach the API server, whatever else it is called.
 const OWN_NAMES: [&str; 5] = [
     "localhost",
@@ -123,9 +121,6 @@ pub struct Pki {
     ca_pem: String,
     serving: CertifiedPem,
     token_key: KeyPair,
-    /// Signs for the one client that may speak for others, to aggregated API servers.
-    front_proxy: Issuer<'static, KeyPair>,
-    front_proxy_pem: String,
 }
 
 impl Pki {
@@ -134,7 +129,6 @@ impl Pki {
     pub fn open_or_create(dir: &Path, sans: &Sans) -> Result<Self, PkiError> {
         files::ensure_directory(dir)?;
         let (issuer, ca_pem) = issue::open_authority(dir, "ca")?;
-        let (front_proxy, front_proxy_pem) = issue::open_authority(dir, "front-proxy-ca")?;
         let token_key = files::key(&dir.join("sa.key"))?;
         let sans = all_sans(sans);
         let serving = match issue::reusable_serving(dir, &ca_pem, &sans)? {
@@ -148,23 +142,12 @@ impl Pki {
                 serving
             }
         };
-        Ok(Self { issuer, ca_pem, serving, token_key, front_proxy, front_proxy_pem })
+        Ok(Self { issuer, ca_pem, serving, token_key })
     }
 
     /// The CA's certificate: what clients trust, and what the ConfigMaps `kube-root-ca.crt` hold.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
-    }
-
-    /// The certificate of the authority whose clients may name the user for whom they ask: what aggregated API servers
-    /// find in the ConfigMap `extension-apiserver-authentication`.
-    pub fn front_proxy_ca_pem(&self) -> &str {
-        &self.front_proxy_pem
-    }
-
-    /// Our certificate for aggregated API servers.
-    pub(crate) fn front_proxy_certificate(&self) -> Result<CertifiedPem, PkiError> {
-        issue::leaf(&self.front_proxy, &issue::Leaf::client(FRONT_PROXY_CLIENT, &[]))
     }
 
     /// A client certificate: the user's name is its common name, the groups are its organizations.
@@ -264,6 +247,17 @@ impl Pki {
     /// The key that signs ServiceAccount tokens.
     pub(crate) fn token_key(&self) -> &KeyPair {
         &self.token_key
+    }
+}
+
+/// How we speak to a server that shows a certificate of this authority (PEM), or of one that the system trusts.
+///
+/// # Errors
+/// When there is no such authority.
+pub(crate) fn trusting(ca_pem: Option<&str>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    match ca_pem {
+        Some(pem) => tls::client(pem, None),
+        None => tls::client_of_system(),
     }
 }
 

@@ -202,10 +202,12 @@ async fn identify(
 ) -> Answer<User> {
     let user = match parts.extensions.remove::<InMemory>() {
         Some(InMemory(user)) => Ok(user),
-        None => server
-            .authenticator
-            .authenticate(parts.extensions.get::<Peer>(), &parts.headers)
-            .map_err(|_| Status::unauthorized()),
+        None => {
+            server.authenticator.prepare_request(&parts.headers).await;
+            let peer = parts.extensions.get::<Peer>();
+            let judged = server.authenticator.authenticate(peer, &parts.headers);
+            judged.map_err(|_| Status::unauthorized())
+        }
     };
     if let Some(log) = &server.audit {
         // Whoever showed wrong credentials is nobody, and still asked.

@@ -18,10 +18,11 @@ use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
 use crate::audit::AuditLog;
 use crate::authn::Authenticator;
+use crate::authn::oidc::Oidc;
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
-use crate::extension::{ExtensionClient, Extensions};
+use crate::extension::ExtensionClient;
 use crate::identity::User;
 use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
@@ -52,6 +53,8 @@ pub struct Config {
 pub struct Extras {
     /// Where requests are recorded.
     pub audit: Option<Arc<AuditLog>>,
+    /// Whose tokens are good beside our own.
+    pub oidc: Option<Arc<Oidc>>,
 }
 
 /// Why the server did not start.
@@ -75,8 +78,6 @@ pub(crate) struct Server {
     pub(crate) store: Store,
     /// The kinds that are served at the moment.
     pub(crate) kinds: Arc<Registry>,
-    /// Calls the servers that extend this one.
-    pub(crate) extensions: Extensions,
     pub(crate) authenticator: Arc<Authenticator>,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) admission: Admission,
@@ -123,7 +124,8 @@ impl ApiServer {
     pub async fn start_with(config: Config, extras: Extras) -> Result<Arc<Self>, StartError> {
         let Config { store, pki, advertise, service_cidr } = config;
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
-        let authenticator = Arc::new(Authenticator::new(&pki, tokens.clone(), store.clone())?);
+        let authenticator = Authenticator::new(&pki, tokens.clone(), store.clone())?;
+        let authenticator = Arc::new(authenticator.trusting(extras.oidc));
         let authorizer = Authorizer::new(&store);
         let addresses = ServiceAddresses::load(service_cidr, &store).map_err(|status| {
             StartError::Bootstrap {
@@ -132,7 +134,7 @@ impl ApiServer {
             }
         })?;
         let kinds = Arc::new(Registry::default());
-        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki)?);
+        let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
         let webhooks =
             Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
         let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
@@ -144,7 +146,6 @@ impl ApiServer {
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
             kubelets: KubeletClient::new(pki.kubelet_client_config()?),
             kinds,
-            extensions,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),

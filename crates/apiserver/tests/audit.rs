@@ -41,7 +41,8 @@ async fn the_log_tells_what_its_policy_wants_and_no_more() {
         advertise: ([127, 0, 0, 1], 6443).into(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
     };
-    let api = ApiServer::start_with(config, Extras { audit: Some(audit) }).await.unwrap();
+    let api =
+        ApiServer::start_with(config, Extras { audit: Some(audit), oidc: None }).await.unwrap();
     let admin = api.client(User::new("root", &["system:masters"]));
     let alice = api.client(User::new("alice", &[]));
     let post = |path: &str, body: Value| {

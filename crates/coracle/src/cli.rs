@@ -92,6 +92,42 @@ pub struct Security {
     #[arg(long, value_name = "FILE")]
     pub encryption_provider_config: Option<PathBuf>,
 
+    /// Whose tokens are good beside our own: an AuthenticationConfiguration of apiserver.config.k8s.io/v1.
+    #[arg(long, value_name = "FILE", conflicts_with = "oidc_issuer_url")]
+    pub authentication_config: Option<PathBuf>,
+
+    /// The OpenID Connect issuer whose tokens are good beside our own: an https URL.
+    #[arg(long, value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer_url: Option<String>,
+
+    /// For whom the issuer's tokens must be.
+    #[arg(long, value_name = "ID", requires = "oidc_issuer_url")]
+    pub oidc_client_id: Option<String>,
+
+    /// Who signs the issuer's certificate [default: whom this system trusts].
+    #[arg(long, value_name = "FILE")]
+    pub oidc_ca_file: Option<PathBuf>,
+
+    /// The claim that is the user's name.
+    #[arg(long, value_name = "CLAIM", default_value = "sub")]
+    pub oidc_username_claim: String,
+
+    /// What is put before the name; - is nothing [default: the issuer and #, nothing before the claim email].
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_username_prefix: String,
+
+    /// The claim that holds the user's groups.
+    #[arg(long, value_name = "CLAIM", default_value = "")]
+    pub oidc_groups_claim: String,
+
+    /// What is put before each group.
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    pub oidc_groups_prefix: String,
+
+    /// A claim that must be so; may be given several times.
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub oidc_required_claim: Vec<String>,
+
     /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1.
     #[arg(long, value_name = "FILE", requires = "audit_log_path")]
     pub audit_policy_file: Option<PathBuf>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
 use coracle_apiserver::audit::{AuditLog, LogFile};
+use coracle_apiserver::authn::oidc::{Oidc, OidcFlags};
 use coracle_apiserver::encryption::Encryption;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{Pki, Sans};
@@ -138,7 +139,8 @@ impl ControlPlane {
             advertise: advertised,
             service_cidr,
         };
-        let extras = Extras { audit: open_audit(&options.security)? };
+        let extras =
+            Extras { audit: open_audit(&options.security)?, oidc: open_oidc(&options.security)? };
         let api = ApiServer::start_with(config, extras).await?;
         let url = format!("https://{advertised}");
         let kubeconfig = pki.kubeconfig(&url, &User::admin())?;
@@ -293,6 +295,30 @@ pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
     let options = kube::config::KubeConfigOptions::default();
     let config = kube::Config::from_custom_kubeconfig(file, &options).await?;
     Ok(Client::try_from(config)?)
+}
+
+/// Who issues tokens beside us, if the flags say so.
+fn open_oidc(flags: &Security) -> Result<Option<Arc<Oidc>>> {
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    if let Some(path) = &flags.authentication_config {
+        return Ok(Some(Oidc::from_yaml(&read(path)?)?));
+    }
+    let (Some(issuer), Some(client)) = (&flags.oidc_issuer_url, &flags.oidc_client_id) else {
+        return Ok(None);
+    };
+    let flags = OidcFlags {
+        issuer_url: issuer.clone(),
+        client_id: client.clone(),
+        ca_pem: flags.oidc_ca_file.as_ref().map(read).transpose()?,
+        username_claim: flags.oidc_username_claim.clone(),
+        username_prefix: flags.oidc_username_prefix.clone(),
+        groups_claim: flags.oidc_groups_claim.clone(),
+        groups_prefix: flags.oidc_groups_prefix.clone(),
+        required_claims: flags.oidc_required_claim.clone(),
+    };
+    Ok(Some(Oidc::from_flags(&flags)?))
 }
 
 /// The audit log, if the flags want one.

@@ -83,7 +83,7 @@ fn annotate(definition: &mut Definition, messages: &BTreeMap<String, Message>) -
     if !required.is_empty() {
         definition.schema.insert("required".to_owned(), required.into());
     }
-    let message = message_key(&definition.rust_path);
+    let message = message_of(messages, &definition.rust_path);
     if let Some(message) = messages.get(&message) {
         definition.atomic = message.markers.iter().any(|marker| marker == "structType=atomic");
     }
@@ -114,6 +114,17 @@ fn annotate(definition: &mut Definition, messages: &BTreeMap<String, Message>) -
         definition.schema.insert("x-kubernetes-group-version-kind".to_owned(), kinds.collect());
     }
     Ok(())
+}
+
+/// The message of a type. A version that is newer than k8s-pb was a beta or an alpha before, with the same tags.
+fn message_of(messages: &BTreeMap<String, Message>, rust_path: &str) -> String {
+    let own = message_key(rust_path);
+    if messages.contains_key(&own) {
+        return own;
+    }
+    let earlier = |version: &str| own.replacen("::v1::", &format!("::{version}::"), 1);
+    let versions = ["v1beta2", "v1beta1", "v1alpha3", "v1alpha2", "v1alpha1"];
+    versions.map(earlier).into_iter().find(|path| messages.contains_key(path)).unwrap_or(own)
 }
 
 /// Tags from the outside in, and markers.

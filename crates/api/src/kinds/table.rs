@@ -82,6 +82,13 @@ const FLOWCONTROL_V1: GroupVersion = GroupVersion {
     version: "v1",
     api_version: "flowcontrol.apiserver.k8s.io/v1",
 };
+const RESOURCE_V1: GroupVersion =
+    GroupVersion { group: "resource.k8s.io", version: "v1", api_version: "resource.k8s.io/v1" };
+const STORAGEMIGRATION_V1: GroupVersion = GroupVersion {
+    group: "storagemigration.k8s.io",
+    version: "v1",
+    api_version: "storagemigration.k8s.io/v1",
+};
 
 /// A stored kind without subresources; a row overrides what differs.
 macro_rules! cluster {
@@ -347,5 +354,20 @@ pub(super) static KINDS: &[Kind] = &[
     Kind {
         subresources: &[status!(FLOWCONTROL_V1, "PriorityLevelConfiguration")],
         ..cluster!(FLOWCONTROL_V1, "PriorityLevelConfiguration", "prioritylevelconfigurations", "prioritylevelconfiguration")
+    },
+    cluster!(RESOURCE_V1, "DeviceClass", "deviceclasses", "deviceclass"),
+    Kind {
+        subresources: &[status!(RESOURCE_V1, "DeviceTaintRule")],
+        ..cluster!(RESOURCE_V1, "DeviceTaintRule", "devicetaintrules", "devicetaintrule")
+    },
+    Kind {
+        subresources: &[status!(RESOURCE_V1, "ResourceClaim")],
+        ..namespaced!(RESOURCE_V1, "ResourceClaim", "resourceclaims", "resourceclaim")
+    },
+    namespaced!(RESOURCE_V1, "ResourceClaimTemplate", "resourceclaimtemplates", "resourceclaimtemplate"),
+    cluster!(RESOURCE_V1, "ResourceSlice", "resourceslices", "resourceslice"),
+    Kind {
+        subresources: &[status!(STORAGEMIGRATION_V1, "StorageVersionMigration")],
+        ..cluster!(STORAGEMIGRATION_V1, "StorageVersionMigration", "storageversionmigrations", "storageversionmigration")
     },
 ];

@@ -81,5 +81,5 @@ fn api_versions_come_apart_and_together() {
         assert_eq!(api_version(group, version), written);
     }
     assert_eq!(group_versions().first().map(|first| first.api_version), Some("v1"));
-    assert_eq!(group_versions().len(), 21);
+    assert_eq!(group_versions().len(), 23);
 }

@@ -9,11 +9,11 @@ use crate::object::text;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Nowhere {
     #[error("service {0:?} not found")]
-    NoService(String),
+    UnknownService(String),
     #[error("no service port {port} found for service {name:?}")]
-    NoPort { name: String, port: u16 },
+    UnknownPort { name: String, port: u16 },
     #[error("no endpoints available for service {0:?}")]
-    NoEndpoints(String),
+    NotReady(String),
 }
 
 /// Host and port of each ready endpoint behind this port of the service.
@@ -24,7 +24,7 @@ pub(crate) fn resolve(
     port: u16,
 ) -> Result<Vec<(String, u16)>, Nowhere> {
     let service = read(store, "services", namespace, name)
-        .ok_or_else(|| Nowhere::NoService(name.to_owned()))?;
+        .ok_or_else(|| Nowhere::UnknownService(name.to_owned()))?;
     if text(&service, "/spec/type") == "ExternalName" {
         return Ok(vec![(text(&service, "/spec/externalName").to_owned(), port)]);
     }
@@ -33,13 +33,13 @@ pub(crate) fn resolve(
         .into_iter()
         .flatten()
         .find(|declared| declared["port"] == port)
-        .ok_or_else(|| Nowhere::NoPort { name: name.to_owned(), port })?;
+        .ok_or_else(|| Nowhere::UnknownPort { name: name.to_owned(), port })?;
     let port_name = wanted["name"].as_str().unwrap_or_default();
     let mut found = in_slices(store, namespace, name, port_name);
     if found.is_empty() {
         found = in_endpoints(store, namespace, name, port_name);
     }
-    if found.is_empty() { Err(Nowhere::NoEndpoints(name.to_owned())) } else { Ok(found) }
+    if found.is_empty() { Err(Nowhere::NotReady(name.to_owned())) } else { Ok(found) }
 }
 
 fn read(store: &Store, resource: &str, namespace: &str, name: &str) -> Option<Value> {

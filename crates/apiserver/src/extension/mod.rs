@@ -1,4 +1,4 @@
-//! The API server as a client of servers that extend it: admission webhooks, conversion webhooks, aggregated APIs.
+//! The API server as a client of servers that extend it: its admission webhooks.
 //!
 //! Start reading at [`ExtensionClient`]. What is always true:
 //! - Only HTTPS, verified against the `caBundle` that the configuration names, or else against the host's and the cluster's roots.
@@ -27,11 +27,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::limits;
-use crate::pki::{Pki, PkiError};
+use crate::pki::Pki;
 use connect::{Connector, Route};
-pub(crate) use trust::Trust;
+use trust::Trust;
 
-/// Where an extension server is: a `clientConfig` of a webhook, or the service of an `APIService`.
+/// Where an extension server is: a `clientConfig` of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Destination {
     uri: Uri,
@@ -64,9 +64,9 @@ type Pool = Client<Connector, Body>;
 
 impl ExtensionClient {
     /// Over the objects that tell where services are, and what the cluster trusts.
-    pub(crate) fn new(store: Store, pki: &Pki) -> Result<Self, PkiError> {
-        let trust = trust::Roots::new(pki.ca_pem(), pki.front_proxy_certificate()?);
-        Ok(Self { store, trust, pools: Mutex::default() })
+    pub(crate) fn new(store: Store, pki: &Pki) -> Self {
+        let trust = trust::Roots::new(pki.ca_pem());
+        Self { store, trust, pools: Mutex::default() }
     }
 
     /// Asks a webhook: posts JSON, and answers the body of a 200.
@@ -100,20 +100,6 @@ impl ExtensionClient {
             }
         });
         answered.await.unwrap_or_else(|_| Err(failed("context deadline exceeded".to_owned())))
-    }
-
-    /// Sends a request, whose URI says only path and query, and answers as soon as the head of the answer is there.
-    pub(crate) async fn forward(
-        &self,
-        to: &Destination,
-        mut request: Request<Body>,
-    ) -> Result<Response<Incoming>, CallError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        *request.uri_mut() = to.at(path)?;
-        let sent = tokio::time::timeout(limits::KUBELET_TIMEOUT, self.send(to, request));
-        sent.await.unwrap_or_else(|_| {
-            Err(CallError::Refused("timed out waiting for the response".to_owned()))
-        })
     }
 
     async fn send(
@@ -180,16 +166,6 @@ impl Destination {
         let place =
             format!("{}:{port}{slash}{path}", service_host(text("namespace"), text("name")));
         Self::at_service(&place, trust)
-    }
-
-    /// The server behind a service, by namespace, name and port of the service.
-    pub(crate) fn of_service(
-        namespace: &str,
-        name: &str,
-        port: u64,
-        trust: Trust,
-    ) -> Result<Self, CallError> {
-        Self::at_service(&format!("{}:{port}/", service_host(namespace, name)), trust)
     }
 
     fn at_service(place: &str, trust: Trust) -> Result<Self, CallError> {

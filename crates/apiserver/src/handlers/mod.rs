@@ -100,6 +100,10 @@ async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
             let mut review = call.read_object().await?;
             subresources::binding::admit(call, "", &mut review).await?;
             let namespace = call.namespace().to_owned();
+            if call.kind.kind == "TokenReview" {
+                let token = review["spec"]["token"].as_str().unwrap_or_default();
+                call.server.authenticator.prepare(token).await;
+            }
             let answer =
                 call.server.reviews.review(call.kind.kind, &namespace, &call.user, review)?;
             call.answer_value(StatusCode::CREATED, answer)

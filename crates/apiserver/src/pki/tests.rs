@@ -54,18 +54,7 @@ fn secrets_are_for_their_owner_only_and_stay_the_same() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    assert_eq!(
-        files,
-        [
-            "apiserver.crt",
-            "apiserver.key",
-            "ca.crt",
-            "ca.key",
-            "front-proxy-ca.crt",
-            "front-proxy-ca.key",
-            "sa.key"
-        ]
-    );
+    assert_eq!(files, ["apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "sa.key"]);
     for file in &files {
         assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
     }

@@ -51,6 +51,19 @@ pub(super) fn client(
     Ok(Arc::new(config))
 }
 
+/// A client that trusts whom the system does.
+pub(super) fn client_of_system() -> Result<Arc<rustls::ClientConfig>, PkiError> {
+    let mut roots = RootCertStore::empty();
+    // One that cannot be read is not trusted.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| PkiError::Tls { purpose: "a client", cause: error.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 /// Refuses whoever shows no certificate of ours.
 pub(super) fn demanding_verifier(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
     WebPkiClientVerifier::builder_with_provider(roots(ca_pem)?, provider())

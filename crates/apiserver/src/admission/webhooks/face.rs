@@ -14,8 +14,6 @@ use crate::views;
 
 /// The two states of a write as one webhook sees them; null where there is none.
 pub(crate) struct Face {
-    /// The version in which they are shown.
-    pub(crate) kind: &'static Kind,
     pub(crate) object: Value,
     pub(crate) old: Value,
 }
@@ -32,7 +30,7 @@ impl Webhooks {
             Some(old) => self.show_state(request, kind, old).await?,
             None => Value::Null,
         };
-        Ok(Face { kind, object, old })
+        Ok(Face { object, old })
     }
 
     async fn show_state(

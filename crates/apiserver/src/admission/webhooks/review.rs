@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use coracle_api::kinds::{self, Kind};
+use coracle_api::kinds::Kind;
 use coracle_api::status::{Cause, Details, Reason, Status, go_quote};
 use serde_json::{Value, json};
 
@@ -52,11 +52,6 @@ impl Shown {
             Some(part) => Self { group: part.group, version: part.version, kind: part.kind },
             None => Self { group: kind.group, version: kind.version, kind: kind.kind },
         }
-    }
-
-    /// `apps/v1`.
-    pub(crate) fn api_version(self) -> String {
-        kinds::api_version(self.group, self.version)
     }
 
     fn to_value(self) -> Value {
