@@ -95,3 +95,28 @@ async fn names_of_kernel_parameters_are_checked() {
     }
     assert!(!message.contains("safe-and-unsafe") && !message.contains("net/a_b"), "{message}");
 }
+
+#[tokio::test]
+async fn the_range_of_services_is_an_object_and_addresses_are_names() {
+    let server = Harness::start().await;
+    let cidrs = "/apis/networking.k8s.io/v1/servicecidrs";
+    let default = server.get(&format!("{cidrs}/kubernetes/status")).await.expect(200);
+    assert_eq!(default["spec"]["cidrs"], json!(["10.96.0.0/16"]));
+    assert_eq!(default["status"]["conditions"][0]["status"], "True");
+    let refused = async |cidrs_of: Value, expected: &str| {
+        let object = json!({ "metadata": { "name": "more" }, "spec": { "cidrs": cidrs_of } });
+        let message = server.post(cidrs, object).await.refused(422, "Invalid");
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(json!([]), "spec.cidrs: Required value: at least one CIDR required").await;
+    refused(json!(["10.0.0.0"]), "spec.cidrs[0]: Invalid value: \"10.0.0.0\"").await;
+    refused(json!(["10.0.0.0/8", "11.0.0.0/8"]), "no more than one IP for each IP family").await;
+    let addresses = "/apis/networking.k8s.io/v1/ipaddresses";
+    let parent = json!({ "parentRef": { "group": "mygroup", "resource": "myresources", "namespace": "foo", "name": "bar" } });
+    for name in ["255.255.255.255", "fe80::42:1dff:fe84:f9e2"] {
+        let object = json!({ "metadata": { "name": name }, "spec": parent });
+        server.post(addresses, object).await.expect(201);
+    }
+    let wrong = json!({ "metadata": { "name": "not-one" }, "spec": parent });
+    server.post(addresses, wrong).await.refused(422, "Invalid");
+}
