@@ -88,7 +88,7 @@ pub fn v2_document(custom: &Custom) -> Value {
     definitions.retain(|name, _| kept.contains(name));
     for kind in &custom.kinds {
         if let Some(definition) = definitions.get_mut(&name_of_custom(kind)) {
-            schemas::reduce_to_v2(definition);
+            schemas::reduce_kind_to_v2(definition);
         }
     }
     json!({

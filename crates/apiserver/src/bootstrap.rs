@@ -7,6 +7,7 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 
 use crate::object::meta;
+use crate::rules::service_cidr;
 use crate::server::{Server, StartError};
 use crate::{limits, rbac_bootstrap, storage};
 
@@ -17,7 +18,8 @@ pub(crate) async fn install(server: &Server, client: &kube::Client) -> Result<()
         .into_iter()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
     let plain = priority_classes().into_iter().chain(api_services());
-    let rest = plain.map(Wanted::once).chain(kubernetes_service(server));
+    let rest = plain.map(Wanted::once).chain([service_cidr(server)]);
+    let rest = rest.chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
 }
 
@@ -159,6 +161,17 @@ fn api_services() -> Vec<Value> {
         })
     };
     kinds::group_versions().iter().enumerate().map(local).collect()
+}
+
+/// Where the addresses of Services come from, as upstream's object says it; the server's own option decides.
+fn service_cidr(server: &Server) -> Wanted {
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": { "name": service_cidr::DEFAULT },
+        "spec": { "cidrs": [server.addresses.range().to_string()] },
+    });
+    Wanted::once(object)
 }
 
 /// The Service through which pods find this server, and where it leads.

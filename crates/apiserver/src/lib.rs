@@ -62,6 +62,7 @@ mod turns;
 mod upkeep;
 mod views;
 pub mod warnings;
+mod yaml;
 
 pub use server::{ApiServer, Config, Extras, StartError};
 pub use service_addresses::{Cidr, ParseCidrError};

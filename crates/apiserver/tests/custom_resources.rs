@@ -559,3 +559,66 @@ async fn rules_as_people_write_them_compile() {
     )
     .await;
 }
+
+/// A definition whose schema is this one, and the path of its objects.
+async fn open_kind(server: &Harness, schema: Value) -> &'static str {
+    let object = json!({
+        "metadata": { "name": "foos.open.example.com" },
+        "spec": {
+            "group": "open.example.com", "scope": "Cluster", "names": { "plural": "foos", "kind": "Foo" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
+        },
+    });
+    server.post(DEFINITIONS, object).await.expect(201);
+    let mut watch = server.watch(&format!("{DEFINITIONS}?watch=true")).await;
+    loop {
+        let event = harness::next(&mut watch).await;
+        let conditions = event["object"]["status"]["conditions"].as_array().cloned();
+        let established =
+            |condition: &Value| condition["type"] == "Established" && condition["status"] == "True";
+        if conditions.unwrap_or_default().iter().any(established) {
+            return "/apis/open.example.com/v1/foos";
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_there_twice_is_named_with_its_line_when_applied() {
+    let server = Harness::start().await;
+    let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let foos =
+        open_kind(&server, json!({ "type": "object", "properties": { "spec": open } })).await;
+    let body = "\napiVersion: open.example.com/v1\nkind: Foo\nmetadata:\n  name: a\n  finalizers:\n  - e2e/test\nspec:\n  unknown: uk1\n  foo: foo1\n  foo: foo2\n";
+    let apply = |validation: &str| {
+        let path = format!("{foos}/a?fieldManager=me&fieldValidation={validation}");
+        let request =
+            http::Request::patch(path).header("content-type", "application/apply-patch+yaml");
+        harness::send(&server.client, request.body(body.as_bytes().to_vec()).unwrap())
+    };
+    let message = apply("Strict").await.refused(400, "BadRequest");
+    assert!(
+        message.ends_with("unmarshal errors:\n  line 11: key \"foo\" already set in map"),
+        "{message}"
+    );
+    let warned = apply("Warn").await;
+    assert!(
+        warned.headers["warning"].to_str().unwrap().contains("already set in map"),
+        "{warned:?}"
+    );
+    assert_eq!(warned.expect(201)["spec"]["foo"], "foo2");
+    assert!(apply("Ignore").await.headers.get("warning").is_none());
+}
+
+#[tokio::test]
+async fn an_open_object_is_published_without_its_fields() {
+    let server = Harness::start().await;
+    let schema = json!({ "description": "open", "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": { "spec": { "type": "object" } } });
+    open_kind(&server, schema).await;
+    let kind = json!([{ "group": "open.example.com", "kind": "Foo", "version": "v1" }]);
+    let document = server.get("/openapi/v2").await.expect(200);
+    assert_eq!(
+        document["definitions"]["com.example.open.v1.Foo"],
+        json!({ "type": "object", "x-kubernetes-group-version-kind": kind })
+    );
+}

@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,7 @@ pub(crate) struct Mirrors {
     pub deployments: Mirror<Deployment>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
+    pub budgets: Mirror<PodDisruptionBudget>,
     pub certificate_requests: Mirror<CertificateSigningRequest>,
     pub pod_certificate_requests: Mirror<PodCertificateRequest>,
     pub service_accounts: Mirror<ServiceAccount>,
@@ -134,6 +136,7 @@ impl Mirrors {
             deployments: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
+            budgets: Mirror::all(tasks, client),
             certificate_requests: Mirror::all(tasks, client),
             pod_certificate_requests: Mirror::all(tasks, client),
             service_accounts: Mirror::all(tasks, client),
@@ -167,6 +170,7 @@ impl Mirrors {
         self.deployments.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
+        self.budgets.synced().await?;
         self.certificate_requests.synced().await?;
         self.pod_certificate_requests.synced().await?;
         self.service_accounts.synced().await?;

@@ -19,7 +19,9 @@ mod context;
 mod cron_job;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoint_slice;
+mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
 mod job;
@@ -117,7 +119,9 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     cron_job::start(ctx);
     ttl_after_finished::start(ctx);
     endpoint_slice::start(ctx);
+    endpoint_slice_mirroring::start(ctx);
     endpoints::start(ctx);
+    disruption::start(ctx);
     certificates::start(ctx);
     Ok(())
 }

@@ -30,7 +30,19 @@ pub(super) fn custom_name(group: &str, version: &str, kind: &str) -> String {
 }
 
 /// Takes out of a custom kind's schema what version 2 cannot say.
-pub(super) fn reduce_to_v2(schema: &mut Value) {
+pub(super) fn reduce_kind_to_v2(schema: &mut Value) {
+    if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        // kubectl would take every field that is not named for an error, so that none may be named.
+        if let Value::Object(fields) = schema {
+            fields.retain(|field, _| field == "x-kubernetes-group-version-kind");
+        }
+        schema["type"] = "object".into();
+        return;
+    }
+    reduce_to_v2(schema);
+}
+
+fn reduce_to_v2(schema: &mut Value) {
     let Value::Object(fields) = schema else { return };
     let holds = |field: &str| fields.get(field) == Some(&Value::Bool(true));
     let (nullable, open) = (holds("nullable"), holds("x-kubernetes-preserve-unknown-fields"));

@@ -4,6 +4,7 @@ use axum::response::Response;
 use coracle_api::apply::{
     self, Applied, Apply, FieldSet, Managed, Manager, Operation, unchanged_since,
 };
+use coracle_api::decode::FieldValidation;
 use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
 use http::StatusCode;
@@ -16,7 +17,7 @@ use crate::call::{Call, yaml_to_json};
 use crate::change::{Change, Part, change_with};
 use crate::managed_fields::{self, APPLY_PATCH, Books, Shape};
 use crate::object::{self, meta, set_meta};
-use crate::{limits, storage, views};
+use crate::{limits, storage, views, yaml};
 
 /// Where client-side `kubectl apply` left what it applied last.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -75,11 +76,28 @@ pub(crate) async fn read_json(call: &mut Call) -> Answer<bytes::Bytes> {
     if serde_json::from_slice::<&serde_json::value::RawValue>(&body).is_ok() {
         return Ok(body);
     }
-    yaml_to_json(&body).map_err(|status| {
+    let json = yaml_to_json(&body).map_err(|status| {
         Status::bad_request(
             status.message.replace("converting YAML to JSON: yaml", "decoding YAML"),
         )
-    })
+    })?;
+    check_repeated_keys(call, &body)?;
+    Ok(json)
+}
+
+/// A key that a mapping has twice is an error or a warning, as the client wants.
+fn check_repeated_keys(call: &mut Call, yaml: &[u8]) -> Answer<()> {
+    let validation = call.field_validation()?;
+    if validation == FieldValidation::Ignore {
+        return Ok(());
+    }
+    let Some(repeated) = yaml::repeated_key(yaml) else { return Ok(()) };
+    let what = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {repeated}");
+    if validation == FieldValidation::Strict {
+        return Err(Status::bad_request(format!("error strict decoding YAML: {what}")));
+    }
+    call.warnings.extend([what]);
+    Ok(())
 }
 
 /// A configuration must say what it is about.

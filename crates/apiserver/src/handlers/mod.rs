@@ -16,13 +16,14 @@ pub(crate) use subresources::scale;
 use axum::response::Response;
 use coracle_api::kinds::{Kind, Storage};
 use coracle_api::status::Status;
-use http::StatusCode;
+use http::{StatusCode, header};
 use serde_json::json;
 
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::change::Part;
 use crate::custom_resources;
+use crate::negotiate::{Form, OFFERED};
 use crate::request_info::ResourcePath;
 use crate::server::Server;
 
@@ -93,6 +94,9 @@ fn deprecation(kind: &Kind) -> Option<&'static str> {
 
 /// Kinds of which nothing is kept: reviews, bindings, and the states of components.
 async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
+    if call.verb == "create" {
+        refuse_table(call)?;
+    }
     match (call.kind.group, call.kind.kind, call.verb) {
         ("", "Binding", "create") => subresources::binding::bind_named_in_body(call).await,
         ("", "ComponentStatus", _) => component_status(call),
@@ -110,6 +114,19 @@ async fn answer_and_forget(call: &mut Call) -> Answer<Response> {
         }
         _ => Err(Status::method_not_served()),
     }
+}
+
+/// What is answered and forgotten has no table: whoever takes nothing else gets 406.
+fn refuse_table(call: &mut Call) -> Answer<()> {
+    if !matches!(call.representation.form, Form::Table(_)) {
+        return Ok(());
+    }
+    let accept = call.headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.unwrap_or_default().split(',').all(|range| range.contains("as=")) {
+        return Err(Status::not_acceptable(&OFFERED));
+    }
+    call.representation.form = Form::Whole;
+    Ok(())
 }
 
 /// The long deprecated `kubectl get componentstatuses`. Whoever gets an answer at all talks to a healthy store; scheduler and

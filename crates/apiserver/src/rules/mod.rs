@@ -42,6 +42,7 @@ mod revision;
 mod runtimeclass;
 mod schedule;
 mod service;
+pub(crate) mod service_cidr;
 mod statefulset;
 mod storage;
 mod volume;
@@ -139,6 +140,8 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("networking.k8s.io", "NetworkPolicy") => &networking::NETWORK_POLICY,
         ("networking.k8s.io", "Ingress") => &networking::INGRESS,
         ("networking.k8s.io", "IngressClass") => &networking::INGRESS_CLASS,
+        ("networking.k8s.io", "IPAddress") => &service_cidr::ADDRESS,
+        ("networking.k8s.io", "ServiceCIDR") => &service_cidr::CIDR,
         ("rbac.authorization.k8s.io", "Role") => &rbac::ROLE,
         ("rbac.authorization.k8s.io", "ClusterRole") => &rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::ROLE_BINDING,

@@ -99,6 +99,7 @@ fn security(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     for (index, group) in context["supplementalGroups"].items().iter().enumerate() {
         user_id(group, &path.child("supplementalGroups").index(index), errors);
     }
+    sysctls(context["sysctls"].items(), &path.child("sysctls"), errors);
     let policies = ["Always", "OnRootMismatch"];
     one_of(&context["fsGroupChangePolicy"], &policies, path.child("fsGroupChangePolicy"), errors);
     seccomp(&context["seccompProfile"], &path.child("seccompProfile"), errors);
@@ -106,6 +107,38 @@ fn security(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.invalid(path.child("shareProcessNamespace"), true, detail);
     }
+}
+
+/// Checks the names of kernel parameters; whether a node allows them is the node's business.
+fn sysctls(sysctls: &[Value], path: &Path, errors: &mut FieldErrors) {
+    let mut seen = Vec::new();
+    for (index, sysctl) in sysctls.iter().enumerate() {
+        let (name, at) = (sysctl["name"].text(), path.index(index).child("name"));
+        if name.is_empty() {
+            errors.required(at, "");
+        } else if is_sysctl(name) {
+            unique(&mut seen, name, at, errors);
+        } else {
+            let detail =
+                format!("must have at most {SYSCTL_BYTES} characters and match regex {SYSCTL}");
+            errors.invalid(at, name, detail);
+        }
+    }
+}
+
+const SYSCTL_BYTES: usize = 253;
+/// Upstream's words for [`is_sysctl`].
+const SYSCTL: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Segments of lower-case letters and digits, with dashes and underscores inside, joined by dots or slashes.
+fn is_sysctl(name: &str) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    name.len() <= SYSCTL_BYTES
+        && name.split(['.', '/']).map(str::as_bytes).all(|segment| {
+            segment.first().is_some_and(plain)
+                && segment.last().is_some_and(plain)
+                && segment.iter().all(|byte| plain(byte) || matches!(byte, b'-' | b'_'))
+        })
 }
 
 /// Checks the number of a user or group, if given.
