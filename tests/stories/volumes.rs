@@ -47,10 +47,14 @@ fn printed(cluster: &Cluster, name: &str, spec: Value) -> String {
     cluster.kubectl(&["logs", name, "--all-containers"])
 }
 
-/// Where a pod's volume is on the host.
+/// Where a pod's volume is on the host: what may hold secrets is in memory.
 fn on_host(cluster: &Cluster, pod: &str, plugin: &str, volume: &str) -> PathBuf {
     let uid = cluster.json(&["pod", pod])["metadata"]["uid"].as_str().unwrap().to_owned();
-    let volumes = cluster.data_dir().join("kubelet/pods").join(uid).join("volumes");
+    let kubelet = cluster.data_dir().join("kubelet");
+    let memory = kubelet.join("memory");
+    // Without a tmpfs of some size, as in many containers, all of them are on disk.
+    let base = if plugin != "configmap" && memory.exists() { memory } else { kubelet };
+    let volumes = base.join("pods").join(uid).join("volumes");
     volumes.join(format!("kubernetes.io~{plugin}")).join(volume)
 }
 

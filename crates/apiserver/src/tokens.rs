@@ -12,8 +12,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coracle_api::status::{FieldErrors, GroupResource, Path, Status, go_quote};
 use coracle_store::Store;
 use jiff::Timestamp;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, DecodingKey, Header};
 use rcgen::PublicKeyData as _;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -34,7 +36,9 @@ const MAX_SECONDS: i64 = 1 << 32;
 /// Signs and verifies ServiceAccount tokens.
 pub struct TokenIssuer {
     store: Store,
-    signing: EncodingKey,
+    /// Parsed once: a thousand pods that start together want a thousand tokens.
+    signing: EcdsaKeyPair,
+    random: SystemRandom,
     verifying: DecodingKey,
     key_id: String,
     /// The public key as an uncompressed point: a format byte, x, y.
@@ -133,9 +137,17 @@ impl TokenIssuer {
     pub fn new(pki: &Pki, store: Store) -> Result<Self, PkiError> {
         let unusable = |error: jsonwebtoken::errors::Error| PkiError::TokenKey(error.to_string());
         let key = pki.token_key();
+        let random = SystemRandom::new();
+        let signing = EcdsaKeyPair::from_pkcs8(
+            &ECDSA_P256_SHA256_FIXED_SIGNING,
+            &key.serialize_der(),
+            &random,
+        )
+        .map_err(|error| PkiError::TokenKey(error.to_string()))?;
         Ok(Self {
             store,
-            signing: EncodingKey::from_ec_pem(key.serialize_pem().as_bytes()).map_err(unusable)?,
+            signing,
+            random,
             verifying: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())
                 .map_err(unusable)?,
             key_id: URL_SAFE_NO_PAD.encode(Sha256::digest(key.subject_public_key_info())),
@@ -226,9 +238,16 @@ impl TokenIssuer {
     fn sign(&self, claims: &Claims) -> Result<String, Status> {
         let header =
             Header { kid: Some(self.key_id.clone()), typ: None, ..Header::new(Algorithm::ES256) };
-        // The library's error could quote what was to be signed: the caller learns only that it failed.
-        jsonwebtoken::encode(&header, claims, &self.signing)
-            .map_err(|_| Status::internal("cannot sign the token"))
+        // An error could quote what was to be signed: the caller learns only that it failed.
+        let failed = || Status::internal("cannot sign the token");
+        let header = serde_json::to_vec(&header).map_err(|_| failed())?;
+        let claims = serde_json::to_vec(claims).map_err(|_| failed())?;
+        let mut token =
+            format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.signing.sign(&self.random, token.as_bytes()).map_err(|_| failed())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 
     /// Ties the token to the pod, secret or node that the request names.

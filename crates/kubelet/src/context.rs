@@ -16,6 +16,7 @@ use crate::amounts::Amounts;
 use crate::env::service_links;
 use crate::fields::Surroundings;
 use crate::images::Images;
+use crate::memory::MemoryDirectory;
 use crate::plan::Role;
 use crate::sources::Sources;
 use crate::volumes::PodDirectory;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) node_ip: IpAddr,
     /// Where pods' files and logs are.
     pub(crate) data_dir: PathBuf,
+    /// Where what must not reach a disk is; on disk when there is none.
+    pub(crate) memory: Option<MemoryDirectory>,
     /// The engine.
     pub(crate) runtime: Arc<dyn Runtime>,
     /// The scheme of container ids, `wasm`.
@@ -62,7 +65,9 @@ pub(crate) struct Context {
 impl Context {
     /// Where the pod's volumes are.
     pub(crate) fn pod_directory(&self, uid: &str) -> PodDirectory {
-        PodDirectory::new(&self.data_dir, uid)
+        let disk = self.data_dir.join("pods");
+        let memory = self.memory.as_ref().map_or_else(|| disk.clone(), MemoryDirectory::pods);
+        PodDirectory::new(&disk, &memory, uid)
     }
 
     /// Where the pod's logs are, a directory for each container.

@@ -25,6 +25,7 @@ mod images;
 mod logs;
 mod machine;
 mod mailbox;
+mod memory;
 mod node;
 mod operations;
 mod plan;
@@ -149,6 +150,7 @@ pub async fn run(
         shutdown_grace,
         shutdown: tasks.token().clone(),
         allocatable: capacity,
+        memory: memory::MemoryDirectory::open(&data_dir),
         client,
         node_name,
         node_ip,

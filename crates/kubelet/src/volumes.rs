@@ -73,6 +73,13 @@ pub(crate) struct Ingredients<'a> {
     pub(crate) claims: &'a BTreeMap<String, PathBuf>,
 }
 
+/// Where a volume's files are. As upstream, ConfigMaps are on disk and what may hold secrets is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Medium {
+    Disk,
+    Memory,
+}
+
 /// One volume that is ready to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -80,11 +87,15 @@ pub(crate) enum Wanted {
     Empty {
         /// Its mode.
         mode: u32,
+        /// In memory, or on disk.
+        medium: Medium,
     },
     /// Files that we write and keep current.
     Written {
         /// Upstream's name of the plugin, part of the path.
         plugin: &'static str,
+        /// In memory, or on disk.
+        medium: Medium,
         /// What is in it.
         files: Files,
     },
@@ -100,8 +111,12 @@ pub(crate) enum Wanted {
 /// What this volume should be, or why it cannot be made.
 pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, String> {
     if let Some(empty) = &volume.empty_dir {
-        // Memory-backed ones need a mount, and a size limit a quota: both need root. The files are on disk instead.
-        return Ok(Wanted::Empty { mode: empty.mode.map_or(0o777, mode_bits) });
+        // A size limit would need a quota, and that root.
+        let medium = match empty.medium.as_deref() {
+            Some("Memory") => Medium::Memory,
+            Some(_) | None => Medium::Disk,
+        };
+        return Ok(Wanted::Empty { mode: empty.mode.map_or(0o777, mode_bits), medium });
     }
     if let Some(source) = &volume.config_map {
         let default = source.default_mode.map_or(DEFAULT_MODE, mode_bits);
@@ -117,7 +132,7 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
                 "configmap",
             )?;
         }
-        return Ok(Wanted::Written { plugin: "configmap", files });
+        return Ok(Wanted::Written { plugin: "configmap", medium: Medium::Disk, files });
     }
     if let Some(source) = &volume.secret {
         let default = source.default_mode.map_or(DEFAULT_MODE, mode_bits);
@@ -135,7 +150,7 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
                 "secret",
             )?;
         }
-        return Ok(Wanted::Written { plugin: "secret", files });
+        return Ok(Wanted::Written { plugin: "secret", medium: Medium::Memory, files });
     }
     if let Some(source) = &volume.downward_api {
         let default = source.default_mode.map_or(DEFAULT_MODE, mode_bits);
@@ -143,10 +158,11 @@ pub(crate) fn wanted(volume: &Volume, from: &Ingredients<'_>) -> Result<Wanted, 
         for item in source.items.iter().flatten() {
             add_downward(&mut files, item, default, from)?;
         }
-        return Ok(Wanted::Written { plugin: "downward-api", files });
+        return Ok(Wanted::Written { plugin: "downward-api", medium: Medium::Memory, files });
     }
     if let Some(source) = &volume.projected {
-        return Ok(Wanted::Written { plugin: "projected", files: projected(source, from)? });
+        let files = projected(source, from)?;
+        return Ok(Wanted::Written { plugin: "projected", medium: Medium::Memory, files });
     }
     if let Some(source) = &volume.host_path {
         let kind = source.type_.clone().unwrap_or_default();
@@ -290,28 +306,29 @@ fn mode_bits(mode: i32) -> u32 {
 /// Where a pod's files are on this node; upstream's layout.
 #[derive(Debug, Clone)]
 pub(crate) struct PodDirectory {
-    path: PathBuf,
+    disk: PathBuf,
+    memory: PathBuf,
 }
 
 impl PodDirectory {
-    /// The directory of the pod with this uid.
-    pub(crate) fn new(data_dir: &Path, uid: &str) -> Self {
-        Self { path: data_dir.join("pods").join(uid) }
+    /// The directories of the pod with this uid, in those of all pods on disk and in memory; both may be the same.
+    pub(crate) fn new(disk: &Path, memory: &Path, uid: &str) -> Self {
+        Self { disk: disk.join(uid), memory: memory.join(uid) }
     }
 
     /// Makes the volume and answers where it is.
     pub(crate) fn make(&self, name: &str, wanted: &Wanted, now: Timestamp) -> io::Result<PathBuf> {
         match wanted {
-            Wanted::Empty { mode } => {
-                let path = self.volume("empty-dir", name);
+            Wanted::Empty { mode, medium } => {
+                let path = self.volume(*medium, "empty-dir", name);
                 if !path.exists() {
                     fs::create_dir_all(&path)?;
                     fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
                 }
                 Ok(path)
             }
-            Wanted::Written { plugin, files } => {
-                let path = self.volume(plugin, name);
+            Wanted::Written { plugin, medium, files } => {
+                let path = self.volume(*medium, plugin, name);
                 fs::create_dir_all(&path)?;
                 atomic::write(&path, files, now)?;
                 Ok(path)
@@ -325,14 +342,21 @@ impl PodDirectory {
 
     /// Removes all that the pod had on this node. It is no error when that is nothing.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Ok(()) | Err(_) => Ok(()),
+        for path in [&self.memory, &self.disk] {
+            match fs::remove_dir_all(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => (),
+            }
         }
+        Ok(())
     }
 
-    fn volume(&self, plugin: &str, name: &str) -> PathBuf {
-        self.path.join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
+    fn volume(&self, medium: Medium, plugin: &str, name: &str) -> PathBuf {
+        let path = match medium {
+            Medium::Disk => &self.disk,
+            Medium::Memory => &self.memory,
+        };
+        path.join("volumes").join(format!("kubernetes.io~{plugin}")).join(name)
     }
 }
 

@@ -266,7 +266,7 @@ async fn a_restarted_node_runs_its_pods_again() {
     );
     node.until_ready("web").await;
     node.until_ready("once").await;
-    node.until("done", |pod| pod["status"]["phase"] == "Succeeded").await;
+    let done = node.until("done", |pod| pod["status"]["phase"] == "Succeeded").await;
     std::fs::create_dir_all(node.data.path().join("pods/uid-forgotten")).unwrap();
 
     node.stop().await;
@@ -286,6 +286,10 @@ async fn a_restarted_node_runs_its_pods_again() {
     assert_eq!(web["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"], "Error");
     let once = node.until("once", |pod| pod["status"]["phase"] == "Failed").await;
     assert_eq!(once["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 143);
+    let still = node.until("done", |_| true).await;
+    for part in ["phase", "containerStatuses"] {
+        assert_eq!(still["status"][part], done["status"][part], "what had ended stays as it was");
+    }
     assert!(!node.data.path().join("pods/uid-forgotten").exists());
 }
 

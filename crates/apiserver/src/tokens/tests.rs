@@ -159,7 +159,7 @@ async fn changed_and_foreign_tokens_are_refused() {
     let hmac = jsonwebtoken::encode(
         &Header::new(Algorithm::HS256),
         &json!({ "iss": ISSUER, "exp": 9_999_999_999_i64, "sub": "system:serviceaccount:shop:bot", "kubernetes.io": { "namespace": "shop", "serviceaccount": { "name": "bot", "uid": "sa-1" } } }),
-        &EncodingKey::from_secret(issuer.jwks().to_string().as_bytes()),
+        &jsonwebtoken::EncodingKey::from_secret(issuer.jwks().to_string().as_bytes()),
     )
     .unwrap();
     let (_other_dir, _other_store, other) = self::issuer().await;
