@@ -86,7 +86,7 @@ impl Drop for MemoryDirectory {
 fn has_room(base: &Path) -> bool {
     rustix::fs::statfs(base).is_ok_and(|found| {
         let bytes = found.f_blocks.saturating_mul(u64::try_from(found.f_bsize).unwrap_or(0));
-        i64::from(found.f_type) == TMPFS && bytes >= BYTES_MIN
+        found.f_type == TMPFS && bytes >= BYTES_MIN
     })
 }
 
