@@ -104,7 +104,7 @@ pub async fn run(
 
 /// Every controller, one line each.
 async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
-    if ctx.tasks.token().run_until_cancelled(ctx.mirrors.synced()).await.transpose()?.is_none() {
+    if ctx.tasks.until_stopped(ctx.mirrors.synced()).await?.is_none() {
         return Ok(());
     }
     namespace::start(ctx);

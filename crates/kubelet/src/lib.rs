@@ -199,12 +199,11 @@ async fn begin(
         ctx.services.synced().await?;
         mirror.synced().await?;
         pods.follow(&mirror).await;
-        Ok(())
+        Ok::<(), Error>(())
     };
-    let outcome = tokio::select! {
-        () = tasks.token().cancelled() => return Ok(()),
-        outcome = ready => outcome,
-    };
+    if tasks.until_stopped(ready).await?.is_none() {
+        return Ok(());
+    }
     // Only now can the node keep what Ready promises.
     let stopping = tasks.token().clone();
     tasks.spawn_to_end("node", async move {
@@ -216,7 +215,7 @@ async fn begin(
         let _pods = pods;
         std::future::pending::<()>().await;
     });
-    outcome
+    Ok(())
 }
 
 /// What container ids begin with: an engine's name as Kubernetes would say it.

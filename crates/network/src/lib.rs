@@ -75,9 +75,10 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
-    let outcome = match Source::open(&tasks, &client).await {
+    let outcome = match tasks.until_stopped(Source::open(&tasks, &client)).await {
         Err(error) => Err(error),
-        Ok(source) => {
+        Ok(None) => Ok(()),
+        Ok(Some(source)) => {
             let (refreshed, _) = watch::channel(());
             let mut listeners = listeners::Listeners::new(&tasks, &options, &refreshed);
             loop {
@@ -104,9 +105,10 @@ pub async fn follow_table(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let tasks = Tasks::new(shutdown);
-    let outcome = match Source::open(&tasks, &client).await {
+    let outcome = match tasks.until_stopped(Source::open(&tasks, &client)).await {
         Err(error) => Err(error),
-        Ok(source) => loop {
+        Ok(None) => Ok(()),
+        Ok(Some(source)) => loop {
             source.refresh(&table);
             if source.until_changed(&tasks).await.is_stop() {
                 break Ok(());

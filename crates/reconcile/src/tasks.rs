@@ -48,6 +48,21 @@ impl Tasks {
         self.tracker.spawn(work.instrument(debug_span!("task", name)));
     }
 
+    /// What `work` gives, or nothing when the tasks were told to stop before it was done.
+    ///
+    /// # Errors
+    /// Those of `work`, but none of a stop: what fails while everything ends is not news.
+    pub async fn until_stopped<T, E>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<Option<T>, E> {
+        match self.token.run_until_cancelled(work).await {
+            Some(Err(error)) if !self.token.is_cancelled() => Err(error),
+            Some(Ok(value)) => Ok(Some(value)),
+            Some(Err(_)) | None => Ok(None),
+        }
+    }
+
     /// Waits until the token is cancelled, then until every task has ended.
     pub async fn finished(&self) {
         self.token.cancelled().await;
@@ -61,5 +76,23 @@ impl Tasks {
     pub async fn shutdown(&self) {
         self.token.cancel();
         self.finished().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_error_that_a_stop_causes_is_not_told() {
+        let tasks = Tasks::new(CancellationToken::new());
+        assert_eq!(tasks.until_stopped(async { Ok::<_, &str>(1) }).await, Ok(Some(1)));
+        assert_eq!(tasks.until_stopped(async { Err::<u8, _>("late") }).await, Err("late"));
+        let stop = tasks.token().clone();
+        let stopped_midway = async {
+            stop.cancel();
+            Err::<u8, _>("stopped")
+        };
+        assert_eq!(tasks.until_stopped(stopped_midway).await, Ok(None));
     }
 }

@@ -57,15 +57,15 @@ pub async fn run(
     let nodes = Mirror::<Node>::all(&tasks, &client);
     let pods = Mirror::<Pod>::all(&tasks, &client);
     let synced = async { nodes.synced().await.and(pods.synced().await) };
-    match tasks.token().run_until_cancelled(synced).await {
-        Some(Ok(())) => (),
-        Some(Err(error)) => {
-            tasks.shutdown().await;
-            return Err(error.into());
-        }
-        None => {
+    match tasks.until_stopped(synced).await {
+        Ok(Some(())) => (),
+        Ok(None) => {
             tasks.finished().await;
             return Ok(());
+        }
+        Err(error) => {
+            tasks.shutdown().await;
+            return Err(error.into());
         }
     }
     let scheduler = Arc::new(Scheduler {
