@@ -4,7 +4,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Harness, config_map};
+use harness::{Harness, config_map, next};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/shop/configmaps";
@@ -20,15 +20,9 @@ async fn with_quota(hard: Value) -> Harness {
 
 /// Waits until the quota shows this.
 async fn until_used(server: &Harness, used: Value) {
-    let shown = async {
-        loop {
-            let quota = server.get(&format!("{QUOTA}/q")).await.expect(200);
-            if quota["status"]["used"] == used {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
+    // It begins with the quota as it is.
+    let mut watch = server.watch(&format!("{QUOTA}?watch=true")).await;
+    let shown = async { while next(&mut watch).await["object"]["status"]["used"] != used {} };
     let in_time = tokio::time::timeout(Duration::from_secs(10), shown).await;
     assert!(in_time.is_ok(), "{:?}", server.get(&format!("{QUOTA}/q")).await.expect(200)["status"]);
 }

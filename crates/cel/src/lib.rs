@@ -32,6 +32,7 @@ pub use budget::Meter;
 pub use cost::Extent;
 pub use environment::{Environment, Program, Scope};
 pub use library::read_time;
+pub use parse::is_reserved;
 pub use problem::{EvaluationError, Problem, Problems};
 pub use types::{ObjectType, Type};
 pub use value::{

@@ -40,6 +40,11 @@ const RESERVED: [&str; 17] = [
     "while",
 ];
 
+/// True for the language's own words, which no variable or field is named by.
+pub fn is_reserved(word: &str) -> bool {
+    matches!(word, "true" | "false" | "null" | "in") || RESERVED.contains(&word)
+}
+
 /// Parses a text.
 pub(crate) fn parse(text: &str) -> Result<Expr, Problems> {
     let failed = |problem| Problems::new(text, vec![problem]);

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::mpsc;
 
 /// Where events go, and how many are kept.
@@ -82,9 +82,17 @@ impl Writer {
 
     /// Puts the file aside under its time, as `audit-2026-01-02T03-04-05.678.log`.
     fn rotate(&mut self) -> io::Result<()> {
-        let time = Timestamp::now().strftime("%Y-%m-%dT%H-%M-%S%.3f");
         let (stem, extension) = self.name_parts();
-        let aside = self.settings.path.with_file_name(format!("{stem}-{time}{extension}"));
+        let mut time = Timestamp::now();
+        let aside = loop {
+            let text = time.strftime("%Y-%m-%dT%H-%M-%S%.3f");
+            let aside = self.settings.path.with_file_name(format!("{stem}-{text}{extension}"));
+            // Two in one millisecond: a file that was put aside is never written over.
+            if !aside.try_exists()? {
+                break aside;
+            }
+            time += SignedDuration::from_millis(1);
+        };
         fs::rename(&self.settings.path, aside)?;
         self.reopen()?;
         self.remove_old()
@@ -151,8 +159,6 @@ mod tests {
         let line = vec![b'x'; 700 << 10];
         for _ in 0..5 {
             writer.write(&line).unwrap();
-            // The names of files put aside are as fine as milliseconds.
-            std::thread::sleep(Duration::from_millis(2));
         }
         let files = fs::read_dir(directory.path()).unwrap().count();
         assert_eq!(files, 3);
