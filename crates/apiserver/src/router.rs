@@ -31,7 +31,7 @@ use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{handlers, limits, paths};
+use crate::{aggregation, handlers, limits, paths};
 
 /// Set on requests of clients in this process: who they are is known.
 #[derive(Clone)]
@@ -125,6 +125,12 @@ async fn answer(
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
     let long_running = info.is_long_running();
+    if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
+        let ends = long_running.then(|| take_ends(server, &mut parts));
+        return aggregation::proxy::forward(&server.aggregator, &remote, &user, parts, body, ends)
+            .boxed()
+            .await;
+    }
     let RequestInfo { verb, resource } = info;
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
@@ -136,10 +142,7 @@ async fn answer(
         "log" | "proxy" => Representation::default(),
         _ => Representation::negotiate(&parts.headers, &query, offer(kind, &target))?,
     };
-    let ends = parts
-        .extensions
-        .remove::<Ends>()
-        .map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
+    let ends = take_ends(server, &mut parts);
     let mut call = Call {
         ends,
         raw_query,
@@ -173,6 +176,12 @@ async fn answer(
         }
     }
     Ok(response)
+}
+
+/// What ends a request that would go on for ever.
+fn take_ends(server: &Server, parts: &mut http::request::Parts) -> CancellationToken {
+    let own = parts.extensions.remove::<Ends>();
+    own.map_or_else(|| server.shutdown.clone(), |Ends(token)| token)
 }
 
 /// What objects of the kind can be written as. A `Scale` has a message whatever it scales.

@@ -183,7 +183,7 @@ fn service(call: &Call, name: &str, port: &str) -> Answer<Destination> {
 }
 
 /// The body, cut off when the server ends.
-pub(super) fn until(body: Body, ends: CancellationToken) -> Body {
+pub(crate) fn until(body: Body, ends: CancellationToken) -> Body {
     Body::new(Until { body, ends: Box::pin(ends.cancelled_owned()) })
 }
 
