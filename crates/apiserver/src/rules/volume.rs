@@ -37,6 +37,10 @@ pub static RULES: Rules = Rules {
             "spec.volumeMode",
             errors,
         );
+        let (affinity, before) = (&new["spec"]["nodeAffinity"], &old["spec"]["nodeAffinity"]);
+        if before.is_set() {
+            crate::rules::checks::immutable(affinity, before, "spec.nodeAffinity", errors);
+        }
     },
     ..Rules::GENERIC
 };

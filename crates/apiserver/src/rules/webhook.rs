@@ -116,14 +116,7 @@ pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
         (true, true) | (false, false) => {
             errors.required(path, "exactly one of url or service is required")
         }
-        (true, false) => {
-            let url = config["url"].text();
-            if !url.starts_with("https://") {
-                let detail =
-                    "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.invalid(path.child("url"), url, detail);
-            }
-        }
+        (true, false) => url(config["url"].text(), &path.child("url"), errors),
         (false, true) => {
             let (service, at) = (&config["service"], path.child("service"));
             for field in ["name", "namespace"] {
@@ -138,6 +131,51 @@ pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
                     format!("port is not valid: {message}"),
                 );
             }
+            service_path(service["path"].text(), &at.child("path"), errors);
+        }
+    }
+}
+
+fn url(text: &str, path: &Path, errors: &mut FieldErrors) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let Ok(url) = text.parse::<http::Uri>() else {
+        errors.required(path, format!("url must be a valid URL{FORM}"));
+        return;
+    };
+    if url.scheme_str() != Some("https") {
+        errors.invalid(path, text, format!("'https' is the only allowed URL scheme{FORM}"));
+    }
+    if url.host().is_none_or(str::is_empty) {
+        errors.invalid(path, text, format!("host must be specified{FORM}"));
+    }
+    if url.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        errors.invalid(path, text, "user information is not permitted in the URL");
+    }
+    if text.contains('#') {
+        errors.invalid(path, text, "fragments are not permitted in the URL");
+    }
+    if url.query().is_some() {
+        errors.invalid(path, text, "query parameters are not permitted in the URL");
+    }
+}
+
+fn service_path(text: &str, path: &Path, errors: &mut FieldErrors) {
+    if matches!(text, "" | "/") {
+        return;
+    }
+    let Some(rest) = text.strip_prefix('/') else {
+        errors.invalid(path, text, "must start with a '/'");
+        return;
+    };
+    // A slash at the end is no segment.
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    for (index, segment) in rest.split('/').enumerate() {
+        if segment.is_empty() {
+            errors.invalid(path, text, format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        for message in names::dns_subdomain(segment) {
+            errors.invalid(path, text, format!("segment[{index}]: {message}"));
         }
     }
 }
