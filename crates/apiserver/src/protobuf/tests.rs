@@ -70,6 +70,17 @@ fn delete_options_are_read_in_every_group() {
 }
 
 #[test]
+fn zeros_stay_where_they_say_something() {
+    // Not paused, as Go's encoder spells out; no replicas, and a surge of 0, both pointers.
+    let surge = fields(&[(2, &[0x08, 0x00, 0x10, 0x00, 0x1a, 0x00])]);
+    let strategy = fields(&[(1, b"RollingUpdate"), (2, &surge)]);
+    let spec = [&[0x08, 0x00][..], &fields(&[(4, &strategy)]), &[0x38, 0x00]].concat();
+    let rolling = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0 } });
+    let expected = json!({ "spec": { "replicas": 0, "strategy": rolling } });
+    check("apps/v1", "Deployment", &fields(&[(2, &spec)]), expected);
+}
+
+#[test]
 fn damaged_bodies_are_refused() {
     let whole = envelope("v1", "ConfigMap", &fields(&[(1, &fields(&[(1, b"a")]))]));
     for length in 0..whole.len() {
