@@ -78,6 +78,18 @@ fn zeros_stay_where_they_say_something() {
     let rolling = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0 } });
     let expected = json!({ "spec": { "replicas": 0, "strategy": rolling } });
     check("apps/v1", "Deployment", &fields(&[(2, &spec)]), expected);
+    // A default that is false, and a ban on further properties.
+    let additional = [0xf2, 0x01, 2, 0x08, 0x00];
+    let schema = [&fields(&[(8, &fields(&[(1, b"false")]))])[..], &additional].concat();
+    let version = fields(&[(1, b"v1"), (4, &fields(&[(1, &schema)]))]);
+    let expected = json!({ "default": false, "additionalProperties": false });
+    let versions = json!([{ "name": "v1", "schema": { "openAPIV3Schema": expected } }]);
+    check(
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        &fields(&[(2, &fields(&[(7, &version)]))]),
+        json!({ "spec": { "versions": versions } }),
+    );
 }
 
 #[test]
