@@ -114,7 +114,7 @@ pub static ATTACHMENT: Rules = Rules {
 };
 
 /// Checks the name of a driver, which must be given.
-fn driver_name(name: &Value, path: &Path, errors: &mut FieldErrors) {
+pub fn driver_name(name: &Value, path: &Path, errors: &mut FieldErrors) {
     let name = name.text();
     if name.is_empty() {
         errors.required(path, "");

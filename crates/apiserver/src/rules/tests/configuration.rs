@@ -521,3 +521,34 @@ fn addresses_of_webhooks_are_checked() {
         ],
     );
 }
+
+#[test]
+fn volumes_say_where_they_are() {
+    let volume = |spec: Value| {
+        let mut all = json!({ "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" } });
+        for (field, value) in spec.as_object().unwrap() {
+            all[field] = value.clone();
+        }
+        named("v", json!({ "spec": all }))
+    };
+    let check = |spec: Value, want: &[&str]| check("v1", "PersistentVolume", volume(spec), want);
+    check(json!({ "csi": { "driver": "d.example.com", "volumeHandle": "h" } }), &[]);
+    check(
+        json!({ "csi": { "driver": "" } }),
+        &["spec.csi.driver: Required value", "spec.csi.volumeHandle: Required value"],
+    );
+    check(
+        json!({ "local": { "path": "/a/../b" } }),
+        &[
+            "spec.local.path: Invalid value: \"/a/../b\": must not contain '..'",
+            "metadata.annotations: Required value: Local volume requires node affinity",
+        ],
+    );
+    check(
+        json!({ "iscsi": { "targetPortal": "p", "lun": 256 } }),
+        &[
+            "spec.iscsi.iqn: Required value",
+            "spec.iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive",
+        ],
+    );
+}

@@ -323,3 +323,20 @@ fn claims_and_resources_of_pods_are_checked() {
         ],
     );
 }
+
+#[test]
+fn keys_of_labels_need_a_selector() {
+    let constraint = json!({ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["a b"] });
+    let (_, errors) =
+        create("v1", "Pod", pod_with(json!({ "topologySpreadConstraints": [constraint] })));
+    let at = "spec.topologySpreadConstraints[0].matchLabelKeys";
+    assert_eq!(
+        errors[0],
+        format!("{at}: Forbidden: must not be specified when labelSelector is not set")
+    );
+    assert!(
+        errors[1]
+            .starts_with(&format!("{at}[0]: Invalid value: \"a b\": name part must consist of")),
+        "{errors:?}"
+    );
+}
