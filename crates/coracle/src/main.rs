@@ -25,9 +25,12 @@ use crate::cli::{Arguments, Command};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    let small_pages = keep_pages_small();
     let arguments = Arguments::parse();
     start_logging(&arguments);
-    keep_pages_small();
+    if let Err(error) = small_pages {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     // Fails only when a provider is installed already, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -60,11 +63,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
 }
 
 /// The allocator asks the kernel for huge pages, and with them an idle cluster holds half as much memory again:
-/// most of what it touches is small and far apart.
-fn keep_pages_small() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages stay on");
-    }
+/// most of what it touches is small and far apart. What is touched before this stays huge.
+fn keep_pages_small() -> std::io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
 /// Logs go to stderr: what is asked for goes to stdout.
