@@ -483,46 +483,6 @@ fn sources_of_claims_are_checked() {
 }
 
 #[test]
-fn addresses_of_webhooks_are_checked() {
-    let hook = |client: Value| {
-        named(
-            "h",
-            json!({ "webhooks": [{ "name": "a.example.com", "clientConfig": client, "sideEffects": "None", "admissionReviewVersions": ["v1"] }] }),
-        )
-    };
-    let check = |client: Value, want: &[&str]| {
-        check(
-            "admissionregistration.k8s.io/v1",
-            "ValidatingWebhookConfiguration",
-            hook(client),
-            want,
-        );
-    };
-    check(json!({ "url": "https://example.com/a" }), &[]);
-    check(
-        json!({ "url": "http://u@example.com/?q" }),
-        &[
-            "webhooks[0].clientConfig.url: Invalid value: \"http://u@example.com/?q\": 'https' is the only allowed URL scheme; desired format: https://host[/path]",
-            "webhooks[0].clientConfig.url: Invalid value: \"http://u@example.com/?q\": user information is not permitted in the URL",
-            "webhooks[0].clientConfig.url: Invalid value: \"http://u@example.com/?q\": query parameters are not permitted in the URL",
-        ],
-    );
-    let service =
-        |path: &str| json!({ "service": { "name": "s", "namespace": "n", "path": path } });
-    check(service("/a/b/"), &[]);
-    check(
-        service("a"),
-        &["webhooks[0].clientConfig.service.path: Invalid value: \"a\": must start with a '/'"],
-    );
-    check(
-        service("/a//b"),
-        &[
-            "webhooks[0].clientConfig.service.path: Invalid value: \"/a//b\": segment[1] may not be empty",
-        ],
-    );
-}
-
-#[test]
 fn volumes_say_where_they_are() {
     let volume = |spec: Value| {
         let mut all = json!({ "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" } });
