@@ -23,8 +23,8 @@ use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
 use crate::extension::ExtensionClient;
+use crate::fairness::{self, Fairness};
 use crate::identity::User;
-use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -34,7 +34,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, custom_resources, limits, quota, router, serve, upkeep};
+use crate::{authz, bootstrap, custom_resources, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -89,8 +89,7 @@ pub(crate) struct Server {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
-    pub(crate) reads: InFlight,
-    pub(crate) writes: InFlight,
+    pub(crate) fairness: Fairness,
     pub(crate) advertise: SocketAddr,
     pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
@@ -149,8 +148,7 @@ impl ApiServer {
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
-            reads: InFlight::new(limits::READS_IN_FLIGHT),
-            writes: InFlight::new(limits::WRITES_IN_FLIGHT),
+            fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
             shutdown: CancellationToken::new(),
@@ -168,6 +166,7 @@ impl ApiServer {
         let mut definitions = custom_resources::Upkeep::default();
         definitions.reconcile(&started.server).await;
         bootstrap::install(&started.server, &client).await?;
+        started.server.fairness.reload(&started.server.store);
         started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)
@@ -178,6 +177,7 @@ impl ApiServer {
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let (kinds, store) = (server.kinds.clone(), server.store.clone());
