@@ -10,4 +10,4 @@ mod tools;
 
 pub use cluster::{Cluster, Output};
 pub use http::{Answer, get};
-pub use tools::{binary, examples, helm, kubectls, test_guest};
+pub use tools::{binary, examples, helm, kubectls, python, test_guest};

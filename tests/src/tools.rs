@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The folder of the workspace.
 fn root() -> PathBuf {
@@ -42,6 +43,20 @@ pub fn helm() -> PathBuf {
     let helm = root().join(".test-tools/helm");
     assert!(helm.is_file(), "{} is missing: run cargo xtask tools first", helm.display());
     helm
+}
+
+/// A Python program of `tests/python`, with the PyPI client `kubernetes` in reach and nobody's settings.
+///
+/// # Panics
+/// When the client was not fetched: `cargo xtask tools` does that.
+pub fn python(program: &str) -> Command {
+    let client = root().join(".test-tools/python");
+    assert!(client.is_dir(), "{} is missing: run cargo xtask tools first", client.display());
+    let mut command = Command::new("python3");
+    command.arg(root().join("tests/python").join(program)).env("PYTHONPATH", client);
+    // The interpreter would write what it compiled beside the sources.
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
 }
 
 /// A guest that does what its arguments (`probe`) or its requests (`web`) say.

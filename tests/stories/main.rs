@@ -11,6 +11,7 @@ mod helm;
 mod jobs;
 mod kubectl;
 mod pods;
+mod python;
 mod security;
 mod server_side_apply;
 mod services;

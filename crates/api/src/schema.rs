@@ -96,6 +96,8 @@ pub struct Field {
     pub type_id: TypeId,
     /// Whether the OpenAPI document demands it.
     pub required: bool,
+    /// Whether a zero value, of an optional scalar, says something else than absence.
+    pub pointer: bool,
     /// How server-side apply merges a list.
     pub list_type: ListType,
     /// What identifies an item of a [`ListType::Map`].

@@ -131,6 +131,8 @@ impl AuditLog {
             event,
             annotations: Map::new(),
             is_long_running: info.is_long_running(),
+            is_started: false,
+            is_ended: false,
         };
         record.write(Stage::RequestReceived).await;
         Some(Box::new(record))
@@ -144,6 +146,8 @@ pub(crate) struct Record {
     event: Map<String, Value>,
     annotations: Map<String, Value>,
     is_long_running: bool,
+    is_started: bool,
+    is_ended: bool,
 }
 
 impl Record {
@@ -200,14 +204,17 @@ impl Record {
         let response = Response::from_parts(parts, body);
         if panicked {
             self.write(Stage::Panic).await;
+            self.is_ended = true;
             return response;
         }
         if !self.is_streamed(code) {
             self.write(Stage::ResponseComplete).await;
+            self.is_ended = true;
             return response;
         }
         self.write(Stage::ResponseStarted).await;
-        response.map(|body| Body::new(Followed { body, record: Some(self) }))
+        self.is_started = true;
+        response.map(|body| Body::new(Followed { body, _record: self }))
     }
 
     fn is_streamed(&self, code: StatusCode) -> bool {
@@ -266,10 +273,33 @@ impl Record {
     }
 }
 
+/// A request that was not answered to its end has one all the same: its client went away, or its watch is over.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if self.is_ended {
+            return;
+        }
+        let lines = self.log.lines.lock().clone();
+        let Some(lines) = lines else { return };
+        if !self.event.contains_key("responseStatus") {
+            let closed = json!({ "metadata": {}, "status": "Success", "message": "Connection closed early", "code": 200 });
+            self.event.insert("responseStatus".to_owned(), closed);
+        }
+        let started = self.is_long_running && !self.is_started;
+        let started = started.then(|| self.line(Stage::ResponseStarted)).flatten();
+        for line in started.into_iter().chain(self.line(Stage::ResponseComplete)) {
+            if lines.try_send(line).is_err() {
+                // Here nobody can wait.
+                tracing::warn!("the audit log is full: the end of a request is not in it");
+            }
+        }
+    }
+}
+
 /// A body whose end is noted, however it ends.
 struct Followed {
     body: Body,
-    record: Option<Box<Record>>,
+    _record: Box<Record>,
 }
 
 impl http_body::Body for Followed {
@@ -281,19 +311,6 @@ impl http_body::Body for Followed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         Pin::new(&mut self.body).poll_frame(context)
-    }
-}
-
-impl Drop for Followed {
-    fn drop(&mut self) {
-        let Some(record) = self.record.take() else { return };
-        let lines = record.log.lines.lock().clone();
-        if let (Some(line), Some(lines)) = (record.line(Stage::ResponseComplete), lines)
-            && lines.try_send(line).is_err()
-        {
-            // Here nobody can wait.
-            tracing::warn!("the audit log is full: the end of a watch is not in it");
-        }
     }
 }
 
@@ -363,4 +380,37 @@ fn drop_managed_fields(object: &mut Value) {
 /// Now, as `metav1.MicroTime` is written.
 fn now() -> String {
     Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+
+    #[tokio::test]
+    async fn a_request_whose_client_goes_away_is_recorded_to_its_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("audit.log");
+        let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{level: Metadata}]}";
+        let file = LogFile { path: path.clone(), ..LogFile::default() };
+        let log = AuditLog::open(policy, file).unwrap();
+        for (method, watching) in [(Method::POST, false), (Method::GET, true)] {
+            let info = RequestInfo::read(&method, "/api/v1/pods", watching, None);
+            let (parts, ()) = http::Request::new(()).into_parts();
+            let record = log.begin("id", &User::new("ann", &[]), &info, &parts).await;
+            // What happens when the connection ends: the future that holds it is dropped.
+            drop(record.unwrap());
+        }
+        log.close().await;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let told: Vec<String> =
+            events.map(|event| format!("{} {}", event["verb"], event["stage"])).collect();
+        assert_eq!(
+            told.join("; ").replace('"', ""),
+            "create RequestReceived; create ResponseComplete; \
+             watch RequestReceived; watch ResponseStarted; watch ResponseComplete"
+        );
+        assert_eq!(text.matches("Connection closed early").count(), 3);
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use coracle_api::decode::{FieldValidation, decode_body};
+use coracle_api::decode::{DecodeError, FieldValidation, decode_body};
 use coracle_api::kinds::Kind;
 use coracle_api::status::{FieldErrors, Status};
 use coracle_store::Object;
@@ -24,7 +24,7 @@ use crate::query::Query;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{custom_resources, limits, protobuf};
+use crate::{custom_resources, limits, protobuf, yaml};
 
 /// Media types of the bodies we read, named in refusals. Custom objects have no messages: the last is not for them.
 pub(crate) const ACCEPTED: [&str; 3] =
@@ -50,6 +50,8 @@ pub(crate) struct Call {
     pub(crate) warnings: Warnings,
     /// What the audit log should know.
     pub(crate) annotations: Annotations,
+    /// Keys that the body, which was YAML, had twice.
+    pub(crate) repeated_keys: Option<String>,
 }
 
 impl Call {
@@ -77,13 +79,22 @@ impl Call {
 
     /// Decodes JSON as an object of the call's own kind.
     pub(crate) fn decode_object(&mut self, json: &[u8]) -> Answer<Value> {
-        let Some(definition) = custom_resources::definition_of(self.kind) else {
-            return self.decode_as(self.kind.group, self.kind.version, self.kind.kind, json);
+        let (asked, repeated) = (self.field_validation()?, self.repeated_keys.take());
+        let is_refused = asked == FieldValidation::Strict && repeated.is_some();
+        // It is refused with all that is wrong with it.
+        let validation = if is_refused { FieldValidation::Warn } else { asked };
+        let Kind { group, version, kind, .. } = *self.kind;
+        let decoded = match custom_resources::definition_of(self.kind) {
+            Some(definition) => custom_resources::decode(self.kind, &definition, json, validation),
+            None => decode_body(group, version, kind, json, validation),
         };
-        let validation = self.field_validation()?;
-        let decoded = custom_resources::decode(self.kind, &definition, json, validation)
-            .map_err(|error| error.status())?;
-        self.warnings.extend(decoded.warnings);
+        let decoded = decoded.map_err(|error| error.status())?;
+        let repeated = repeated.filter(|_| asked != FieldValidation::Ignore);
+        let findings: Vec<String> = repeated.into_iter().chain(decoded.warnings).collect();
+        if is_refused {
+            return Err(DecodeError::strict(self.kind, &findings).status());
+        }
+        self.warnings.extend(findings);
         Ok(decoded.value)
     }
 
@@ -111,7 +122,13 @@ impl Call {
         };
         let body = self.read_body().await?;
         match convert {
-            Some(convert) if !body.is_empty() => convert(&body),
+            Some(convert) if !body.is_empty() => {
+                let json = convert(&body)?;
+                if self.content_type() != protobuf::MEDIA_TYPE {
+                    self.repeated_keys = yaml::repeated_keys(&body);
+                }
+                Ok(json)
+            }
             _ => Ok(body),
         }
     }

@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::custom_resources::Registry;
 use limit::{Limit, missing_of_pod};
 pub(crate) use status::keep_status;
 use usage::{Measured, measure};
@@ -33,6 +34,7 @@ const RESOURCE: &str = "resourcequotas";
 /// Who holds what, and who is about to.
 pub(crate) struct Quotas {
     store: Store,
+    kinds: Arc<Registry>,
     ledger: Mutex<Ledger>,
 }
 
@@ -98,9 +100,9 @@ impl Drop for Reserved {
 }
 
 impl Quotas {
-    /// Over what the store holds.
-    pub fn new(store: Store) -> Self {
-        Self { store, ledger: Mutex::default() }
+    /// Over what the store holds, of the kinds that are served.
+    pub fn new(store: Store, kinds: Arc<Registry>) -> Self {
+        Self { store, kinds, ledger: Mutex::default() }
     }
 
     /// Takes what the write needs, or tells which quota that would exceed, in upstream's words.

@@ -202,6 +202,7 @@ async fn answer_about(
         body: Mutex::new(body),
         warnings: Warnings::default(),
         annotations: Annotations::default(),
+        repeated_keys: None,
     };
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await

@@ -137,7 +137,7 @@ impl ApiServer {
         let webhooks =
             Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
         let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
-        let admission = Admission::new(store.clone(), authorizer.clone())
+        let admission = Admission::new(store.clone(), authorizer.clone(), kinds.clone())
             .with_policies(policies)
             .with_webhooks(webhooks);
         let server = Arc::new(Server {

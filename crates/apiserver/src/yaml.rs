@@ -7,24 +7,37 @@ use std::fmt;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
 
-/// The first key that a mapping has twice, in the words of upstream's strict reader; none in a document that is not YAML.
-pub(crate) fn repeated_key(text: &[u8]) -> Option<String> {
-    let repeated = RefCell::new(None);
+/// As many as one answer names; each costs one more reading of the text.
+const MOST_NAMED: usize = 16;
+
+/// The keys that mappings have twice, in the words of upstream's strict reader; none in a document that is not YAML.
+pub(crate) fn repeated_keys(text: &[u8]) -> Option<String> {
+    let keys: Vec<String> = (0..MOST_NAMED).map_while(|known| repeated_key(text, known)).collect();
+    (!keys.is_empty()).then(|| format!("yaml: unmarshal errors:\n  {}", keys.join("\n  ")))
+}
+
+/// The first key that a mapping has twice, after as many as are known. The reader tells a line only where it stops.
+fn repeated_key(text: &[u8], known: usize) -> Option<String> {
+    let repeated = RefCell::new(Repeated { known, key: None });
     let read = Node(&repeated).deserialize(serde_yaml::Deserializer::from_slice(text));
     let line = read.err()?.location()?.line();
-    let key = repeated.into_inner()?;
+    let key = repeated.into_inner().key?;
     Some(format!("line {line}: key {key:?} already set in map"))
 }
 
 /// Where the key is put that stops the reading.
-type Repeated = RefCell<Option<String>>;
+struct Repeated {
+    /// How many are passed over.
+    known: usize,
+    key: Option<String>,
+}
 
 /// Any value.
 #[derive(Clone, Copy)]
-struct Node<'a>(&'a Repeated);
+struct Node<'a>(&'a RefCell<Repeated>);
 
 /// A key of a mapping that has the others already.
-struct Key<'a>(&'a Repeated, &'a mut HashSet<String>);
+struct Key<'a>(&'a RefCell<Repeated>, &'a mut HashSet<String>);
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = ();
@@ -95,7 +108,12 @@ impl Visitor<'_> for Key<'_> {
         if self.1.insert(key.to_owned()) {
             return Ok(());
         }
-        *self.0.borrow_mut() = Some(key.to_owned());
+        let mut repeated = self.0.borrow_mut();
+        if repeated.known > 0 {
+            repeated.known -= 1;
+            return Ok(());
+        }
+        repeated.key = Some(key.to_owned());
         Err(E::custom("a key is there twice"))
     }
 }
@@ -104,17 +122,20 @@ impl Visitor<'_> for Key<'_> {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expected: Option<&str>) {
-        assert_eq!(repeated_key(text.as_bytes()).as_deref(), expected, "{text}");
+    fn check(text: &str, expected: &[&str]) {
+        let keys = repeated_keys(text.as_bytes()).unwrap_or_default();
+        assert_eq!(keys.lines().skip(1).map(str::trim).collect::<Vec<_>>(), expected, "{text}");
     }
 
     #[test]
     fn the_second_of_two_equal_keys_is_named_with_its_line() {
         let twice = "line 3: key \"b\" already set in map";
-        check("\na: {x: 1, y: [1, true, ~, 1.5]}\nb: {a: 1}\n1: 2\n", None);
-        check("a:\n  b: 1\n  b: 2\n", Some(twice));
-        check("- a\n- b: 1\n  b: 2\n", Some(twice));
-        check("a: b: c", None);
-        check("", None);
+        check("\na: {x: 1, y: [1, true, ~, 1.5]}\nb: {a: 1}\n1: 2\n", &[]);
+        check("a:\n  b: 1\n  b: 2\n", &[twice]);
+        check("- a\n- b: 1\n  b: 2\n", &[twice]);
+        check("a: b: c", &[]);
+        check("", &[]);
+        let both = [twice, "line 4: key \"a\" already set in map"];
+        check("a:\n  b: 1\n  b: 2\na: 3\n", &both);
     }
 }

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use coracle_apiserver::audit::{AuditLog, LogFile};
@@ -27,22 +28,34 @@ rules:
 - level: None
 "#;
 
-#[tokio::test]
-async fn the_log_tells_what_its_policy_wants_and_no_more() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("audit.log");
-    let file = LogFile { path: path.clone(), ..LogFile::default() };
+/// A server that records by the policy into a file of this directory.
+async fn start(directory: &Path) -> Arc<ApiServer> {
+    let file = LogFile { path: directory.join("audit.log"), ..LogFile::default() };
     let audit = AuditLog::open(POLICY, file).unwrap();
-    let store = Store::open(store_options(directory.path().join("state.db"))).await.unwrap();
-    let pki = Pki::open_or_create(&directory.path().join("pki"), &Sans::default()).unwrap();
+    let store = Store::open(store_options(directory.join("state.db"))).await.unwrap();
+    let pki = Pki::open_or_create(&directory.join("pki"), &Sans::default()).unwrap();
     let config = Config {
         store,
         pki: Arc::new(pki),
         advertise: ([127, 0, 0, 1], 6443).into(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
     };
-    let api =
-        ApiServer::start_with(config, Extras { audit: Some(audit), oidc: None }).await.unwrap();
+    ApiServer::start_with(config, Extras { audit: Some(audit), oidc: None }).await.unwrap()
+}
+
+/// What was recorded, each event as `user resource stage`.
+fn stages(events: &[Value]) -> Vec<String> {
+    let told = |event: &Value| {
+        let (user, resource) = (&event["user"]["username"], &event["objectRef"]["resource"]);
+        format!("{user} {resource} {}", event["stage"]).replace('"', "")
+    };
+    events.iter().map(told).collect()
+}
+
+#[tokio::test]
+async fn the_log_tells_what_its_policy_wants_and_no_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let api = start(directory.path()).await;
     let admin = api.client(User::new("root", &["system:masters"]));
     let alice = api.client(User::new("alice", &[]));
     let post = |path: &str, body: Value| {
@@ -72,21 +85,11 @@ async fn the_log_tells_what_its_policy_wants_and_no_more() {
     drop((admin, alice));
     api.shutdown().await;
 
-    let text = std::fs::read_to_string(&path).unwrap();
+    let text = std::fs::read_to_string(directory.path().join("audit.log")).unwrap();
     assert!(!text.contains("sesame"), "{text}");
     let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let stages: Vec<String> = events
-        .iter()
-        .map(|event| {
-            format!(
-                "{} {} {}",
-                event["user"]["username"], event["objectRef"]["resource"], event["stage"]
-            )
-            .replace('"', "")
-        })
-        .collect();
     assert_eq!(
-        stages,
+        stages(&events),
         [
             "root secrets ResponseComplete",
             "alice configmaps RequestReceived",

@@ -601,18 +601,28 @@ async fn a_key_that_is_there_twice_is_named_with_its_line_when_applied() {
     let open = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
     let foos =
         open_kind(&server, json!({ "type": "object", "properties": { "spec": open } })).await;
-    let body = "\napiVersion: open.example.com/v1\nkind: Foo\nmetadata:\n  name: a\n  finalizers:\n  - e2e/test\nspec:\n  unknown: uk1\n  foo: foo1\n  foo: foo2\n";
+    let body = "\napiVersion: open.example.com/v1\nkind: Foo\nmetadata:\n  name: a\n  finalizers:\n  - e2e/test\nspec:\n  unknown: uk1\n  foo: foo1\n  foo: foo2\n  unknown: uk2\n";
     let apply = |validation: &str| {
         let path = format!("{foos}/a?fieldManager=me&fieldValidation={validation}");
         let request =
             http::Request::patch(path).header("content-type", "application/apply-patch+yaml");
         harness::send(&server.client, request.body(body.as_bytes().to_vec()).unwrap())
     };
+    let twice = "unmarshal errors:\n  line 11: key \"foo\" already set in map\n  line 12: key \"unknown\" already set in map";
     let message = apply("Strict").await.refused(400, "BadRequest");
     assert!(
-        message.ends_with("unmarshal errors:\n  line 11: key \"foo\" already set in map"),
+        message.ends_with(twice)
+            && message.contains("error strict decoding YAML: error converting"),
         "{message}"
     );
+    let create = |validation: &str| {
+        let request = http::Request::post(format!("{foos}?fieldValidation={validation}"))
+            .header("content-type", "application/yaml");
+        harness::send(&server.client, request.body(body.as_bytes().to_vec()).unwrap())
+    };
+    let message = create("Strict").await.refused(400, "BadRequest");
+    let strict = "Foo in version \"v1\" cannot be handled as a Foo: strict decoding error: yaml: ";
+    assert!(message.starts_with(strict) && message.ends_with(twice), "{message}");
     let warned = apply("Warn").await;
     assert!(
         warned.headers["warning"].to_str().unwrap().contains("already set in map"),

@@ -63,3 +63,25 @@ async fn many_at_once_never_exceed_a_quota() {
     let all = server.get(MAPS).await.expect(200);
     assert_eq!(all["items"].as_array().unwrap().len(), 7);
 }
+
+#[tokio::test]
+async fn custom_objects_count_as_soon_as_their_kind_is_there() {
+    let server = with_quota(json!({ "count/boats.sea.example": "1", "count/secrets": "1" })).await;
+    until_used(&server, json!({ "count/secrets": "0" })).await;
+    let definition = json!({
+        "metadata": { "name": "boats.sea.example" },
+        "spec": {
+            "group": "sea.example", "scope": "Namespaced", "names": { "plural": "boats", "kind": "Boat" },
+            "versions": [{ "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object" } } }],
+        },
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    server.post(definitions, definition).await.expect(201);
+    until_used(&server, json!({ "count/boats.sea.example": "0", "count/secrets": "0" })).await;
+    let boats = "/apis/sea.example/v1/namespaces/shop/boats";
+    let boat = |name: &str| json!({ "apiVersion": "sea.example/v1", "kind": "Boat", "metadata": { "name": name } });
+    server.post(boats, boat("a")).await.expect(201);
+    until_used(&server, json!({ "count/boats.sea.example": "1", "count/secrets": "0" })).await;
+    assert_eq!(server.post(boats, boat("b")).await.code, 403);
+}

@@ -25,7 +25,7 @@ enum Task {
     Ci,
     /// Check the rules that no compiler knows: the edges between crates, the length of files.
     Tidy,
-    /// Fetch the tools that the tests use (kubectl, helm) into .test-tools.
+    /// Fetch the tools that the tests use (kubectl, helm, the Python client) into .test-tools.
     Tools,
     /// Build the Wasm guests from their sources, or check that the committed ones come from them.
     Guests(guests::Arguments),

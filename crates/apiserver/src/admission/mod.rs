@@ -30,6 +30,7 @@ use serde_json::{Value, json};
 
 use crate::annotations::Annotations;
 use crate::authz::{self, Authorizer};
+use crate::custom_resources::Registry;
 use crate::deletion::DeleteOptions;
 use crate::identity::User;
 use crate::query::Query;
@@ -136,8 +137,8 @@ pub struct Admission {
 
 impl Admission {
     /// Over what the plugins look at.
-    pub fn new(store: Store, authorizer: Arc<Authorizer>) -> Self {
-        let quotas = Arc::new(Quotas::new(store.clone()));
+    pub(crate) fn new(store: Store, authorizer: Arc<Authorizer>, kinds: Arc<Registry>) -> Self {
+        let quotas = Arc::new(Quotas::new(store.clone(), kinds));
         Self { store, authorizer, quotas, policies: None, webhooks: None }
     }
 

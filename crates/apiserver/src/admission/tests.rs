@@ -26,7 +26,11 @@ pub(super) async fn fixture() -> Fixture {
         json!({ "metadata": { "namespace": "shop", "name": "default", "uid": "1" } }),
     )
     .await;
-    Fixture { _dir: dir, admission: Arc::new(Admission::new(store.clone(), authorizer)), store }
+    Fixture {
+        _dir: dir,
+        admission: Arc::new(Admission::new(store.clone(), authorizer, Arc::default())),
+        store,
+    }
 }
 
 /// One write as a test tells it.

@@ -1,5 +1,7 @@
 //! Pruning and defaulting: what a schema makes of a value before anybody checks it.
 
+use coracle_api::decode::{self, FieldValidation};
+use coracle_api::schema::Schema;
 use serde_json::{Map, Value};
 
 use super::schema::{Additional, Node};
@@ -47,7 +49,7 @@ fn prune_fields(
 ) {
     let is_resource = is_root || node.embedded_resource;
     fields.retain(|name, value| {
-        if is_resource && ROOT_FIELDS.contains(&name.as_str()) {
+        if is_root && ROOT_FIELDS.contains(&name.as_str()) {
             return true;
         }
         let length = path.len();
@@ -55,6 +57,13 @@ fn prune_fields(
             path.push('.');
         }
         path.push_str(name);
+        if is_resource && ROOT_FIELDS.contains(&name.as_str()) {
+            if name == "metadata" {
+                pruned.extend(prune_metadata(value).iter().map(|inner| format!("{path}.{inner}")));
+            }
+            path.truncate(length);
+            return true;
+        }
         let keep = match node.property(name) {
             Some(child) => {
                 prune_at(value, child, false, path, pruned);
@@ -68,6 +77,18 @@ fn prune_fields(
         path.truncate(length);
         keep
     });
+}
+
+/// Takes out what no metadata has. What is of a wrong type stays, for the checks to refuse.
+fn prune_metadata(metadata: &mut Value) -> Vec<String> {
+    let id = Schema::get().by_name("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+    let known = id.and_then(|id| {
+        decode::decode_type(id, metadata.to_string().as_bytes(), FieldValidation::Warn).ok()
+    });
+    let Some(known) = known.filter(|known| known.value.is_object()) else { return Vec::new() };
+    *metadata = known.value;
+    let named = known.warnings.iter().filter_map(|warning| warning.strip_prefix("unknown field "));
+    named.map(|path| path.trim_matches('"').to_owned()).collect()
 }
 
 /// Fills in what the schema has defaults for, and drops nulls where null is no value.
@@ -152,7 +173,7 @@ mod tests {
     fn unknown_fields_go_and_are_named() {
         let mut object = json!({ "apiVersion": "a/v1", "kind": "A", "metadata": { "name": "a", "x": 1 }, "top": 1, "spec": {
             "size": 2, "what": 1, "free": { "any": { "thing": 1 }, "known": { "gone": 1 } }, "map": { "k": { "a": "", "b": 1 } },
-            "list": [{ "port": 1, "z": 1 }], "pod": { "kind": "Pod", "metadata": {}, "spec": {}, "status": {} } } });
+            "list": [{ "port": 1, "z": 1 }], "pod": { "kind": "Pod", "metadata": { "name": "p", "odd": 1 }, "spec": {}, "status": {} } } });
         let mut pruned = prune(&mut object, &schema());
         pruned.sort();
         assert_eq!(
@@ -161,6 +182,7 @@ mod tests {
                 "spec.free.known.gone",
                 "spec.list[0].z",
                 "spec.map.k.b",
+                "spec.pod.metadata.odd",
                 "spec.pod.status",
                 "spec.what",
                 "top"
@@ -170,7 +192,7 @@ mod tests {
             object,
             json!({ "apiVersion": "a/v1", "kind": "A", "metadata": { "name": "a", "x": 1 }, "spec": {
                 "size": 2, "free": { "any": { "thing": 1 }, "known": {} }, "map": { "k": { "a": "" } }, "list": [{ "port": 1 }],
-                "pod": { "kind": "Pod", "metadata": {}, "spec": {} } } })
+                "pod": { "kind": "Pod", "metadata": { "name": "p" }, "spec": {} } } })
         );
     }
 

@@ -91,8 +91,8 @@ fn check_repeated_keys(call: &mut Call, yaml: &[u8]) -> Answer<()> {
     if validation == FieldValidation::Ignore {
         return Ok(());
     }
-    let Some(repeated) = yaml::repeated_key(yaml) else { return Ok(()) };
-    let what = format!("error converting YAML to JSON: yaml: unmarshal errors:\n  {repeated}");
+    let Some(repeated) = yaml::repeated_keys(yaml) else { return Ok(()) };
+    let what = format!("error converting YAML to JSON: {repeated}");
     if validation == FieldValidation::Strict {
         return Err(Status::bad_request(format!("error strict decoding YAML: {what}")));
     }

@@ -196,7 +196,7 @@ fn set(
         }
         (_, wire) => {
             if let Some(value) = value(schema, field.type_id, wire, depth)?
-                && (field.required || keeps_zero(field.name) || !is_zero(&value))
+                && (field.required || field.pointer || !is_zero(&value))
             {
                 object.insert(field.name.to_owned(), value);
             }
@@ -357,6 +357,8 @@ fn either(
     }
 }
 
+/// Go's encoder writes plain fields even when they are zero, which in JSON would be absent. Only where upstream's field is a pointer a
+/// zero was really set.
 fn is_zero(value: &Value) -> bool {
     match value {
         Value::String(text) => text.is_empty(),
@@ -364,74 +366,4 @@ fn is_zero(value: &Value) -> bool {
         Value::Bool(on) => !on,
         Value::Null | Value::Array(_) | Value::Object(_) => false,
     }
-}
-
-/// Go's encoder writes plain fields even when they are zero, which in JSON would be absent. Only where upstream's field is a pointer a
-/// zero was really set. These are the pointers whose zero means something else than absence.
-fn keeps_zero(field: &str) -> bool {
-    matches!(
-        field,
-        "replicas"
-            | "parallelism"
-            | "completions"
-            | "backoffLimit"
-            | "backoffLimitPerIndex"
-            | "maxFailedIndexes"
-            | "ttlSecondsAfterFinished"
-            | "activeDeadlineSeconds"
-            | "startingDeadlineSeconds"
-            | "successfulJobsHistoryLimit"
-            | "failedJobsHistoryLimit"
-            | "revisionHistoryLimit"
-            | "progressDeadlineSeconds"
-            | "partition"
-            | "minReplicas"
-            | "terminationGracePeriodSeconds"
-            | "deletionGracePeriodSeconds"
-            | "gracePeriodSeconds"
-            | "tolerationSeconds"
-            | "priority"
-            | "runAsUser"
-            | "runAsGroup"
-            | "fsGroup"
-            | "defaultMode"
-            | "mode"
-            | "stabilizationWindowSeconds"
-            | "leaseTransitions"
-            | "port"
-            | "averageUtilization"
-            | "succeededCount"
-            | "terminating"
-            | "stdoutAndStderr"
-            | "automountServiceAccountToken"
-            | "enableServiceLinks"
-            | "immutable"
-            | "nominalConcurrencyShares"
-            | "lendablePercent"
-            | "borrowingLimitPercent"
-            | "optional"
-            | "suspend"
-            | "manualSelector"
-            | "readOnlyRootFilesystem"
-            | "privileged"
-            | "runAsNonRoot"
-            | "allowPrivilegeEscalation"
-            | "shareProcessNamespace"
-            | "hostUsers"
-            | "setHostnameAsFQDN"
-            | "controller"
-            | "blockOwnerDeletion"
-            | "allocateLoadBalancerNodePorts"
-            | "ready"
-            | "serving"
-            | "started"
-            | "attachRequired"
-            | "podInfoOnMount"
-            | "requiresRepublish"
-            | "storageCapacity"
-            | "orphanDependents"
-            | "allowVolumeExpansion"
-            | "storageClassName"
-            | "volumeAttributesClassName"
-    )
 }

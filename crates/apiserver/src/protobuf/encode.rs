@@ -110,6 +110,7 @@ static METADATA: LazyLock<Fields> = LazyLock::new(|| {
         name: "metadata",
         type_id,
         required: false,
+        pointer: false,
         list_type: ListType::Atomic,
         list_map_keys: Vec::new(),
         patch_merge: false,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_api::kinds::{self, Kind};
+use coracle_api::kinds::Kind;
 use coracle_api::pods::Resources;
 use coracle_store::{Event, Gone, Range};
 use futures::StreamExt as _;
@@ -21,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::limit::Limit;
 use super::usage::is_counted;
 use super::{Quotas, RESOURCE};
+
+/// Whose changes bring kinds that are not watched yet.
+const DEFINITIONS: &str = "customresourcedefinitions.apiextensions.k8s.io";
 
 /// How long events are gathered before the status is written: one write shows the work of many creates.
 const GATHER: Duration = Duration::from_millis(20);
@@ -50,12 +53,16 @@ async fn follow(quotas: &Arc<Quotas>, client: &kube::Client) -> Result<(), Gone>
     for object in &listing.objects {
         dirty.insert(object.key.namespace.to_string());
         if let Ok(quota) = serde_json::from_slice(&object.bytes) {
-            watched.extend(kinds_of(&Limit::of(&quota)));
+            watched.extend(quotas.kinds_of(&Limit::of(&quota)));
         }
     }
     let mut events = SelectAll::new();
-    events.push(quotas.store.watch(&Range::all(RESOURCE), revision)?);
-    for resource in watched.keys().filter(|resource| *resource != RESOURCE) {
+    for resource in [RESOURCE, DEFINITIONS] {
+        events.push(quotas.store.watch(&Range::all(resource), revision)?);
+    }
+    let others =
+        watched.keys().filter(|resource| ![RESOURCE, DEFINITIONS].contains(&resource.as_str()));
+    for resource in others {
         events.push(quotas.store.watch(&Range::all(resource.as_str()), revision)?);
     }
     loop {
@@ -88,29 +95,44 @@ async fn follow(quotas: &Arc<Quotas>, client: &kube::Client) -> Result<(), Gone>
         {
             batch.push(event?);
         }
-        for event in &batch {
-            dirty.insert(event.object().key.namespace.to_string());
-            if needs_more(event, &watched) {
+        let resource_of = |event: &Event| event.object().key.resource.clone();
+        if batch.iter().any(|event| &*resource_of(event) == DEFINITIONS)
+            && quotas.all_limits()?.iter().any(|limit| quotas.needs_more(limit, &watched))
+        {
+            return Ok(());
+        }
+        for event in batch.iter().filter(|event| &*resource_of(event) != DEFINITIONS) {
+            let object = event.object();
+            dirty.insert(object.key.namespace.to_string());
+            if &*object.key.resource == RESOURCE
+                && let Ok(quota) = serde_json::from_slice(&object.bytes)
+                && quotas.needs_more(&Limit::of(&quota), &watched)
+            {
                 return Ok(());
             }
         }
     }
 }
 
-/// Whether the event brought a quota about kinds that are not watched.
-fn needs_more(event: &Event, watched: &BTreeMap<String, &'static Kind>) -> bool {
-    let object = event.object();
-    &*object.key.resource == RESOURCE
-        && serde_json::from_slice(&object.bytes).is_ok_and(|quota: ResourceQuota| {
-            kinds_of(&Limit::of(&quota)).any(|(resource, _)| !watched.contains_key(&resource))
-        })
-}
+impl Quotas {
+    /// The kinds that a quota counts. A kind with several versions is one, because its objects are stored once.
+    fn kinds_of(&self, limit: &Limit) -> BTreeMap<String, &'static Kind> {
+        let snapshot = self.kinds.snapshot();
+        let counted = snapshot.all().filter(|kind| is_counted(kind));
+        let counted = counted.filter(|kind| !limit.names(kind).is_empty());
+        counted.map(|kind| (kind.resource(), kind)).collect()
+    }
 
-/// The kinds that a quota counts.
-fn kinds_of(limit: &Limit) -> impl Iterator<Item = (String, &'static Kind)> + use<> {
-    let counted = kinds::all().iter().filter(|kind| is_counted(kind));
-    let counted = counted.filter(|kind| !limit.names(kind).is_empty());
-    counted.map(|kind| (kind.resource(), kind)).collect::<Vec<_>>().into_iter()
+    /// Whether the quota counts a kind that is not watched.
+    fn needs_more(&self, limit: &Limit, watched: &BTreeMap<String, &'static Kind>) -> bool {
+        self.kinds_of(limit).keys().any(|resource| !watched.contains_key(resource))
+    }
+
+    fn all_limits(&self) -> Result<Vec<Limit>, Gone> {
+        let objects = self.store.list(&Range::all(RESOURCE), None, None, None)?.objects;
+        let quotas = objects.iter().filter_map(|object| serde_json::from_slice(&object.bytes).ok());
+        Ok(quotas.map(|quota| Limit::of(&quota)).collect())
+    }
 }
 
 /// Writes the status of a namespace's quotas where it is not as it should be.
@@ -141,7 +163,7 @@ fn status_of(quotas: &Quotas, namespace: &str, quota: &ResourceQuota) -> Resourc
     let limit = Limit::of(quota);
     let mut used = Resources::new();
     let mut ledger = quotas.ledger.lock();
-    for (_, kind) in kinds_of(&limit) {
+    for kind in quotas.kinds_of(&limit).into_values() {
         let names = limit.names(kind);
         used.extend(quotas.used(&mut ledger, &limit, kind, namespace, &names));
     }

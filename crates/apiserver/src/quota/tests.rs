@@ -14,7 +14,7 @@ async fn with_quota(spec: Value) -> Fixture {
     let (dir, store, _) = crate::authz::tests::bootstrapped().await;
     let quota = json!({ "metadata": { "namespace": "shop", "name": "q" }, "spec": spec });
     put(&store, RESOURCE, quota).await;
-    Fixture { _dir: dir, quotas: Arc::new(Quotas::new(store.clone())), store }
+    Fixture { _dir: dir, quotas: Arc::new(Quotas::new(store.clone(), Arc::default())), store }
 }
 
 impl Fixture {

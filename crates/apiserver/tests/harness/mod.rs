@@ -88,23 +88,7 @@ impl Harness {
 
     /// Starts a watch; each item is one event.
     pub async fn watch(&self, path: &str) -> impl Stream<Item = Value> + Unpin + use<> {
-        let request = Request::get(path).body(kube::client::Body::empty()).unwrap();
-        let response = self.client.send(request).await.unwrap();
-        assert_eq!(response.status(), 200, "{path}");
-        let body = response.into_body().into_data_stream();
-        let lines = futures::stream::unfold(
-            (Box::pin(body), Vec::new()),
-            |(mut body, mut pending)| async move {
-                loop {
-                    if let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
-                        let line: Vec<u8> = pending.drain(..=end).collect();
-                        return Some((serde_json::from_slice(&line).unwrap(), (body, pending)));
-                    }
-                    pending.extend_from_slice(&body.next().await?.unwrap());
-                }
-            },
-        );
-        Box::pin(lines)
+        watch_as(&self.client, path).await
     }
 
     /// A namespace of this name with the ServiceAccount that pods need.
@@ -113,6 +97,30 @@ impl Harness {
         let account = json!({ "metadata": { "name": "default" } });
         self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), account).await.expect(201);
     }
+}
+
+/// Starts a watch as this client; each item is one event.
+pub async fn watch_as(
+    client: &kube::Client,
+    path: &str,
+) -> impl Stream<Item = Value> + Unpin + use<> {
+    let request = Request::get(path).body(kube::client::Body::empty()).unwrap();
+    let response = client.send(request).await.unwrap();
+    assert_eq!(response.status(), 200, "{path}");
+    let body = response.into_body().into_data_stream();
+    let lines = futures::stream::unfold(
+        (Box::pin(body), Vec::new()),
+        |(mut body, mut pending)| async move {
+            loop {
+                if let Some(end) = pending.iter().position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = pending.drain(..=end).collect();
+                    return Some((serde_json::from_slice(&line).unwrap(), (body, pending)));
+                }
+                pending.extend_from_slice(&body.next().await?.unwrap());
+            }
+        },
+    );
+    Box::pin(lines)
 }
 
 /// Sends a request as this client.
