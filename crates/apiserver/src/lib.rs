@@ -58,6 +58,7 @@ mod service_addresses;
 mod storage;
 pub mod table;
 pub mod tokens;
+mod tunnel;
 mod turns;
 mod upkeep;
 mod views;

@@ -69,6 +69,12 @@ pub(crate) const ROWS_BETWEEN_YIELDS: usize = 128;
 /// How long a kubelet may take to answer the head of a proxied request.
 pub(crate) const KUBELET_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a pod may take to answer the head of a proxied request: a client that is gone ends it before.
+pub(crate) const PROXY_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The largest page whose links are changed on its way through the proxy; larger ones pass as they are.
+pub(crate) const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// How long a connection to a kubelet or a pod may take to open.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

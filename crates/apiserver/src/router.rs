@@ -12,6 +12,7 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, header};
+use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -114,11 +115,11 @@ async fn answer(
     trail: &mut Trail<'_>,
 ) -> Answer<Response> {
     let (mut parts, body) = request.into_parts();
-    let raw_query = parts.uri.query().map(str::to_owned);
-    if raw_query.as_ref().map_or(0, String::len) > limits::QUERY_BYTES {
+    let raw_query = parts.uri.query().unwrap_or_default();
+    if raw_query.len() > limits::QUERY_BYTES {
         return Err(Status::new(414, Reason::Unknown, "the query is too long"));
     }
-    let query = Query::parse(raw_query.as_deref().unwrap_or_default());
+    let query = Query::parse(raw_query);
     let name_selector =
         query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
     let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
@@ -146,7 +147,7 @@ async fn answer(
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
     };
-    let asked = Asked { parts, body, query, raw_query, user, verb, long_running };
+    let asked = Asked { parts, body, query, user, verb, long_running };
     let (response, annotations) = answer_about(server, asked, target, served).await?;
     if let Some(record) = &mut trail.record {
         for (name, text) in annotations.all() {
@@ -161,7 +162,6 @@ struct Asked {
     parts: http::request::Parts,
     body: Body,
     query: Query,
-    raw_query: Option<String>,
     user: User,
     verb: &'static str,
     long_running: bool,
@@ -174,7 +174,7 @@ async fn answer_about(
     target: ResourcePath,
     served: &mut Served,
 ) -> Answer<(Response, Annotations)> {
-    let Asked { mut parts, body, query, raw_query, user, verb, long_running } = asked;
+    let Asked { mut parts, body, query, user, verb, long_running } = asked;
     let kind = handlers::kind_at(server, &target)?;
     served.about(kind, &target);
     let representation = match target.subresource.as_str() {
@@ -189,7 +189,8 @@ async fn answer_about(
     let _counted = server.metrics.count_in_flight(&parts.method, long_running);
     let mut call = Call {
         ends,
-        raw_query,
+        uri: parts.uri,
+        upgrade: parts.extensions.remove::<OnUpgrade>(),
         server: server.clone(),
         user,
         verb,

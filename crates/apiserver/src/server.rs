@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::admission::Admission;
@@ -94,6 +95,8 @@ pub(crate) struct Server {
     pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
     pub(crate) ready: AtomicBool,
+    /// Connections that were handed on.
+    pub(crate) tunnels: TaskTracker,
     /// Ends watches and everything else that would go on for ever.
     pub(crate) shutdown: CancellationToken,
 }
@@ -143,7 +146,8 @@ impl ApiServer {
         let server = Arc::new(Server {
             admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
-            kubelets: KubeletClient::new(pki.kubelet_client_config()?),
+            kubelets: KubeletClient::new(pki.kubelet_client_config()?)
+                .with_unverified(Pki::unverified_client_config()?),
             kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
@@ -151,6 +155,7 @@ impl ApiServer {
             fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
+            tunnels: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             store,
             authenticator,
@@ -228,6 +233,8 @@ impl ApiServer {
         self.server.shutdown.cancel();
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         while upkeep.join_next().await.is_some() {}
+        self.server.tunnels.close();
+        self.server.tunnels.wait().await;
         if let Some(audit) = &self.server.audit {
             audit.close().await;
         }
