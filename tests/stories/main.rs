@@ -1,5 +1,6 @@
 //! Stories: what Coracle promises, checked as a user would see it.
 
+mod access;
 mod admission_policies;
 mod bad_guests;
 mod bad_input;

@@ -59,6 +59,14 @@ pub enum AuditError {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source(pub(crate) SocketAddr);
 
+/// Reads a policy (the file's text) and says what is wrong with it.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn check_policy(policy: &str) -> Result<(), AuditError> {
+    Policy::parse(policy).map(drop)
+}
+
 /// The open log.
 pub struct AuditLog {
     policy: Policy,

@@ -5,6 +5,8 @@ mod harness;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use coracle_apiserver::identity::User;
 use coracle_apiserver::pki::{CertifiedPem, Pki, Sans};
 use harness::{Harness, config_map};
@@ -116,6 +118,18 @@ impl Served {
     }
 }
 
+/// The same token, signed by the cluster's own key, and over since a moment ago.
+fn expired(server: &Harness, token: &str) -> String {
+    let key = std::fs::read(server.directory.path().join("pki/sa.key")).unwrap();
+    let key = jsonwebtoken::EncodingKey::from_ec_pem(&key).unwrap();
+    let claims = token.split('.').nth(1).unwrap();
+    let mut claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+    claims["exp"] = (jiff::Timestamp::now().as_second() - 1).into();
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::ES256);
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
+}
+
 /// A token of an account in `bank` that may do everything there.
 async fn neighbour(server: &Harness) -> String {
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/bank/rolebindings";
@@ -144,6 +158,7 @@ async fn every_family_refuses_who_may_not_ask() {
     let issued = served.server.post(&format!("{accounts}/gone/token"), json!({ "spec": {} })).await;
     let revoked = issued.expect(201)["status"]["token"].as_str().unwrap().to_owned();
     served.server.delete(&format!("{accounts}/gone"), json!({})).await.expect(200);
+    let expired = expired(&served.server, &neighbour);
     let nobody = Caller { own: None, token: None };
     for (family, method, path) in families() {
         let (code, status) = served.ask(&nobody, &method, path, "", Vec::new()).await;
@@ -152,6 +167,7 @@ async fn every_family_refuses_who_may_not_ask() {
             Caller { own: Some(&stranger), token: None },
             Caller { own: None, token: Some("no-token") },
             Caller { own: None, token: Some(&revoked) },
+            Caller { own: None, token: Some(&expired) },
         ] {
             let (code, status) = served.ask(&caller, &method, path, "", Vec::new()).await;
             let expected = (401, &json!("Unauthorized"));

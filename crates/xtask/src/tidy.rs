@@ -37,6 +37,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bench", &["api", "store"]),
+    ("fuzz", &["api", "cel", "store", "apiserver"]),
     ("xtask", &["api", "store"]),
 ];
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Mutated, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::custom_resources::rules_of;
+use crate::custom_resources::{self, rules_of};
 use crate::managed_fields::{self, Books};
 use crate::object::{self, meta, set_meta};
 use crate::quota::Reserved;
@@ -34,13 +34,17 @@ pub(crate) async fn create(call: &mut Call) -> Answer<Response> {
     let body = call.read_object().await?;
     let object = views::write(call.kind, body);
     let written = create_object(call, object, dry_run, Books::Recorded).await?;
-    answer_written(call, StatusCode::CREATED, written)
+    answer_written(call, StatusCode::CREATED, written).await
 }
 
 /// The answer to a write, in the kind that the client speaks.
-pub(crate) fn answer_written(call: &Call, code: StatusCode, written: Written) -> Answer<Response> {
+pub(crate) async fn answer_written(
+    call: &Call,
+    code: StatusCode,
+    written: Written,
+) -> Answer<Response> {
     match written {
-        Written::Stored(object) => call.answer_stored(code, &object),
+        Written::Stored(object) => call.answer_stored(code, object).await,
         Written::Imagined(object) => call.answer_value(code, views::read(call.kind, object)),
     }
 }
@@ -158,7 +162,8 @@ async fn store_under_a_free_name(
             return Ok(Written::Imagined(object));
         }
         let reservation = call.server.addresses.allocate(kind, &mut object, None)?;
-        let (store, value) = (call.server.store.clone(), storage::encode(kind, &object));
+        let stored = custom_resources::to_storage(kind, &object).await?;
+        let (store, value) = (call.server.store.clone(), storage::encode(kind, &stored));
         let write = reserved.hold(async move { store.create(key, value).await });
         match reservation.settle(write).await {
             Ok(stored) => return Ok(Written::Stored(stored)),

@@ -63,7 +63,7 @@ pub(crate) async fn patch(call: &mut Call, part: Part) -> Answer<Response> {
         Ok(views::write(call.kind, new))
     })
     .await?;
-    answer_written(call, StatusCode::OK, written)
+    answer_written(call, StatusCode::OK, written).await
 }
 
 impl Patch {

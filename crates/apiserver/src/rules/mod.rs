@@ -11,7 +11,7 @@ use serde_json::Value;
 mod admission_policy;
 mod autoscaler;
 pub(crate) mod certificate;
-mod checks;
+pub(crate) mod checks;
 mod claim;
 mod config;
 mod cronjob;
@@ -46,7 +46,7 @@ pub(crate) mod service_cidr;
 mod statefulset;
 mod storage;
 mod volume;
-mod webhook;
+pub(crate) mod webhook;
 mod workload;
 
 #[cfg(test)]

@@ -40,14 +40,14 @@ pub static CLUSTER_ROLE: Rules = Rules {
 
 pub static ROLE_BINDING: Rules = Rules {
     default: default_binding,
-    validate: |binding, errors| validate_binding(binding, &["ClusterRole", "Role"], errors),
+    validate: |binding, errors| validate_binding(binding, Reach::Namespace, errors),
     validate_update: same_role,
     ..Rules::GENERIC
 };
 
 pub static CLUSTER_ROLE_BINDING: Rules = Rules {
     default: default_binding,
-    validate: |binding, errors| validate_binding(binding, &["ClusterRole"], errors),
+    validate: |binding, errors| validate_binding(binding, Reach::Cluster, errors),
     validate_update: same_role,
     ..Rules::GENERIC
 };
@@ -111,7 +111,11 @@ fn validate_rules(rules: &Value, reach: Reach, path: &Path, errors: &mut FieldEr
     }
 }
 
-fn validate_binding(binding: &Value, roles: &[&str], errors: &mut FieldErrors) {
+fn validate_binding(binding: &Value, reach: Reach, errors: &mut FieldErrors) {
+    let roles: &[&str] = match reach {
+        Reach::Namespace => &["ClusterRole", "Role"],
+        Reach::Cluster => &["ClusterRole"],
+    };
     let (role, path) = (&binding["roleRef"], Path::new("roleRef"));
     if role["apiGroup"] != GROUP {
         errors.not_supported(path.child("apiGroup"), role["apiGroup"].text(), &[GROUP]);
@@ -124,11 +128,11 @@ fn validate_binding(binding: &Value, roles: &[&str], errors: &mut FieldErrors) {
         name => errors.invalid_each(path.child("name"), name, names::path_segment(name)),
     }
     for (index, subject) in binding["subjects"].items().iter().enumerate() {
-        validate_subject(subject, &Path::new("subjects").index(index), errors);
+        validate_subject(subject, reach, &Path::new("subjects").index(index), errors);
     }
 }
 
-fn validate_subject(subject: &Value, path: &Path, errors: &mut FieldErrors) {
+fn validate_subject(subject: &Value, reach: Reach, path: &Path, errors: &mut FieldErrors) {
     let name = subject["name"].text();
     if name.is_empty() {
         errors.required(path.child("name"), "");
@@ -142,7 +146,8 @@ fn validate_subject(subject: &Value, path: &Path, errors: &mut FieldErrors) {
             if !group.is_empty() {
                 errors.not_supported(path.child("apiGroup"), group, &[""]);
             }
-            if subject["namespace"].text().is_empty() {
+            // Within a namespace, an account without one is that namespace's.
+            if reach == Reach::Cluster && subject["namespace"].text().is_empty() {
                 errors.required(path.child("namespace"), "");
             }
         }

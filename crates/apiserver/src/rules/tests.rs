@@ -270,6 +270,17 @@ fn roles_and_bindings_are_checked() {
         })
     };
     check(group, "RoleBinding", binding(), &[]);
+    // An account without a namespace is that of the binding's, if the binding has one.
+    let local = |role: &str| {
+        json!({
+            "metadata": {"name": "b"},
+            "roleRef": {"kind": role, "name": "r"},
+            "subjects": [{"kind": "ServiceAccount", "name": "bot"}],
+        })
+    };
+    check(group, "RoleBinding", local("Role"), &[]);
+    let missing = ["subjects[0].namespace: Required value"];
+    check(group, "ClusterRoleBinding", local("ClusterRole"), &missing);
     check_update(
         group,
         "RoleBinding",
