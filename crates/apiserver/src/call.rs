@@ -164,8 +164,14 @@ impl Call {
     }
 
     /// A stored object as the answer.
-    pub(crate) fn answer_stored(&self, code: StatusCode, object: &Object) -> Answer<Response> {
-        answer::stored(self.representation, Include::read(&self.query)?, code, self.kind, object)
+    pub(crate) async fn answer_stored(
+        &self,
+        code: StatusCode,
+        object: Arc<Object>,
+    ) -> Answer<Response> {
+        let include = Include::read(&self.query)?;
+        let object = custom_resources::bring(self.kind, object).await?;
+        answer::stored(self.representation, include, code, self.kind, &object)
     }
 
     /// A decoded object as the answer.

@@ -71,8 +71,7 @@ pub(crate) async fn change_with(
     let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = call.server.store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
-        let mut old = storage::decode(&current)?;
-        custom_resources::read(kind, &mut old);
+        let old = custom_resources::decoded(kind, current.clone()).await?;
         let mut new = make(&old)?;
         let names_revision = check_revision(kind, name, &new, &current)?;
         let entries = managed_fields::take(&mut new);
@@ -90,12 +89,15 @@ pub(crate) async fn change_with(
         if change.dry_run {
             return Ok(Written::Imagined(new));
         }
-        if new == old || managed_fields::differ_in_times_only(&new, &old) {
+        let is_same = new == old || managed_fields::differ_in_times_only(&new, &old);
+        if is_same && !custom_resources::is_stale(kind, &current) {
             return Ok(Written::Stored(current));
         }
-        let value = storage::encode(kind, &new);
+        let ends = ends_life(kind, &new);
+        let stored = custom_resources::to_storage(kind, &new).await?;
+        let value = storage::encode(kind, &stored);
         let (store, at) = (call.server.store.clone(), key.clone());
-        let written = if ends_life(kind, &new) {
+        let written = if ends {
             let leaving = call.server.addresses.leave(kind, &old);
             leaving.settle(async move { store.delete(at, current.revision, value).await }).await
         } else {

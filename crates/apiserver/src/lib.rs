@@ -10,7 +10,7 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: conversion webhooks, API aggregation, and the streams of exec, attach and
+//! Deliberately absent for now: API aggregation, and the streams of exec, attach and
 //! port-forward.
 
 pub mod admission;

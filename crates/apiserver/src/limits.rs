@@ -91,3 +91,16 @@ pub(crate) const EXTENSION_ENDPOINTS_TRIED: usize = 3;
 
 /// How much of what an extension server says is repeated in a message.
 pub(crate) const QUOTED_CHARS: usize = 2048;
+
+/// How long a conversion webhook may take; upstream's deadline of every call to a webhook that names none.
+pub(crate) const CONVERSION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What one question to a conversion webhook may hold: its answer, which may be larger, must stay below `EXTENSION_ANSWER_BYTES`.
+pub(crate) const CONVERSION_BYTES: usize = 4 * 1024 * 1024;
+pub(crate) const CONVERSION_OBJECTS: usize = 500;
+
+/// Converted objects that are kept for further readers, for each definition.
+pub(crate) const CONVERTED_BYTES: usize = 8 * 1024 * 1024;
+
+/// Events of a watch that are converted in one question.
+pub(crate) const EVENTS_CONVERTED: usize = 64;

@@ -133,8 +133,8 @@ impl ApiServer {
                 status: Box::new(status),
             }
         })?;
-        let kinds = Arc::new(Registry::default());
         let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
+        let kinds = Arc::new(Registry::new(extensions.clone()));
         let webhooks =
             Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
         let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());

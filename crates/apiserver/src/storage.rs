@@ -7,7 +7,7 @@ use coracle_api::status::Status;
 use coracle_store::{Attributes, Key, Object, Range, WriteError};
 use serde_json::Value;
 
-use crate::{custom_resources, rules};
+use crate::rules;
 
 /// The store's key of an object of this kind.
 pub(crate) fn key(kind: &'static Kind, namespace: &str, name: &str) -> Key {
@@ -47,7 +47,7 @@ pub(crate) fn kind_of(resource: &str) -> Option<&'static Kind> {
     })
 }
 
-/// The object as the store keeps it: JSON with a place for its own revision.
+/// The object as the store keeps it: JSON with a place for its own revision. Custom objects are in their storage version by now.
 pub(crate) fn encode(kind: &'static Kind, object: &Value) -> coracle_store::Value {
     let mut bytes = Vec::with_capacity(1024);
     let mut revision_at = 0;
@@ -57,11 +57,7 @@ pub(crate) fn encode(kind: &'static Kind, object: &Value) -> coracle_store::Valu
     for (field, value) in object.as_object().unwrap_or(&empty) {
         separate(&mut bytes);
         write_name(&mut bytes, field);
-        if field == "apiVersion"
-            && let Some(definition) = custom_resources::definition_of(kind)
-        {
-            write_value(&mut bytes, &Value::from(definition.storage_api_version.as_str()));
-        } else if field == "metadata" {
+        if field == "metadata" {
             revision_at = encode_metadata(&mut bytes, value.as_object().unwrap_or(&empty));
             written_metadata = true;
         } else {

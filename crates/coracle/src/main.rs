@@ -25,8 +25,12 @@ use crate::cli::{Arguments, Command};
 static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
+    let small_pages = keep_pages_small();
     let arguments = Arguments::parse();
     start_logging(&arguments);
+    if let Err(error) = small_pages {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     // Fails only when a provider is installed already, and then there is one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -56,6 +60,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Kubelet(options) => component::kubelet(options).await,
         Command::Image { command } => image::run(command).await,
     }
+}
+
+/// The allocator asks the kernel for huge pages, and with them an idle cluster holds half as much memory again:
+/// most of what it touches is small and far apart. What is touched before this stays huge.
+fn keep_pages_small() -> std::io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
 /// Logs go to stderr: what is asked for goes to stdout.

@@ -114,6 +114,10 @@ impl Pods {
             entry.mailbox.pod(Arc::clone(pod));
             return;
         }
+        if self.tasks.token().is_cancelled() {
+            // The last words of a worker that has left come back as a change: they are no reason to start another.
+            return;
+        }
         let mailbox = Arc::new(Mailbox::default());
         let (shown, snapshot) = watch::channel(Snapshot::default());
         let (charge, refusal) = admit(&self.ledger, pod);

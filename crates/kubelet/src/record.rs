@@ -148,9 +148,15 @@ impl Record {
         record
     }
 
+    /// How many attempts came to run. One that is only being started may still fail, and has no log yet.
+    pub(crate) fn begun(&self) -> u32 {
+        let starting = self.activity == Activity::Starting;
+        self.attempts.saturating_sub(u32::from(starting))
+    }
+
     /// How often it was restarted.
     pub(crate) fn restart_count(&self) -> i32 {
-        i32::try_from(self.attempts.saturating_sub(1)).unwrap_or(i32::MAX)
+        i32::try_from(self.begun().saturating_sub(1)).unwrap_or(i32::MAX)
     }
 
     /// What the plan needs to know.
@@ -293,4 +299,24 @@ fn lost(
 /// A time as the API keeps it: to the second.
 pub(crate) fn whole_seconds(at: Timestamp) -> Time {
     Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restart_counts_once_it_came_to_run() {
+        let now = Timestamp::now();
+        let mut record = Record::new();
+        record.starting(ContainerId::new("first"));
+        assert_eq!((record.begun(), record.restart_count()), (0, 0));
+        record.running(now);
+        record.exited(ContainerStateTerminated::default(), now);
+        assert_eq!((record.begun(), record.restart_count()), (1, 0));
+        record.starting(ContainerId::new("second"));
+        assert_eq!((record.begun(), record.restart_count()), (1, 0), "it may still fail");
+        record.running(now);
+        assert_eq!((record.begun(), record.restart_count()), (2, 1));
+    }
 }

@@ -51,14 +51,8 @@ impl ContainerView {
     fn of(record: &Record) -> Self {
         let running =
             matches!(record.activity, Activity::Running { .. } | Activity::Stopping { .. });
-        // An attempt that is only being started has no log yet; the one before it has.
-        let begun = if record.activity == Activity::Starting {
-            record.attempts.checked_sub(1)
-        } else {
-            Some(record.attempts)
-        };
         Self {
-            attempt: begun.and_then(|begun| begun.checked_sub(1)),
+            attempt: record.begun().checked_sub(1),
             running,
             id: record.id.clone(),
             waiting: record.waiting.as_ref().map(|waiting| waiting.reason.clone()),

@@ -271,7 +271,8 @@ async fn a_restarted_node_runs_its_pods_again() {
 
     node.stop().await;
     let left = node.api.get(PODS, "web").unwrap();
-    assert_eq!((condition(&left, "Ready"), &left["status"]["phase"]), ("False", &json!("Running")));
+    let seen = (condition(&left, "Ready"), &left["status"]["phase"]);
+    assert_eq!(seen, ("False", &json!("Running")), "{left}");
     let ended = &left["status"]["containerStatuses"][0]["state"]["terminated"];
     assert_eq!(ended["exitCode"], 143, "{left}");
     let host = node.api.get("/api/v1/nodes", "node-0").unwrap();

@@ -173,7 +173,7 @@ impl Admission {
         }
         let (mut rounds, mut calls) = (Rounds::default(), Calls::default());
         let by_policies = match &self.policies {
-            Some(policies) => policies.mutate(request, &mut rounds)?,
+            Some(policies) => policies.mutate(request, &mut rounds).await?,
             None => false,
         };
         let by_webhooks = match &self.webhooks {
@@ -190,7 +190,7 @@ impl Admission {
         if let Some(policies) = &self.policies
             && rounds.repeat(request.object)
         {
-            policies.mutate(request, &mut rounds)?;
+            policies.mutate(request, &mut rounds).await?;
         }
         if let Some(webhooks) = &self.webhooks {
             webhooks.mutate_again(request, calls).await?;
@@ -207,7 +207,7 @@ impl Admission {
             return Ok(());
         }
         if let Some(policies) = &self.policies {
-            policies.validate(request)?;
+            policies.validate(request).await?;
         }
         match &self.webhooks {
             Some(webhooks) => webhooks.validate(request).await,

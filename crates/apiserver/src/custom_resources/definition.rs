@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use coracle_api::kinds::{Custom, Kind, api_version};
 use serde_json::{Value, json};
 
+use super::conversion::Conversion;
 use super::json_path::JsonPath;
 use super::schema::Node;
 use super::values;
@@ -13,7 +14,7 @@ use super::values;
 /// All that is not in the [`Kind`].
 #[derive(Debug)]
 pub(crate) struct Definition {
-    pub(crate) schema: Node,
+    pub(crate) schema: Arc<Node>,
     /// The same as it was written: for OpenAPI documents, and for applying.
     pub(crate) open_api: Value,
     /// Whether unknown fields stay, as the definition's old `preserveUnknownFields` wants.
@@ -22,12 +23,10 @@ pub(crate) struct Definition {
     pub(crate) has_status: bool,
     pub(crate) scale: Option<Scale>,
     pub(crate) selectable: Vec<(String, JsonPath)>,
-    /// What stored objects say.
-    pub(crate) storage_api_version: String,
-    /// Whether stored objects may have been written in another version, or by another schema.
+    /// How objects get from one version to another.
+    pub(crate) conversion: Arc<Conversion>,
+    /// Whether stored objects may have been written in another version, or by another schema, and no webhook brings them into shape.
     pub(crate) rewrites: bool,
-    /// Why objects of this version cannot be had: only a webhook could convert them.
-    pub(crate) inconvertible: Option<String>,
     /// What users of this version are told.
     pub(crate) deprecation: Option<String>,
 }
@@ -62,10 +61,13 @@ pub(crate) fn definition_of(kind: &Kind) -> Option<Arc<Definition>> {
 
 impl Definition {
     /// Reads one version of a definition.
-    pub(super) fn read_version(definition: &Value, version: &Value) -> Self {
+    pub(super) fn read_version(
+        definition: &Value,
+        version: &Value,
+        conversion: &Arc<Conversion>,
+    ) -> Self {
         let spec = &definition["spec"];
-        let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let stored = versions.iter().find(|version| version["storage"] == true).unwrap_or(version);
+        let versions = spec["versions"].as_array().map_or(0, Vec::len);
         let group = spec["group"].as_str().unwrap_or_default();
         let name = version["name"].as_str().unwrap_or_default();
         let kind = spec["names"]["kind"].as_str().unwrap_or_default();
@@ -75,7 +77,7 @@ impl Definition {
         let said = version["deprecationWarning"].as_str().filter(|text| !text.is_empty());
         Self {
             open_api: version["schema"]["openAPIV3Schema"].clone(),
-            schema: Node::read(&version["schema"]["openAPIV3Schema"]),
+            schema: conversion.schema(&api_version(group, name)).cloned().unwrap_or_default(),
             keeps_unknown: spec["preserveUnknownFields"] == true,
             columns: columns(version),
             has_status: version["subresources"]["status"].is_object(),
@@ -85,17 +87,10 @@ impl Definition {
                     Some((path.trim_start_matches('.').to_owned(), JsonPath::parse(path).ok()?))
                 })
                 .collect(),
-            storage_api_version: api_version(group, stored["name"].as_str().unwrap_or_default()),
-            rewrites: versions.len() > 1
-                || definition["metadata"]["generation"].as_i64().unwrap_or_default() > 1,
-            inconvertible: (spec["conversion"]["strategy"] == "Webhook"
-                && stored["name"] != version["name"])
-            .then(|| {
-                format!(
-                    "conversion webhooks are not supported by this server yet: {kind} is served as {group}/{} only",
-                    stored["name"].as_str().unwrap_or_default()
-                )
-            }),
+            conversion: conversion.clone(),
+            rewrites: spec["conversion"]["strategy"] != "Webhook"
+                && (versions > 1
+                    || definition["metadata"]["generation"].as_i64().unwrap_or_default() > 1),
             deprecation: (version["deprecated"] == true)
                 .then(|| said.map_or_else(warning, str::to_owned)),
         }
@@ -103,11 +98,11 @@ impl Definition {
 
     /// Brings a stored object into the shape of `kind`, a version of this definition.
     pub(super) fn read(&self, kind: &Kind, object: &mut Value) {
+        self.conversion.complete(object);
         object["apiVersion"] = json!(kind.api_version);
         if !self.keeps_unknown {
             values::prune(object, &self.schema);
         }
-        values::default(object, &self.schema);
     }
 
     /// The value of a field that objects can be selected by; empty when there is none.

@@ -9,14 +9,14 @@
 //! - A kind is served before its definition says `Established`, and until the last of its objects is gone.
 //! - A `Kind` is never freed, because every request holds plain references to it; equal ones are the same one, so that what is kept
 //!   is bounded by the different names that were ever served. Definitions, which are large, are freed when they are replaced.
-//! - Objects are stored as they were last written. When their definition was changed since, or has several versions, they are
-//!   brought into the shape of the requested version as they are read.
-//!
-//! Absent for now: conversion by webhook (such kinds are refused with a clear message where versions differ).
+//! - Objects are stored in the version that was the stored one when they were last written. When their definition was changed since,
+//!   or has several versions, they are brought into the shape of the requested version as they are read, by a webhook if the
+//!   definition names one.
 
 mod cel;
 mod columns;
 mod conditions;
+mod conversion;
 mod decode;
 mod definition;
 mod extent;
@@ -36,6 +36,9 @@ use coracle_api::kinds::Kind;
 pub(crate) use cel::escape;
 pub(crate) use columns::{cells, column_definitions};
 pub(crate) use conditions::{begin_termination, is_definition};
+pub(crate) use conversion::{
+    bring, bring_all, convert, decoded, is_by_webhook, is_stale, to_storage,
+};
 pub(crate) use decode::decode;
 pub(crate) use definition::{Definition, definition_of};
 pub(crate) use json_path::JsonPath;

@@ -8,11 +8,15 @@ use coracle_api::kinds::{self, Custom, GroupVersion, Kind, Storage, Subresource}
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use super::conversion::Conversion;
 use super::definition::{Cell, Definition};
+use crate::extension::Extensions;
 
 /// Which kinds there are; read by every request without a lock.
 pub(crate) struct Registry {
     current: ArcSwap<Snapshot>,
+    /// Calls the webhooks that convert between versions.
+    extensions: Option<Extensions>,
     /// What is never freed, to be used again.
     kept: Mutex<Kept>,
 }
@@ -38,12 +42,18 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             current: ArcSwap::from_pointee(Snapshot::new(0, Vec::new())),
+            extensions: None,
             kept: Mutex::default(),
         }
     }
 }
 
 impl Registry {
+    /// No custom kinds yet; objects of those to come are converted by webhooks that this client calls.
+    pub(crate) fn new(extensions: Extensions) -> Self {
+        Self { extensions: Some(extensions), ..Self::default() }
+    }
+
     /// The kinds as they are now.
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
@@ -73,8 +83,9 @@ impl Registry {
     pub(super) fn kinds_of(&self, definition: &Value) -> Vec<&'static Kind> {
         let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
         let served = versions.filter(|version| version["served"] == true);
+        let conversion = Arc::new(Conversion::read(definition, self.extensions.clone()));
         let mut kept = self.kept.lock();
-        served.map(|version| kept.kind(definition, version)).collect()
+        served.map(|version| kept.kind(definition, version, &conversion)).collect()
     }
 
     /// Tells readers that something about the kinds changed that is not in the kinds themselves.
@@ -114,12 +125,17 @@ impl Snapshot {
 }
 
 impl Kept {
-    fn kind(&mut self, definition: &Value, version: &Value) -> &'static Kind {
+    fn kind(
+        &mut self,
+        definition: &Value,
+        version: &Value,
+        conversion: &Arc<Conversion>,
+    ) -> &'static Kind {
         let (spec, names) = (&definition["spec"], &definition["status"]["acceptedNames"]);
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (group, version_name) = (text(&spec["group"]), text(&version["name"]));
         let place = (group.clone(), version_name.clone(), text(&names["plural"]));
-        let read = Arc::new(Definition::read_version(definition, version));
+        let read = Arc::new(Definition::read_version(definition, version, conversion));
         let (has_status, has_scale) = (read.has_status, read.scale.is_some());
         let cell = *self
             .cells

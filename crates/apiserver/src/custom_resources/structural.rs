@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::extent::{SCHEMA_COST, too_expensive};
 use super::json_path::JsonPath;
 use super::schema::Node;
-use super::{validate, values};
+use super::{conversion, validate, values};
 
 /// Checks what a definition says about its versions.
 pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) {
@@ -37,7 +37,7 @@ pub(crate) fn validate_definition(definition: &Value, errors: &mut FieldErrors) 
         subresources(&version["subresources"], &at.child("subresources"), errors);
         selectable(version, &at.child("selectableFields"), errors);
     }
-    conversion(&definition["spec"]["conversion"], errors);
+    conversion::validate(definition, errors);
     if definition["spec"]["preserveUnknownFields"] == true {
         let detail = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         errors.invalid(Path::new("spec").child("preserveUnknownFields"), true, detail);
@@ -76,28 +76,6 @@ pub(crate) fn validate_definition_update(new: &Value, errors: &mut FieldErrors) 
             let path = Path::new("status").child("storedVersions").index(index);
             errors.invalid(path, stored.clone(), "missing from spec.versions; v1 was previously a storage version, and must remain in spec.versions until a storage migration ensures no data remains persisted in v1 and removes v1 from status.storedVersions".replace("v1", stored.as_str().unwrap_or_default()));
         }
-    }
-}
-
-fn conversion(conversion: &Value, errors: &mut FieldErrors) {
-    let path = Path::new("spec").child("conversion");
-    match conversion["strategy"].as_str() {
-        Some("Webhook") => {
-            if !conversion["webhook"]["clientConfig"].is_object() {
-                errors.required(
-                    path.child("webhook").child("clientConfig"),
-                    "required when strategy is set to Webhook",
-                );
-            }
-        }
-        Some("None") if conversion["webhook"].is_object() => {
-            errors.forbidden(
-                path.child("webhook"),
-                "should not be set when strategy is not set to Webhook",
-            );
-        }
-        None | Some("None" | "") => (),
-        Some(other) => errors.not_supported(path.child("strategy"), other, &["None", "Webhook"]),
     }
 }
 

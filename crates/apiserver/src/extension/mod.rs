@@ -30,6 +30,7 @@ use crate::limits;
 use crate::pki::Pki;
 use connect::{Connector, Route};
 use trust::Trust;
+pub(crate) use trust::check_bundle;
 
 /// Where an extension server is: a `clientConfig` of a webhook.
 #[derive(Debug, Clone, PartialEq, Eq)]

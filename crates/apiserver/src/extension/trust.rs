@@ -63,6 +63,11 @@ impl Roots {
     }
 }
 
+/// Whether a `caBundle` holds certificates; or what is wrong with it.
+pub(crate) fn check_bundle(bundle: &str) -> Result<(), String> {
+    bundled(bundle).map(drop)
+}
+
 fn bundled(bundle: &str) -> Result<RootCertStore, String> {
     let wrong = "unable to load root certificates: unable to parse bytes as PEM block";
     let pem = BASE64_STANDARD.decode(bundle).map_err(|_| wrong.to_owned())?;

@@ -35,7 +35,7 @@ pub(super) async fn apply(call: &mut Call, part: Part) -> Answer<Response> {
     place_in_namespace(call, &mut config)?;
     check_name(call, &mut config)?;
     let (code, written) = write(call, &Wish { kind, part, config, raw }).await?;
-    answer_written(call, code, written)
+    answer_written(call, code, written).await
 }
 
 /// What the client wants.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::admission::{AdmissionRequest, Mutated, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::custom_resources::rules_of;
+use crate::custom_resources::{self, rules_of};
 use crate::managed_fields::{self, Books};
 use crate::object::{self, meta, set_meta};
 use crate::quota::Reserved;
@@ -34,13 +34,17 @@ pub(crate) async fn create(call: &mut Call) -> Answer<Response> {
     let body = call.read_object().await?;
     let object = views::write(call.kind, body);
     let written = create_object(call, object, dry_run, Books::Recorded).await?;
-    answer_written(call, StatusCode::CREATED, written)
+    answer_written(call, StatusCode::CREATED, written).await
 }
 
 /// The answer to a write, in the kind that the client speaks.
-pub(crate) fn answer_written(call: &Call, code: StatusCode, written: Written) -> Answer<Response> {
+pub(crate) async fn answer_written(
+    call: &Call,
+    code: StatusCode,
+    written: Written,
+) -> Answer<Response> {
     match written {
-        Written::Stored(object) => call.answer_stored(code, &object),
+        Written::Stored(object) => call.answer_stored(code, object).await,
         Written::Imagined(object) => call.answer_value(code, views::read(call.kind, object)),
     }
 }
@@ -88,12 +92,27 @@ pub(crate) async fn create_object(
     if call.server.admission.mutate(&mut request).await? == Mutated::Anew {
         place_in_namespace(call, &mut object)?;
     }
-    rules.prepare_create(&mut object);
-    rules.default(&mut object);
+    prepare(kind, &mut object);
     if rules.has_generation(kind) {
         set_meta(&mut object, "generation", Some(json!(1)));
     }
     store_under_a_free_name(call, kind, object, dry_run).await
+}
+
+/// Takes away what a creator may not set, and fills in what only the server knows.
+fn prepare(kind: &Kind, object: &mut Value) {
+    let rules = rules_of(kind);
+    rules.prepare_create(object);
+    rules.default(object);
+    // As Go writes it: JSON patches put their conditions into a status that is there, if empty.
+    if object["status"].is_null() && always_has_status(kind) {
+        object["status"] = json!({});
+    }
+}
+
+/// Whether a status belongs to every object of the kind, because it is a struct and no pointer in Go.
+pub(super) fn always_has_status(kind: &Kind) -> bool {
+    kind.custom.is_none() && kind.subresource("status").is_some()
 }
 
 /// Where objects of the call's kind are stored.
@@ -144,8 +163,7 @@ async fn store_under_a_free_name(
             name = generate_name(&prefix);
             set_meta(&mut object, "name", Some(json!(name)));
             // Labels that hold the name wait for it; both are safe to repeat.
-            rules_of(kind).prepare_create(&mut object);
-            rules_of(kind).default(&mut object);
+            prepare(kind, &mut object);
         }
         validate(kind, &name, &object)?;
         let reserved = admit(call, kind, &name, &mut object, dry_run).await?;
@@ -158,7 +176,8 @@ async fn store_under_a_free_name(
             return Ok(Written::Imagined(object));
         }
         let reservation = call.server.addresses.allocate(kind, &mut object, None)?;
-        let (store, value) = (call.server.store.clone(), storage::encode(kind, &object));
+        let stored = custom_resources::to_storage(kind, &object).await?;
+        let (store, value) = (call.server.store.clone(), storage::encode(kind, &stored));
         let write = reserved.hold(async move { store.create(key, value).await });
         match reservation.settle(write).await {
             Ok(stored) => return Ok(Written::Stored(stored)),

@@ -16,8 +16,8 @@ use crate::admission::{AdmissionRequest, Operation, WriteOptions};
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::deletion::{DeleteOptions, Step, plan};
-use crate::object::{is_deleting, meta};
-use crate::{limits, storage};
+use crate::object::{is_deleting, meta, set_meta};
+use crate::{custom_resources, limits, storage};
 
 /// What became of a deletion.
 pub(crate) enum Deleted {
@@ -35,7 +35,7 @@ pub(crate) async fn delete(call: &mut Call) -> Answer<Response> {
     let kind = stored_kind(call)?;
     let (namespace, name) = (call.namespace().to_owned(), call.target.name.clone());
     let deleted = delete_object(call, kind, &namespace, &name, &options).await?;
-    answer_deleted(call, &name, deleted)
+    answer_deleted(call, &name, deleted).await
 }
 
 /// `DeleteOptions`, from the body and the query.
@@ -75,7 +75,7 @@ pub(crate) async fn delete_object(
     let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = store.get(&key).ok_or_else(|| Status::not_found(kind, name))?;
-        let old = storage::decode(&current)?;
+        let old = custom_resources::decoded(kind, current.clone()).await?;
         options.check_preconditions(kind, name, &old)?;
         admit(call, kind, namespace, name, &old, options).await?;
         let written = match plan(kind, &old, options) {
@@ -84,21 +84,17 @@ pub(crate) async fn delete_object(
                 return Ok(Deleted::Imagined(next));
             }
             Step::Mark(next) => store
-                .update(key.clone(), current.revision, storage::encode(kind, &next))
+                .update(key.clone(), current.revision, encoded(kind, &next).await?)
                 .await
                 .map(Deleted::Going),
             Step::Remove(last) => {
                 let (store, at) = (store.clone(), key.clone());
-                let value = storage::encode(kind, &last);
+                let value = encoded(kind, &last).await?;
                 let leaving = call.server.addresses.leave(kind, &old);
                 let removed = leaving
                     .settle(async move { store.delete(at, current.revision, value).await })
                     .await;
-                removed.and_then(|object| {
-                    storage::decode(&object)
-                        .map(Deleted::Gone)
-                        .map_err(|_| WriteError::Conflict { current: None })
-                })
+                removed.map(|object| Deleted::Gone(with_revision(last, &object)))
             }
         };
         match written {
@@ -113,14 +109,28 @@ pub(crate) async fn delete_object(
     Err(Status::modified(kind, name))
 }
 
-fn answer_deleted(call: &Call, name: &str, deleted: Deleted) -> Answer<Response> {
+/// The state as it is stored.
+async fn encoded(kind: &'static Kind, object: &Value) -> Answer<coracle_store::Value> {
+    let stored = custom_resources::to_storage(kind, object).await?;
+    Ok(storage::encode(kind, &stored))
+}
+
+/// The last state, with the revision of the deletion.
+fn with_revision(mut last: Value, stored: &Object) -> Value {
+    set_meta(&mut last, "resourceVersion", Some(json!(stored.revision.to_string())));
+    last
+}
+
+async fn answer_deleted(call: &Call, name: &str, deleted: Deleted) -> Answer<Response> {
     match deleted {
         Deleted::Gone(last) if returns_object(call.kind) => call.answer_value(StatusCode::OK, last),
         Deleted::Gone(last) => Ok(call
             .answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid")))),
-        Deleted::Going(object) => answer_written(call, StatusCode::OK, Written::Stored(object)),
+        Deleted::Going(object) => {
+            answer_written(call, StatusCode::OK, Written::Stored(object)).await
+        }
         Deleted::Imagined(next) if is_deleting(&next) => {
-            answer_written(call, StatusCode::OK, Written::Imagined(next))
+            answer_written(call, StatusCode::OK, Written::Imagined(next)).await
         }
         Deleted::Imagined(last) => Ok(call
             .answer_plain(StatusCode::OK, &Status::deleted(call.kind, name, meta(&last, "uid")))),

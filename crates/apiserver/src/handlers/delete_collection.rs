@@ -14,7 +14,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::query::ListOptions;
 use crate::selection::Selection;
-use crate::{limits, storage, views};
+use crate::{custom_resources, limits, views};
 
 /// Deletes what is in the collection now; what comes later stays.
 pub(crate) async fn delete_collection(call: &mut Call) -> Answer<Response> {
@@ -23,7 +23,7 @@ pub(crate) async fn delete_collection(call: &mut Call) -> Answer<Response> {
     let list_options = ListOptions::read(&call.query, false)?;
     let selection =
         Selection::new(call.kind, list_options.labels.clone(), list_options.fields.clone())?;
-    let page = list::page(call, &list_options, &selection)?;
+    let page = list::page(call, &list_options, &selection).await?;
     let call = &*call;
     let options = &options;
     let deletions: Vec<BoxFuture<'_, Answer<Deleted>>> = page
@@ -38,7 +38,9 @@ pub(crate) async fn delete_collection(call: &mut Call) -> Answer<Response> {
     while let Some(deleted) = deletions.next().await {
         match deleted {
             Ok(Deleted::Gone(last) | Deleted::Imagined(last)) => items.push(last),
-            Ok(Deleted::Going(object)) => items.push(storage::decode(&object)?),
+            Ok(Deleted::Going(object)) => {
+                items.push(custom_resources::decoded(call.kind, object).await?);
+            }
             // Somebody else deleted it meanwhile, which is what we wanted.
             Err(status) if status.reason == Reason::NotFound => (),
             Err(status) => return Err(status),

@@ -23,7 +23,7 @@ use crate::printing::{self, Include};
 use crate::protobuf::{ListWriter, Shown};
 use crate::query::{ListOptions, VersionMatch};
 use crate::selection::Selection;
-use crate::{limits, protobuf, storage, views};
+use crate::{custom_resources, limits, protobuf, storage, views};
 
 /// A page of a collection and where the next one starts.
 pub(crate) struct Page {
@@ -37,7 +37,7 @@ pub(crate) struct Page {
 pub(crate) async fn list(call: &Call) -> Answer<Response> {
     let options = ListOptions::read(&call.query, false)?;
     let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
-    match page(call, &options, &selection) {
+    match page(call, &options, &selection).await {
         Ok(page) => answer_page(call, page).await,
         Err(status) if status.reason == Reason::Expired => expired(call, &options, &status),
         Err(status) => Err(status),
@@ -45,7 +45,11 @@ pub(crate) async fn list(call: &Call) -> Answer<Response> {
 }
 
 /// Finds the objects of the page that is asked for.
-pub(crate) fn page(call: &Call, options: &ListOptions, selection: &Selection) -> Answer<Page> {
+pub(crate) async fn page(
+    call: &Call,
+    options: &ListOptions,
+    selection: &Selection,
+) -> Answer<Page> {
     let store = &call.server.store;
     let range = storage::range(call.kind, call.namespace());
     let current = store.revision();
@@ -62,8 +66,10 @@ pub(crate) fn page(call: &Call, options: &ListOptions, selection: &Selection) ->
     let after_key = after.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
     // With selectors the limit counts matches, which only we can tell.
     let store_limit = if selection.is_everything() { options.limit } else { None };
-    let listing =
+    let mut listing =
         store.list(&range, at, after_key, store_limit).map_err(|gone| gone_status(&gone))?;
+    // Before anything is selected: what selectors look at may differ between versions.
+    listing.objects = custom_resources::bring_all(call.kind, listing.objects).await?;
     Ok(cut(listing, options.limit, selection))
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod patch;
 pub(crate) mod subresources;
 pub(crate) mod update;
 mod watch;
+mod watch_events;
 
 pub(crate) use subresources::scale;
 
@@ -47,9 +48,6 @@ pub(crate) fn kind_at(server: &Server, target: &ResourcePath) -> Answer<&'static
 pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
     call.warnings.extend(deprecation(call.kind).map(str::to_owned));
     if let Some(definition) = custom_resources::definition_of(call.kind) {
-        if let Some(why) = &definition.inconvertible {
-            return Err(Status::internal(why));
-        }
         call.warnings.extend(definition.deprecation.clone());
     }
     if !call.target.subresource.is_empty() {
@@ -69,9 +67,9 @@ pub(crate) async fn dispatch(call: &mut Call) -> Answer<Response> {
         return answer_and_forget(call).await;
     }
     match call.verb {
-        "get" => get::get(call),
+        "get" => get::get(call).await,
         "list" => list::list(call).await,
-        "watch" => watch::watch(call),
+        "watch" => watch::watch(call).await,
         "create" => create::create(call).await,
         "update" => update::update(call, Part::Whole).await,
         "patch" => patch::patch(call, Part::Whole).await,

@@ -40,7 +40,7 @@ pub(crate) async fn update(call: &mut Call, part: Part) -> Answer<Response> {
         Ok(object.clone())
     })
     .await?;
-    answer_written(call, StatusCode::OK, written)
+    answer_written(call, StatusCode::OK, written).await
 }
 
 /// The name in the path decides; one in the body must agree.
@@ -75,7 +75,7 @@ async fn create_instead(call: &mut Call, object: Value, dry_run: bool) -> Answer
     }
     check_create(call)?;
     let written = create_object(call, object, dry_run, Books::Recorded).await?;
-    answer_written(call, StatusCode::CREATED, written)
+    answer_written(call, StatusCode::CREATED, written).await
 }
 
 /// Whether the user may create the object that the path names.

@@ -10,8 +10,7 @@ use axum::response::Response;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_api::kinds::Kind;
 use coracle_api::status::Status;
-use coracle_store::{Change, Event, Object, Revision, Watch};
-use futures::Stream;
+use coracle_store::{Change, Event, Object, Revision};
 use http::StatusCode;
 use http_body::Frame;
 use jiff::Timestamp;
@@ -20,6 +19,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::list::{gone_status, too_large_revision};
+use super::watch_events::Events;
 use crate::answer::{self, Answer};
 use crate::call::Call;
 use crate::negotiate::{Encoding, Form, OFFERED_STREAMS};
@@ -27,10 +27,10 @@ use crate::printing::{self, Include};
 use crate::protobuf::{self, Shown};
 use crate::query::ListOptions;
 use crate::selection::Selection;
-use crate::{limits, object, storage, views};
+use crate::{custom_resources, limits, object, storage, views};
 
 /// Starts the stream of events.
-pub(crate) fn watch(call: &Call) -> Answer<Response> {
+pub(crate) async fn watch(call: &Call) -> Answer<Response> {
     let options = ListOptions::read(&call.query, true)?;
     let selection = Selection::new(call.kind, options.labels.clone(), options.fields.clone())?;
     let filter =
@@ -48,7 +48,7 @@ pub(crate) fn watch(call: &Call) -> Answer<Response> {
         include: Include::read(&call.query)?,
         headed: false,
     };
-    let body = match start(call, &options, filter, writer.clone()) {
+    let body = match start(call, &options, filter, writer.clone()).await {
         Ok(body) => Body::new(body),
         Err(Refusal::Answer(status)) => return Err(status),
         Err(Refusal::Event(status)) => {
@@ -66,7 +66,7 @@ enum Refusal {
     Event(Status),
 }
 
-fn start(
+async fn start(
     call: &Call,
     options: &ListOptions,
     filter: Filter,
@@ -87,17 +87,18 @@ fn start(
             .list(&range, None, None, None)
             .map_err(|gone| Refusal::Answer(gone_status(&gone)))?;
         initial = listing.objects;
-        initial.retain(|object| filter.matches(object));
         after = listing.revision;
     }
     let watch = store.watch(&range, after).map_err(|gone| Refusal::Event(gone_status(&gone)))?;
+    initial = custom_resources::bring_all(call.kind, initial).await.map_err(Refusal::Answer)?;
+    initial.retain(|object| filter.matches(object));
     let wants_end_mark = options.send_initial_events == Some(true) && options.bookmarks;
     Ok(WatchBody {
         filter,
         writer,
         initial: initial.into_iter(),
         end_mark: wants_end_mark.then_some(after),
-        watch,
+        watch: Events::new(call.kind, watch),
         bookmark: options
             .bookmarks
             .then(|| Box::pin(tokio::time::sleep(limits::BOOKMARK_INTERVAL))),
@@ -135,7 +136,7 @@ struct WatchBody {
     initial: std::vec::IntoIter<Arc<Object>>,
     /// Says that the initial events are over, for clients that asked for them.
     end_mark: Option<Revision>,
-    watch: Watch,
+    watch: Events,
     bookmark: Option<Pin<Box<Sleep>>>,
     deadline: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -189,13 +190,10 @@ impl WatchBody {
             }
         }
         while frame.len() < limits::FRAME_BYTES && !self.ended {
-            match Pin::new(&mut self.watch).poll_next(context) {
+            match self.watch.poll_next(context) {
                 Poll::Ready(Some(Ok(event))) => self.show(frame, &event),
-                Poll::Ready(Some(Err(gone))) => {
-                    // A store that closes is the end of the stream, not an error of the client's.
-                    if matches!(gone, coracle_store::Gone::Compacted { .. }) {
-                        self.writer.error(frame, &gone_status(&gone));
-                    }
+                Poll::Ready(Some(Err(status))) => {
+                    self.writer.error(frame, &status);
                     self.ended = true;
                 }
                 Poll::Ready(None) => self.ended = true,

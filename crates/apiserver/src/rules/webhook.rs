@@ -5,6 +5,7 @@ use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
 use crate::expressions::MatchConditions;
+use crate::extension;
 use crate::rules::Rules;
 use crate::rules::checks::{label_selector, one_of, required_one_of, unique};
 use crate::rules::json::{Read, default, each, with};
@@ -116,28 +117,68 @@ pub fn client_config(config: &Value, path: &Path, errors: &mut FieldErrors) {
         (true, true) | (false, false) => {
             errors.required(path, "exactly one of url or service is required")
         }
-        (true, false) => {
-            let url = config["url"].text();
-            if !url.starts_with("https://") {
-                let detail =
-                    "'https' is the only allowed URL scheme; desired format: https://host[/path]";
-                errors.invalid(path.child("url"), url, detail);
-            }
+        (true, false) => url(config["url"].text(), &path.child("url"), errors),
+        (false, true) => service(&config["service"], &path.child("service"), errors),
+    }
+    let bundle = config["caBundle"].text();
+    if !bundle.is_empty()
+        && let Err(why) = extension::check_bundle(bundle)
+    {
+        errors.invalid(path.child("caBundle"), bundle, why);
+    }
+}
+
+fn url(url: &str, at: &Path, errors: &mut FieldErrors) {
+    const FORM: &str = "; desired format: https://host[/path]";
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if scheme != "https" {
+        errors.invalid(at, scheme, format!("'https' is the only allowed URL scheme{FORM}"));
+    }
+    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if host.is_empty() || scheme.is_empty() {
+        errors.invalid(at, "", format!("host must be specified{FORM}"));
+    }
+    if !user.is_empty() {
+        errors.invalid(at, user, "user information is not permitted in the URL");
+    }
+    if !fragment.is_empty() {
+        errors.invalid(at, fragment, "fragments are not permitted in the URL");
+    }
+    if !query.is_empty() {
+        errors.invalid(at, query, "query parameters are not permitted in the URL");
+    }
+}
+
+fn service(service: &Value, at: &Path, errors: &mut FieldErrors) {
+    for field in ["name", "namespace"] {
+        if service[field].text().is_empty() {
+            errors.required(at.child(field), format!("service {field} is required"));
         }
-        (false, true) => {
-            let (service, at) = (&config["service"], path.child("service"));
-            for field in ["name", "namespace"] {
-                if service[field].text().is_empty() {
-                    errors.required(at.child(field), format!("service {field} is required"));
-                }
-            }
-            for message in names::port_number(service["port"].int()) {
-                errors.invalid(
-                    at.child("port"),
-                    service["port"].clone(),
-                    format!("port is not valid: {message}"),
-                );
-            }
+    }
+    for message in names::port_number(service["port"].int()) {
+        let detail = format!("port is not valid: {message}");
+        errors.invalid(at.child("port"), service["port"].clone(), detail);
+    }
+    let (path, at) = (service["path"].text(), at.child("path"));
+    let steps = match path {
+        "" | "/" => return,
+        "//" => return errors.invalid(at, path, "segment[0] may not be empty"),
+        path => path.strip_prefix('/'),
+    };
+    if steps.is_none() {
+        errors.invalid(&at, path, "must start with a '/'");
+    }
+    let steps = steps.unwrap_or(path);
+    for (index, step) in steps.strip_suffix('/').unwrap_or(steps).split('/').enumerate() {
+        if step.is_empty() {
+            errors.invalid(&at, path, format!("segment[{index}] may not be empty"));
+            continue;
+        }
+        for message in names::dns_subdomain(step) {
+            errors.invalid(&at, path, format!("segment[{index}]: {message}"));
         }
     }
 }

@@ -1,4 +1,5 @@
 //! A real HTTPS server that extends the API server, as an operator's would.
+#![allow(dead_code, reason = "each test binary uses a part of it, and one of them all")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

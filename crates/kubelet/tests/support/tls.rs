@@ -1,6 +1,7 @@
 //! Certificates of a kubelet and of the API server that may ask it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -10,6 +11,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// How long an answer may take.
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// One self-signed certificate that both sides have and trust.
 pub struct Pair {
@@ -64,7 +68,8 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
 
 /// One request over a connection of its own.
 pub async fn get(port: u16, config: ClientConfig, path: &str) -> Result<(u16, String), String> {
-    get_and(port, config, path, |_| ()).await
+    let got = tokio::time::timeout(DEADLINE, get_and(port, config, path, |_| ())).await;
+    got.unwrap_or_else(|_| Err(format!("{path} was not answered within {DEADLINE:?}")))
 }
 
 /// The same, telling `seen` all that has come each time more comes.

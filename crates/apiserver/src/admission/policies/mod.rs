@@ -26,7 +26,7 @@ use serde_json::Value;
 use super::AdmissionRequest;
 use super::matching::Subject;
 use crate::authz::Authorizer;
-use crate::custom_resources::{Registry, Snapshot};
+use crate::custom_resources::{self, Registry, Snapshot};
 use crate::expressions::{Facts, Host};
 use crate::views;
 use configuration::{Binding, Head, Kept};
@@ -89,26 +89,24 @@ impl Policies {
     }
 
     /// Asks the validating policies; the first refusal in the order of their names counts.
-    pub(crate) fn validate(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
+    pub(crate) async fn validate(&self, request: &AdmissionRequest<'_>) -> Result<(), Status> {
         let policies = self.validating.all(&self.host.store);
         if policies.is_empty() || is_exempt(request.kind) {
             return Ok(());
         }
         let bindings = self.validating_bindings.all(&self.host.store);
-        let judged: Vec<_> = policies
-            .iter()
-            .map(|policy| {
-                let mut denials = Vec::new();
-                let found =
-                    self.invocations(&**policy, &policy.head, &bindings, request, &mut denials);
-                (policy, found, denials)
-            })
-            .collect();
+        let mut judged = Vec::with_capacity(policies.len());
+        for policy in policies.iter() {
+            let mut denials = Vec::new();
+            let found =
+                self.invocations(&**policy, &policy.head, &bindings, request, &mut denials).await;
+            judged.push((policy, found, denials));
+        }
         // Each version is made once, however many policies look at it.
         let mut shown: Vec<(&'static Kind, Shown<'_>)> = Vec::new();
         for invocation in judged.iter().flat_map(|(_, found, _)| found) {
             if !shown.iter().any(|(kind, _)| *kind == invocation.kind) {
-                shown.push((invocation.kind, Shown::of(request, invocation.kind)));
+                shown.push((invocation.kind, Shown::of(request, invocation.kind).await?));
             }
         }
         let facts: Vec<_> = shown
@@ -129,7 +127,7 @@ impl Policies {
     }
 
     /// Lets the mutating policies change the object; whether they did. `rounds` remembers who may have to be asked again.
-    pub(crate) fn mutate(
+    pub(crate) async fn mutate(
         &self,
         request: &mut AdmissionRequest<'_>,
         rounds: &mut Rounds,
@@ -143,21 +141,21 @@ impl Policies {
         let mut changed = false;
         rounds.begin(request.object);
         // Which writes they are for is decided before the first of them changes anything.
-        let wanted: Vec<_> = policies
-            .iter()
-            .flat_map(|policy| {
-                self.invocations(&**policy, &policy.head, &bindings, request, &mut denials)
-            })
-            .collect();
+        let mut wanted = Vec::new();
+        for policy in policies.iter() {
+            wanted.extend(
+                self.invocations(&**policy, &policy.head, &bindings, request, &mut denials).await,
+            );
+        }
         for invocation in wanted {
-            changed |= invocation.mutate(&self.host, request, rounds, &mut denials);
+            changed |= invocation.mutate(&self.host, request, rounds, &mut denials).await;
         }
         rounds.end(request.object);
         if denials.is_empty() { Ok(changed) } else { Err(mutating::refusal(request, denials)) }
     }
 
     /// How often, and with which parameters, this policy is for the write.
-    fn invocations<'a, P>(
+    async fn invocations<'a, P>(
         &self,
         policy: &'a P,
         head: &Head,
@@ -173,8 +171,9 @@ impl Policies {
         };
         let mut found = Vec::new();
         let subject = Subject::of(request);
-        let mut bindings = bindings.iter().filter(|binding| binding.policy == head.name).peekable();
-        if bindings.peek().is_none() {
+        let bindings: Vec<&'a Arc<Binding>> =
+            bindings.iter().filter(|binding| binding.policy == head.name).collect();
+        if bindings.is_empty() {
             return found;
         }
         let kind = match head.matching_kind(&subject, &kinds, &self.host.store) {
@@ -193,7 +192,7 @@ impl Policies {
             }
         };
         for binding in bindings {
-            let all = self.params_for(binding, &subject, param_kind, &kinds);
+            let all = self.params_for(binding, &subject, param_kind, &kinds).await;
             match all {
                 Err(why) => misconfigured(Some(binding), &why),
                 Ok(all) => found.extend(all.into_iter().map(|params| Invocation {
@@ -208,7 +207,7 @@ impl Policies {
     }
 
     /// The parameters with which a binding wants the write judged; none at all when it is not for the write.
-    fn params_for(
+    async fn params_for(
         &self,
         binding: &Binding,
         subject: &Subject<'_>,
@@ -218,7 +217,8 @@ impl Policies {
         if !binding.matches(subject, kinds, &self.host.store)? {
             return Ok(Vec::new());
         }
-        params::collect(&self.host.store, param_kind, binding.param_ref.as_ref(), subject.namespace)
+        let wanted = binding.param_ref.as_ref();
+        params::collect(&self.host.store, param_kind, wanted, subject.namespace).await
     }
 }
 
@@ -229,18 +229,12 @@ struct Shown<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(request: &'a AdmissionRequest<'_>, kind: &'static Kind) -> Self {
-        let show = |state: &'a Value| {
-            if kind == request.kind {
-                Cow::Borrowed(state)
-            } else {
-                Cow::Owned(views::read(kind, state.clone()))
-            }
-        };
-        Self {
-            object: Some(&*request.object).filter(|object| !object.is_null()).map(show),
-            old: request.old.map(show),
+    async fn of(request: &'a AdmissionRequest<'_>, kind: &'static Kind) -> Result<Self, Status> {
+        let (object, old) = (Some(&*request.object).filter(|it| !it.is_null()), request.old);
+        if kind == request.kind {
+            return Ok(Self { object: object.map(Cow::Borrowed), old: old.map(Cow::Borrowed) });
         }
+        Ok(Self { object: show(kind, object).await?, old: show(kind, old).await? })
     }
 
     fn facts<'b>(
@@ -251,6 +245,16 @@ impl<'a> Shown<'a> {
     ) -> Facts<'b> {
         Facts::new(host, request, kind, self.object.as_deref(), self.old.as_deref())
     }
+}
+
+/// One state in another version.
+async fn show<'a>(
+    kind: &'static Kind,
+    state: Option<&Value>,
+) -> Result<Option<Cow<'a, Value>>, Status> {
+    let Some(state) = state else { return Ok(None) };
+    let converted = custom_resources::convert(kind, state.clone()).await?;
+    Ok(Some(Cow::Owned(views::read(kind, converted))))
 }
 
 /// Whether this is a policy or a binding, which no policy may lock up.

@@ -162,7 +162,7 @@ impl MutatingPolicy {
 
 impl Invocation<'_, MutatingPolicy> {
     /// Changes the object as the policy wants; whether that made a difference.
-    pub(super) fn mutate(
+    pub(super) async fn mutate(
         &self,
         host: &Host,
         request: &mut AdmissionRequest<'_>,
@@ -176,7 +176,7 @@ impl Invocation<'_, MutatingPolicy> {
         if rounds.is_again && !rounds.again.contains(&id) {
             return false;
         }
-        let changed = match self.mutated(host, request) {
+        let changed = match self.mutated(host, request).await {
             Ok(Some(new)) if new != *request.object => {
                 *request.object = new;
                 true
@@ -204,12 +204,30 @@ impl Invocation<'_, MutatingPolicy> {
     }
 
     /// The object after all mutations; none if the policy does not want this write.
-    fn mutated(
+    async fn mutated(
         &self,
         host: &Host,
         request: &AdmissionRequest<'_>,
     ) -> Result<Option<Value>, String> {
-        let shown = Shown::of(request, self.kind);
+        let shown = Shown::of(request, self.kind).await.map_err(|status| status.message)?;
+        let Some(object) = self.mutated_as_shown(host, request, &shown)? else { return Ok(None) };
+        if self.kind == request.kind {
+            return Ok(Some(object));
+        }
+        if request.kind.custom.is_none() {
+            return Ok(Some(views::write(self.kind, object)));
+        }
+        let back = custom_resources::convert(request.kind, object).await;
+        back.map(Some).map_err(|status| status.message)
+    }
+
+    /// The same in the version that the policy looks at.
+    fn mutated_as_shown(
+        &self,
+        host: &Host,
+        request: &AdmissionRequest<'_>,
+        shown: &Shown<'_>,
+    ) -> Result<Option<Value>, String> {
         let facts = shown.facts(host, request, self.kind);
         let scope = self.policy.variables.scope(&facts, self.params.as_ref());
         match self.policy.head.conditions.judge(&scope) {
@@ -223,15 +241,7 @@ impl Invocation<'_, MutatingPolicy> {
             let new = mutation.apply(self, &facts, &object)?;
             object = typed_again(self.kind, request.subresource, &new)?;
         }
-        if self.kind == request.kind {
-            return Ok(Some(object));
-        }
-        let back = if request.kind.custom.is_some() {
-            views::read(request.kind, object)
-        } else {
-            views::write(self.kind, object)
-        };
-        Ok(Some(back))
+        Ok(Some(object))
     }
 }
 

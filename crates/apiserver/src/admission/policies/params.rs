@@ -5,10 +5,10 @@ use coracle_store::{Object, Store};
 use serde_json::Value;
 
 use super::configuration::ParamRef;
-use crate::{storage, views};
+use crate::{custom_resources, storage, views};
 
 /// The parameters, one evaluation for each; a single `None` when the policy or the binding wants none.
-pub(super) fn collect(
+pub(super) async fn collect(
     store: &Store,
     kind: Option<&'static Kind>,
     wanted: Option<&ParamRef>,
@@ -48,6 +48,7 @@ pub(super) fn collect(
             "no params found for policy binding with `Deny` parameterNotFoundAction".to_owned()
         );
     }
+    let found = custom_resources::bring_all(kind, found).await.map_err(|status| status.message)?;
     found.iter().map(|object| read(kind, object).map(Some)).collect()
 }
 

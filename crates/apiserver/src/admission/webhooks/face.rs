@@ -97,7 +97,7 @@ impl Webhooks {
         if from == to {
             return Ok(object);
         }
-        Ok(views::read(to, object))
+        Ok(views::read(to, custom_resources::convert(to, object).await?))
     }
 
     async fn convert_back(
@@ -110,7 +110,7 @@ impl Webhooks {
             return Ok(object);
         }
         if to.custom.is_some() {
-            Ok(views::read(to, object))
+            custom_resources::convert(to, object).await
         } else {
             Ok(views::write(from, object))
         }

@@ -37,7 +37,7 @@ pub(super) async fn dispatch(call: &mut Call) -> Answer<Response> {
     }
     match (subresource.name, call.verb) {
         ("scale", _) => scale::scale(call).await,
-        ("status" | "approval" | "ephemeralcontainers" | "resize", "get") => get::get(call),
+        ("status" | "approval" | "ephemeralcontainers" | "resize", "get") => get::get(call).await,
         ("status", "update") => super::update::update(call, Part::Status).await,
         ("status", "patch") => super::patch::patch(call, Part::Status).await,
         ("approval" | "ephemeralcontainers" | "resize" | "finalize", _) => {

@@ -49,7 +49,7 @@ pub(super) async fn write(call: &mut Call, subresource: &'static str) -> Answer<
         Ok(new)
     })
     .await?;
-    answer_written(call, StatusCode::OK, written)
+    answer_written(call, StatusCode::OK, written).await
 }
 
 enum Source {

@@ -29,8 +29,9 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
     let source = match call.verb {
         "get" => {
             let object = call.server.store.get(&storage::key(kind, call.namespace(), &name));
-            let object = storage::decode(&*object.ok_or_else(|| Status::not_found(kind, &name))?)?;
-            let object = views::read(call.kind, object);
+            let object = object.ok_or_else(|| Status::not_found(kind, &name))?;
+            let object = custom_resources::bring(call.kind, object).await?;
+            let object = views::read(call.kind, storage::decode(&object)?);
             return answer_scale(call, &object);
         }
         "update" => {
@@ -57,12 +58,14 @@ pub(super) async fn scale(call: &mut Call) -> Answer<Response> {
         with_scale(&scale, kind, &name, old)
     })
     .await?;
-    answer_written_scale(call, written)
+    answer_written_scale(call, written).await
 }
 
-fn answer_written_scale(call: &Call, written: Written) -> Answer<Response> {
+async fn answer_written_scale(call: &Call, written: Written) -> Answer<Response> {
     match written {
-        Written::Stored(object) => answer_scale(call, &storage::decode(&object)?),
+        Written::Stored(object) => {
+            answer_scale(call, &custom_resources::decoded(call.kind, object).await?)
+        }
         Written::Imagined(object) => answer_scale(call, &object),
     }
 }
@@ -83,7 +86,7 @@ async fn apply_scale(call: &mut Call, kind: &'static Kind) -> Answer<Response> {
     let part = Part::Subresource("scale");
     let wish = Wish { kind, part, raw: config.clone(), config };
     let (_, written) = apply::write(call, &wish).await?;
-    answer_written_scale(call, written)
+    answer_written_scale(call, written).await
 }
 
 enum Source {
