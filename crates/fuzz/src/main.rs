@@ -86,7 +86,7 @@ fn fuzz(target: &Target, arguments: &Arguments, kept: &Path) -> Result<()> {
     }
     let mut mutator = Mutator::new(arguments.seed, seeds);
     while Instant::now() < end {
-        let input = mutator.next();
+        let input = mutator.next_input();
         keep(&input)?;
         (target.run)(&input);
         inputs.fetch_add(1, Ordering::Relaxed);

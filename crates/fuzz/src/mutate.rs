@@ -98,7 +98,7 @@ impl Mutator {
     }
 
     /// One more input.
-    pub fn next(&mut self) -> Vec<u8> {
+    pub fn next_input(&mut self) -> Vec<u8> {
         let mut input = self.seed();
         for _ in 0..self.choice.random_range(1..=CHANGES) {
             self.change(&mut input);

@@ -13,7 +13,7 @@ fn every_target_takes_its_seeds_and_changes_of_them() {
         seeds.iter().for_each(|seed| (target.run)(seed));
         let mut mutator = Mutator::new(1, seeds);
         for _ in 0..CHANGED {
-            (target.run)(&mutator.next());
+            (target.run)(&mutator.next_input());
         }
     }
 }
@@ -22,7 +22,7 @@ fn every_target_takes_its_seeds_and_changes_of_them() {
 fn one_number_decides_all_inputs() {
     let inputs = |seed| {
         let mut mutator = Mutator::new(seed, vec![b"{\"a\": [1, 2]}".to_vec()]);
-        (0..100).map(|_| mutator.next()).collect::<Vec<_>>()
+        (0..100).map(|_| mutator.next_input()).collect::<Vec<_>>()
     };
     assert_eq!(inputs(7), inputs(7));
     assert_ne!(inputs(7), inputs(8));
