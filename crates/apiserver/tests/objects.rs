@@ -8,6 +8,24 @@ use serde_json::{Value, json};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
+async fn a_status_is_there_from_the_start_for_patches_to_fill() {
+    let server = Harness::start().await;
+    let migrations = "/apis/storagemigration.k8s.io/v1/storageversionmigrations";
+    let migration =
+        json!({ "metadata": { "name": "m" }, "spec": { "resource": { "resource": "foo" } } });
+    let created = server.post(migrations, migration).await.expect(201);
+    assert_eq!(created["status"], json!({}));
+    let condition = json!({ "type": "T", "status": "True", "reason": "R", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let add = json!([{ "op": "add", "path": "/status/conditions", "value": [condition] }]);
+    let path = format!("{migrations}/m/status");
+    let patched = server.patch(&path, "json-patch", add).await.expect(200);
+    assert_eq!(patched["status"]["conditions"], json!([condition]));
+    // What has no status gets none.
+    let map = server.post(MAPS, config_map("a", json!({}))).await.expect(201);
+    assert_eq!(map.get("status"), None);
+}
+
+#[tokio::test]
 async fn an_object_is_created_read_changed_and_deleted() {
     let server = Harness::start().await;
     let created = server.post(MAPS, config_map("a", json!({}))).await.expect(201);

@@ -92,12 +92,27 @@ pub(crate) async fn create_object(
     if call.server.admission.mutate(&mut request).await? == Mutated::Anew {
         place_in_namespace(call, &mut object)?;
     }
-    rules.prepare_create(&mut object);
-    rules.default(&mut object);
+    prepare(kind, &mut object);
     if rules.has_generation(kind) {
         set_meta(&mut object, "generation", Some(json!(1)));
     }
     store_under_a_free_name(call, kind, object, dry_run).await
+}
+
+/// Takes away what a creator may not set, and fills in what only the server knows.
+fn prepare(kind: &Kind, object: &mut Value) {
+    let rules = rules_of(kind);
+    rules.prepare_create(object);
+    rules.default(object);
+    // As Go writes it: JSON patches put their conditions into a status that is there, if empty.
+    if object["status"].is_null() && always_has_status(kind) {
+        object["status"] = json!({});
+    }
+}
+
+/// Whether a status belongs to every object of the kind, because it is a struct and no pointer in Go.
+pub(super) fn always_has_status(kind: &Kind) -> bool {
+    kind.custom.is_none() && kind.subresource("status").is_some()
 }
 
 /// Where objects of the call's kind are stored.
@@ -148,8 +163,7 @@ async fn store_under_a_free_name(
             name = generate_name(&prefix);
             set_meta(&mut object, "name", Some(json!(name)));
             // Labels that hold the name wait for it; both are safe to repeat.
-            rules_of(kind).prepare_create(&mut object);
-            rules_of(kind).default(&mut object);
+            prepare(kind, &mut object);
         }
         validate(kind, &name, &object)?;
         let reserved = admit(call, kind, &name, &mut object, dry_run).await?;

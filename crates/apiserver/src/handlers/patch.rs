@@ -1,5 +1,7 @@
 //! `PATCH` of an object: JSON patch, merge patch and strategic merge patch; what is applied goes on to [`apply`].
 
+use std::borrow::Cow;
+
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::decode::{self, FieldValidation};
@@ -8,10 +10,10 @@ use coracle_api::patch::{json_patch, merge_patch, strategic_merge_patch};
 use coracle_api::schema::Schema;
 use coracle_api::status::Status;
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::apply;
-use super::create::{answer_written, stored_kind};
+use super::create::{always_has_status, answer_written, stored_kind};
 use super::update::check_uid;
 use crate::answer::Answer;
 use crate::call::Call;
@@ -80,7 +82,12 @@ impl Patch {
 
     /// The object with the patch applied.
     pub(crate) fn apply(&self, kind: &Kind, original: &Value) -> Answer<Value> {
-        self.apply_to(kind.group, kind.version, kind.kind, original)
+        let mut original = Cow::Borrowed(original);
+        // Objects of older servers may have none.
+        if original["status"].is_null() && always_has_status(kind) {
+            original.to_mut()["status"] = json!({});
+        }
+        self.apply_to(kind.group, kind.version, kind.kind, &original)
     }
 
     /// The same for kinds outside the table, such as `Scale`.

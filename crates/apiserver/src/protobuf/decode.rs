@@ -194,9 +194,13 @@ fn set(
             let map = object.entry(field.name).or_insert_with(|| json!({}));
             map[key] = found;
         }
-        (_, wire) => {
+        (shape, wire) => {
+            // Any JSON, and what is one of two, is a pointer wherever it stands.
+            let keeps_zero = field.required
+                || field.pointer
+                || matches!(shape, Shape::Any | Shape::Either { .. });
             if let Some(value) = value(schema, field.type_id, wire, depth)?
-                && (field.required || field.pointer || !is_zero(&value))
+                && (keeps_zero || !is_zero(&value))
             {
                 object.insert(field.name.to_owned(), value);
             }

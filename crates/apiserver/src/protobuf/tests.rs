@@ -70,6 +70,29 @@ fn delete_options_are_read_in_every_group() {
 }
 
 #[test]
+fn zeros_stay_where_they_say_something() {
+    // Not paused, as Go's encoder spells out; no replicas, and a surge of 0, both pointers.
+    let surge = fields(&[(2, &[0x08, 0x00, 0x10, 0x00, 0x1a, 0x00])]);
+    let strategy = fields(&[(1, b"RollingUpdate"), (2, &surge)]);
+    let spec = [&[0x08, 0x00][..], &fields(&[(4, &strategy)]), &[0x38, 0x00]].concat();
+    let rolling = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0 } });
+    let expected = json!({ "spec": { "replicas": 0, "strategy": rolling } });
+    check("apps/v1", "Deployment", &fields(&[(2, &spec)]), expected);
+    // A default that is false, and a ban on further properties.
+    let additional = [0xf2, 0x01, 2, 0x08, 0x00];
+    let schema = [&fields(&[(8, &fields(&[(1, b"false")]))])[..], &additional].concat();
+    let version = fields(&[(1, b"v1"), (4, &fields(&[(1, &schema)]))]);
+    let expected = json!({ "default": false, "additionalProperties": false });
+    let versions = json!([{ "name": "v1", "schema": { "openAPIV3Schema": expected } }]);
+    check(
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        &fields(&[(2, &fields(&[(7, &version)]))]),
+        json!({ "spec": { "versions": versions } }),
+    );
+}
+
+#[test]
 fn damaged_bodies_are_refused() {
     let whole = envelope("v1", "ConfigMap", &fields(&[(1, &fields(&[(1, b"a")]))]));
     for length in 0..whole.len() {

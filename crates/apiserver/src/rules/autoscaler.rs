@@ -1,10 +1,11 @@
 //! `HorizontalPodAutoscaler`.
 
 use coracle_api::names;
+use coracle_api::quantity::Quantity;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{not_negative, one_of, required_one_of};
+use crate::rules::checks::{one_of, required_one_of};
 use crate::rules::json::{Read, default, object, set, with};
 use crate::rules::{Rules, generic};
 
@@ -41,6 +42,14 @@ fn default_behavior(behavior: &mut Value) {
     default(down, "policies", json!([percent]));
 }
 
+/// The kinds of metrics and their fields.
+const SOURCES: [(&str, &str); 5] = [
+    ("Object", "object"),
+    ("External", "external"),
+    ("Pods", "pods"),
+    ("Resource", "resource"),
+    ("ContainerResource", "containerResource"),
+];
 const METRICS: [&str; 5] = ["ContainerResource", "External", "Object", "Pods", "Resource"];
 /// An hour: longer periods and windows make a scaler that does not react.
 const WINDOW_MAX_SECONDS: i64 = 3600;
@@ -66,13 +75,7 @@ fn validate(autoscaler: &Value, errors: &mut FieldErrors) {
             "must be greater than or equal to `minReplicas`",
         );
     }
-    let at = path.child("scaleTargetRef");
-    for field in ["kind", "name"] {
-        match spec["scaleTargetRef"][field].text() {
-            "" => errors.required(at.child(field), ""),
-            text => errors.invalid_each(at.child(field), text, names::path_segment(text)),
-        }
-    }
+    scaled(&spec["scaleTargetRef"], &path.child("scaleTargetRef"), errors);
     for (index, metric) in spec["metrics"].items().iter().enumerate() {
         validate_metric(metric, &path.child("metrics").index(index), errors);
     }
@@ -86,41 +89,117 @@ fn validate(autoscaler: &Value, errors: &mut FieldErrors) {
 }
 
 fn validate_metric(metric: &Value, at: &Path, errors: &mut FieldErrors) {
-    let kind = metric["type"].text();
     required_one_of(&metric["type"], &METRICS, at.child("type"), errors);
-    let field = match kind {
-        "ContainerResource" => "containerResource",
-        "External" => "external",
-        "Object" => "object",
-        "Pods" => "pods",
-        "Resource" => "resource",
-        _ => return,
-    };
-    let source = &metric[field];
-    if !source.is_set() {
-        errors.required(
-            at.child(field),
-            format!("must populate information for the given metric source: {kind}"),
-        );
-        return;
+    let kind = SOURCES.iter().find(|(kind, _)| metric["type"] == *kind);
+    if let Some((_, field)) = kind
+        && !metric[*field].is_set()
+    {
+        let detail = "must populate information for the given metric source";
+        errors.required(at.child(field), detail);
     }
-    let target = at.child(field).child("target");
-    required_one_of(
-        &source["target"]["type"],
-        &["AverageValue", "Utilization", "Value"],
-        target.child("type"),
-        errors,
-    );
-    if matches!(field, "resource" | "containerResource") && source["name"].text().is_empty() {
-        errors.required(at.child(field).child("name"), "must specify a resource name");
+    let mut given = SOURCES.iter().map(|(_, field)| field).filter(|field| metric[**field].is_set());
+    if let Some(first) = given.clone().next() {
+        validate_source(first, &metric[*first], &at.child(first), errors);
     }
-    let utilization = &source["target"]["averageUtilization"];
+    if given.clone().count() > 1
+        && let Some((_, own)) = kind
+    {
+        for other in given.by_ref().filter(|field| *field != own) {
+            errors.forbidden(at.child(other), "must populate the given metric source only");
+        }
+    }
+}
+
+fn validate_source(field: &str, source: &Value, at: &Path, errors: &mut FieldErrors) {
+    let (target, path) = (&source["target"], at.child("target"));
+    match field {
+        "resource" | "containerResource" => {
+            if source["name"].text().is_empty() {
+                errors.required(at.child("name"), "must specify a resource name");
+            }
+            if field == "containerResource" && source["container"].text().is_empty() {
+                errors.required(at.child("container"), "must specify a container");
+            }
+        }
+        _ => {
+            if field == "object" {
+                scaled(&source["describedObject"], &at.child("describedObject"), errors);
+            }
+            let name = at.child("metric").child("name");
+            match source["metric"]["name"].text() {
+                "" => errors.required(name, "must specify a metric name"),
+                text => errors.invalid_each(name, text, names::path_segment(text)),
+            }
+        }
+    }
+    validate_target(target, &path, errors);
+    amounts(field, target, &path, errors);
+}
+
+fn validate_target(target: &Value, path: &Path, errors: &mut FieldErrors) {
+    match target["type"].text() {
+        "" => errors.required(path.child("type"), "must specify a metric target type"),
+        "Utilization" | "Value" | "AverageValue" => (),
+        other => {
+            let detail = "must be either Utilization, Value, or AverageValue";
+            errors.invalid(path.child("type"), other, detail);
+        }
+    }
+    for field in ["value", "averageValue"] {
+        if target[field].is_set() && !is_positive(&target[field]) {
+            errors.invalid(path.child(field), target[field].clone(), "must be positive");
+        }
+    }
+    let utilization = &target["averageUtilization"];
     if utilization.is_set() && utilization.int() < 1 {
-        errors.invalid(
-            target.child("averageUtilization"),
-            utilization.clone(),
-            "must be greater than 0",
-        );
+        let at = path.child("averageUtilization");
+        errors.invalid(at, utilization.clone(), "must be greater than 0");
+    }
+}
+
+/// Each source has its own idea of which amounts its target has.
+fn amounts(field: &str, target: &Value, path: &Path, errors: &mut FieldErrors) {
+    let has = |amount: &str| target[amount].is_set();
+    match field {
+        "pods" if !is_positive(&target["averageValue"]) => {
+            let detail = "must specify a positive target averageValue";
+            errors.required(path.child("averageValue"), detail);
+        }
+        "object" if !has("value") && !has("averageValue") => {
+            let detail = "must set either a target value or averageValue";
+            errors.required(path.child("averageValue"), detail);
+        }
+        "external" if !has("value") && !has("averageValue") => {
+            let detail = "must set either a target value for metric or a per-pod target";
+            errors.required(path.child("averageValue"), detail);
+        }
+        "external" if has("value") && has("averageValue") => {
+            let detail = "may not set both a target value for metric and a per-pod target";
+            errors.forbidden(path.child("value"), detail);
+        }
+        "resource" | "containerResource" if !has("averageUtilization") && !has("averageValue") => {
+            let detail = "must set either a target raw value or a target utilization";
+            errors.required(path.child("averageUtilization"), detail);
+        }
+        "resource" | "containerResource" if has("averageUtilization") && has("averageValue") => {
+            let detail = "may not set both a target raw value and a target utilization";
+            errors.forbidden(path.child("averageValue"), detail);
+        }
+        _ => (),
+    }
+}
+
+fn is_positive(amount: &Value) -> bool {
+    Quantity::from_value(amount).is_ok_and(|amount| amount > Quantity::ZERO)
+}
+
+/// Checks a reference to an object of any kind.
+fn scaled(reference: &Value, at: &Path, errors: &mut FieldErrors) {
+    for field in ["kind", "name"] {
+        match reference[field].text() {
+            "" => errors.required(at.child(field), ""),
+            text => errors.invalid_each(at.child(field), text, names::path_segment(text)),
+        }
     }
 }
 
@@ -129,12 +208,18 @@ fn validate_scaling(rules: &Value, path: &Path, errors: &mut FieldErrors) {
         return;
     }
     let window = &rules["stabilizationWindowSeconds"];
-    not_negative(window, path.child("stabilizationWindowSeconds"), errors);
+    if window.int() < 0 {
+        let at = path.child("stabilizationWindowSeconds");
+        errors.invalid(at, window.clone(), "must be greater than or equal to zero");
+    }
     if window.int() > WINDOW_MAX_SECONDS {
         let detail = format!("must be less than or equal to {WINDOW_MAX_SECONDS}");
         errors.invalid(path.child("stabilizationWindowSeconds"), window.clone(), detail);
     }
     one_of(&rules["selectPolicy"], &["Disabled", "Max", "Min"], path.child("selectPolicy"), errors);
+    if rules["policies"].size() == 0 {
+        errors.required(path.child("policies"), "must specify at least one Policy");
+    }
     for (index, policy) in rules["policies"].items().iter().enumerate() {
         let at = path.child("policies").index(index);
         required_one_of(&policy["type"], &["Percent", "Pods"], at.child("type"), errors);

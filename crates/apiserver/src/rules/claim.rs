@@ -5,7 +5,7 @@ use coracle_api::quantity::Quantity;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{label_selector, one_of};
+use crate::rules::checks::{label_selector, one_of, required};
 use crate::rules::generic::{keep_status, start_status};
 use crate::rules::json::{Read, default, default_zero, object, set};
 use crate::rules::{Rules, generic};
@@ -69,6 +69,36 @@ pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         errors.invalid_each(path.child("storageClassName"), class, names::dns_subdomain(class));
     }
     one_of(&spec["volumeMode"], &["Block", "Filesystem"], path.child("volumeMode"), errors);
+    let attributes = spec["volumeAttributesClassName"].text();
+    if !attributes.is_empty() {
+        let at = path.child("volumeAttributesClassName");
+        errors.invalid_each(at, attributes, names::dns_subdomain(attributes));
+    }
+    for field in ["dataSource", "dataSourceRef"] {
+        data_source(&spec[field], &path.child(field), errors);
+    }
+}
+
+/// Checks what a claim is filled with.
+fn data_source(source: &Value, path: &Path, errors: &mut FieldErrors) {
+    if !source.is_set() {
+        return;
+    }
+    for field in ["name", "kind"] {
+        required(&source[field], path.child(field), errors);
+    }
+    let (group, kind) = (source["apiGroup"].text(), source["kind"].text());
+    if group.is_empty() && kind != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        errors.invalid(path, kind, detail);
+    }
+    if !group.is_empty() {
+        errors.invalid_each(path.child("apiGroup"), group, names::dns_subdomain(group));
+    }
+    let namespace = source["namespace"].text();
+    if !namespace.is_empty() {
+        errors.invalid_each(path.child("namespace"), namespace, names::dns_label(namespace));
+    }
 }
 
 /// Checks in which ways a volume may be mounted.

@@ -101,6 +101,7 @@ pub fn has_generation(group: &str, kind: &str) -> bool {
         "networking.k8s.io" => matches!(kind, "Ingress" | "NetworkPolicy" | "IngressClass"),
         "scheduling.k8s.io" => kind == "PriorityClass",
         "storage.k8s.io" => kind == "CSIDriver",
+        "resource.k8s.io" => matches!(kind, "DeviceClass" | "ResourceSlice" | "DeviceTaintRule"),
         _ => false,
     }
 }

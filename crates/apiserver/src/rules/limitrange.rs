@@ -1,12 +1,15 @@
 //! `LimitRange`.
 
-use coracle_api::quantity::Quantity;
+use coracle_api::names;
+use coracle_api::quantity::{Format, Quantity};
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use crate::rules::Rules;
 use crate::rules::checks::{quantity_not_negative, required};
 use crate::rules::json::{Read, default, each, object, unset};
+
+const ONE: Quantity = Quantity::new(1, Format::DecimalSi);
 
 pub static RULES: Rules = Rules {
     default: |range| each(object(range, "spec"), "limits", default_item),
@@ -15,7 +18,11 @@ pub static RULES: Rules = Rules {
         let mut types: Vec<&str> = Vec::new();
         for (index, item) in range["spec"]["limits"].items().iter().enumerate() {
             let at = path.index(index);
+            let kind = item["type"].text();
             required(&item["type"], at.child("type"), errors);
+            if !kind.is_empty() {
+                errors.invalid_each(at.child("type"), kind, names::qualified_name(kind));
+            }
             crate::rules::checks::unique(&mut types, item["type"].text(), at.child("type"), errors);
             validate_item(item, &at, errors);
         }
@@ -49,6 +56,20 @@ fn validate_item(item: &Value, path: &Path, errors: &mut FieldErrors) {
         for (name, quantity) in item[list].entries() {
             quantity_not_negative(quantity, &path.child(list).key(name), errors);
         }
+    }
+    for (name, ratio) in item["maxLimitRequestRatio"].entries() {
+        if Quantity::from_value(ratio).is_ok_and(|ratio| ratio < ONE) {
+            let detail = format!("ratio {} is less than 1", ratio.text());
+            errors.invalid(path.child("maxLimitRequestRatio").key(name), ratio.clone(), detail);
+        }
+    }
+    if item["type"] == "PersistentVolumeClaim"
+        && !item["min"]["storage"].is_set()
+        && !item["max"]["storage"].is_set()
+    {
+        let detail =
+            "either minimum or maximum storage value is required, but neither was provided";
+        errors.required(path.child("limits"), detail);
     }
     if item["type"] == "Pod" {
         for list in ["default", "defaultRequest"] {

@@ -67,6 +67,12 @@ pub fn name_rule(kind: &Kind) -> fn(&str) -> Vec<String> {
         ("", "Service") => names::dns_1035_label,
         ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", _) => names::path_segment,
         ("networking.k8s.io", "IPAddress") => names::ip_address,
+        // A set's name and an ordinal are the host name of a pod.
+        ("apps", "StatefulSet") => names::dns_label,
+        // Requests are named as their makers like; bundles after their signer, whose name has other signs.
+        ("certificates.k8s.io", "CertificateSigningRequest" | "ClusterTrustBundle") => {
+            names::path_segment
+        }
         // A pod template hash and an ordinal follow the name of a set; together they name pods.
         _ => names::dns_subdomain,
     }

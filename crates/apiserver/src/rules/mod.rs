@@ -15,8 +15,10 @@ pub(crate) mod checks;
 mod claim;
 mod config;
 mod cronjob;
+mod csi;
 mod daemonset;
 mod deployment;
+mod device;
 mod endpoints;
 mod event;
 mod extension;
@@ -27,6 +29,7 @@ pub(crate) mod json;
 mod lease;
 mod limitrange;
 pub mod metadata;
+mod migration;
 mod namespace;
 mod networking;
 mod node;
@@ -45,6 +48,7 @@ mod service;
 pub(crate) mod service_cidr;
 mod statefulset;
 mod storage;
+mod trust_bundle;
 mod volume;
 pub(crate) mod webhook;
 mod workload;
@@ -147,7 +151,17 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         ("rbac.authorization.k8s.io", "RoleBinding") => &rbac::ROLE_BINDING,
         ("rbac.authorization.k8s.io", "ClusterRoleBinding") => &rbac::CLUSTER_ROLE_BINDING,
         ("storage.k8s.io", "StorageClass") => &storage::CLASS,
-        ("storage.k8s.io", "CSIDriver") => &storage::CSI_DRIVER,
+        ("storage.k8s.io", "VolumeAttributesClass") => &storage::ATTRIBUTES_CLASS,
+        ("storage.k8s.io", "CSIDriver") => &csi::DRIVER,
+        ("storage.k8s.io", "CSINode") => &csi::NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => &csi::CAPACITY,
+        ("storage.k8s.io", "VolumeAttachment") => &csi::ATTACHMENT,
+        ("resource.k8s.io", "ResourceClaim") => &device::CLAIM,
+        ("resource.k8s.io", "ResourceClaimTemplate") => &device::CLAIM_TEMPLATE,
+        ("resource.k8s.io", "DeviceClass") => &device::CLASS,
+        ("resource.k8s.io", "ResourceSlice") => &device::SLICE,
+        ("resource.k8s.io", "DeviceTaintRule") => &device::TAINT_RULE,
+        ("storagemigration.k8s.io", "StorageVersionMigration") => &migration::RULES,
         ("policy", "PodDisruptionBudget") => &policy::DISRUPTION_BUDGET,
         ("scheduling.k8s.io", "PriorityClass") => &policy::PRIORITY_CLASS,
         ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => &webhook::VALIDATING,
@@ -168,6 +182,7 @@ fn others(group: &str, kind: &str) -> &'static Rules {
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => &certificate::RULES,
         ("certificates.k8s.io", "PodCertificateRequest") => &pod_certificate::RULES,
+        ("certificates.k8s.io", "ClusterTrustBundle") => &trust_bundle::RULES,
         _ => &GENERIC,
     }
 }

@@ -13,7 +13,8 @@ mod ingress;
 /// As upstream.
 const MAX_CONTROLLER_BYTES: usize = 250;
 
-const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+/// What is said of what is no range of addresses.
+pub const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 
 pub static NETWORK_POLICY: Rules = Rules {
     default: |policy| {
@@ -55,6 +56,11 @@ pub static INGRESS_CLASS: Rules = Rules {
             errors.too_long(&path, MAX_CONTROLLER_BYTES);
         }
         errors.invalid_each(path, controller, names::qualified_name(controller));
+        class_parameters(
+            &class["spec"]["parameters"],
+            &Path::new("spec").child("parameters"),
+            errors,
+        );
     },
     validate_update: |new, old, errors| {
         immutable(
@@ -66,6 +72,35 @@ pub static INGRESS_CLASS: Rules = Rules {
     },
     ..Rules::GENERIC
 };
+
+/// Checks what a class of Ingresses refers to.
+fn class_parameters(parameters: &Value, path: &Path, errors: &mut FieldErrors) {
+    if !parameters.is_set() {
+        return;
+    }
+    let group = parameters["apiGroup"].text();
+    if !group.is_empty() {
+        errors.invalid_each(path.child("apiGroup"), group, names::dns_subdomain(group));
+    }
+    for field in ["kind", "name"] {
+        match parameters[field].text() {
+            "" => errors.required(path.child(field), format!("{field} is required")),
+            text => errors.invalid_each(path.child(field), text, names::path_segment(text)),
+        }
+    }
+    let (scope, namespace) = (parameters["scope"].text(), parameters["namespace"].text());
+    let at = path.child("namespace");
+    match (scope, parameters["namespace"].is_set()) {
+        ("", _) => errors.required(path.child("scope"), ""),
+        ("Cluster", true) => errors.forbidden(at, "`parameters.scope` is set to 'Cluster'"),
+        ("Namespace", false) => errors.required(at, "`parameters.scope` is set to 'Namespace'"),
+        ("Namespace", true) => errors.invalid_each(at, namespace, names::dns_label(namespace)),
+        ("Cluster", false) => (),
+        (other, _) => {
+            errors.not_supported(path.child("scope"), other, &["Cluster", "Namespace"]);
+        }
+    }
+}
 
 fn validate_policy(policy: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&policy["spec"], Path::new("spec"));
@@ -148,7 +183,8 @@ fn validate_peer(peer: &Value, at: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn is_cidr(text: &str) -> bool {
+/// Whether the text is a range of addresses: `10.9.8.0/24`.
+pub fn is_cidr(text: &str) -> bool {
     let Some((address, bits)) = text.split_once('/') else { return false };
     let max = match address.parse::<std::net::IpAddr>() {
         Ok(std::net::IpAddr::V4(_)) => 32,

@@ -54,7 +54,12 @@ pub static RULES: Rules = Rules {
             if !SCOPES.contains(&scope.text()) {
                 errors.invalid(path.child("scopes"), spec["scopes"].clone(), "unsupported scope");
             }
+            applies(scope.text(), spec, &spec["scopes"], &path.child("scopes"), errors);
         }
+        let scopes: Vec<&str> = spec["scopes"].items().iter().map(Read::text).collect();
+        conflicts(&scopes, &spec["scopes"], &path.child("scopes"), errors);
+        let selector = path.child("scopeSelector").child("matchExpressions");
+        scope_selector(spec, &selector, errors);
     },
     validate_update: |new, old, errors| {
         immutable(&new["spec"]["scopes"], &old["spec"]["scopes"], "spec.scopes", errors);
@@ -78,4 +83,63 @@ fn validate_amount(name: &str, quantity: &Value, path: &Path, errors: &mut Field
 /// Whether amounts of it may be fractions.
 fn measures(name: &str) -> bool {
     ["cpu", "memory", "storage"].iter().any(|measured| name.ends_with(measured))
+}
+
+/// Checks a scope that is chosen with an operator.
+fn scope_selector(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let selector = &spec["scopeSelector"];
+    let mut scopes = Vec::new();
+    for requirement in selector["matchExpressions"].items() {
+        let (scope, operator) = (requirement["scopeName"].text(), requirement["operator"].text());
+        scopes.push(scope);
+        if !SCOPES.contains(&scope) {
+            errors.invalid(path.child("scopeName"), scope, "unsupported scope");
+        }
+        applies(scope, spec, selector, path, errors);
+        if !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && operator != "Exists" {
+            errors.invalid(path.child("operator"), operator, ONLY_EXISTS);
+        }
+        let values = &requirement["values"];
+        match operator {
+            "In" | "NotIn" if values.size() == 0 => errors.required(
+                path.child("values"),
+                "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector",
+            ),
+            "Exists" | "DoesNotExist" if values.size() > 0 => errors.invalid(
+                path.child("values"),
+                values.clone(),
+                "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector",
+            ),
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => (),
+            other => errors.invalid(path.child("operator"), other, "not a valid selector operator"),
+        }
+    }
+    conflicts(&scopes, &spec["scopes"], path, errors);
+}
+
+const ONLY_EXISTS: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+    ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+
+/// A scope tells some objects apart; a quota of it can only limit those.
+fn applies(scope: &str, spec: &Value, shown: &Value, path: &Path, errors: &mut FieldErrors) {
+    const OF_PODS: [&str; 6] =
+        ["cpu", "limits.cpu", "limits.memory", "memory", "requests.cpu", "requests.memory"];
+    let fits = |name: &str| match scope {
+        "BestEffort" => name == "pods",
+        "VolumeAttributesClass" => matches!(name, "persistentvolumeclaims" | "requests.storage"),
+        _ => name == "pods" || OF_PODS.contains(&name),
+    };
+    for (name, _) in spec["hard"].entries() {
+        if STANDARD.contains(&name.as_str()) && !fits(name) {
+            errors.invalid(path, shown.clone(), "unsupported scope applied to resource");
+        }
+    }
+}
+
+fn conflicts(scopes: &[&str], shown: &Value, path: &Path, errors: &mut FieldErrors) {
+    for pair in [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]] {
+        if pair.iter().all(|scope| scopes.contains(scope)) {
+            errors.invalid(path, shown.clone(), "conflicting scopes");
+        }
+    }
 }

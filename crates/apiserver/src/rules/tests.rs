@@ -1,5 +1,6 @@
 //! Tables of cases: what is filled in, what is refused and in which words.
 
+mod configuration;
 mod pods;
 mod workloads;
 

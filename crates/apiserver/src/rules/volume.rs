@@ -37,6 +37,10 @@ pub static RULES: Rules = Rules {
             "spec.volumeMode",
             errors,
         );
+        let (affinity, before) = (&new["spec"]["nodeAffinity"], &old["spec"]["nodeAffinity"]);
+        if before.is_set() {
+            crate::rules::checks::immutable(affinity, before, "spec.nodeAffinity", errors);
+        }
     },
     ..Rules::GENERIC
 };
@@ -95,6 +99,17 @@ fn validate(volume: &Value, errors: &mut FieldErrors) {
         );
     }
     one_of(&spec["volumeMode"], &["Block", "Filesystem"], path.child("volumeMode"), errors);
+    if spec["csi"].is_set() {
+        let at = path.child("csi").child("volumeHandle");
+        crate::rules::checks::required(&spec["csi"]["volumeHandle"], at, errors);
+    }
+    if spec["local"].is_set() && !spec["nodeAffinity"].is_set() {
+        errors.required("metadata.annotations", "Local volume requires node affinity");
+    }
+    if spec["nodeAffinity"].is_set() && !spec["nodeAffinity"]["required"].is_set() {
+        let at = path.child("nodeAffinity").child("required");
+        errors.required(at, "must specify required node constraints");
+    }
     if spec["nodeAffinity"]["required"].is_set() {
         let at = path.child("nodeAffinity").child("required");
         pod::scheduling::node_selector(&spec["nodeAffinity"]["required"], &at, errors);

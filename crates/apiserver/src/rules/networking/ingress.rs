@@ -12,6 +12,9 @@ use crate::rules::json::Read;
 const BAD_SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
 const BAD_SUFFIXES: [&str; 2] = ["/..", "/."];
 
+/// How classes were named before there was a field for it.
+const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 /// Checks an `Ingress`.
 pub fn validate(ingress: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&ingress["spec"], Path::new("spec"));
@@ -30,6 +33,11 @@ pub fn validate(ingress: &Value, errors: &mut FieldErrors) {
         }
     }
     for (index, tls) in spec["tls"].items().iter().enumerate() {
+        let secret = tls["secretName"].text();
+        if !secret.is_empty() {
+            let at = path.child("tls").index(index).child("secretName");
+            errors.invalid_each(at, secret, names::dns_subdomain(secret));
+        }
         let at = path.child("tls").index(index).child("hosts");
         for (index, name) in tls["hosts"].items().iter().enumerate() {
             errors.invalid_each(at.index(index), name.text(), dns_or_wildcard(name.text()));
@@ -38,6 +46,17 @@ pub fn validate(ingress: &Value, errors: &mut FieldErrors) {
     let class = spec["ingressClassName"].text();
     if !class.is_empty() {
         errors.invalid_each(path.child("ingressClassName"), class, names::dns_subdomain(class));
+    }
+    let metadata = &ingress["metadata"];
+    let annotation = &metadata["annotations"][CLASS_ANNOTATION];
+    if metadata["resourceVersion"].text().is_empty()
+        && annotation.is_set()
+        && spec["ingressClassName"].is_set()
+        && annotation.text() != class
+    {
+        let at = Path::new("annotations").child(CLASS_ANNOTATION);
+        let detail = "must match `ingressClassName` when both are specified";
+        errors.invalid(at, annotation.clone(), detail);
     }
 }
 

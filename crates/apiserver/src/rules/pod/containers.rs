@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::rules::checks::{required_one_of, unique};
 use crate::rules::json::Read;
-use crate::rules::pod::{environment, probes, resources, spec, volumes as sources};
+use crate::rules::pod::{environment, mounts, probes, resources, spec};
 
 const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
 
@@ -105,7 +105,7 @@ fn common(container: &Value, volumes: &[&Value], path: &Path, errors: &mut Field
     ports(&container["ports"], &path.child("ports"), errors);
     environment::variables(&container["env"], &path.child("env"), errors);
     environment::sources(&container["envFrom"], &path.child("envFrom"), errors);
-    mounts(container, volumes, path, errors);
+    mounts::validate(container, volumes, path, errors);
     let policies = ["Always", "IfNotPresent", "Never"];
     required_one_of(
         &container["imagePullPolicy"],
@@ -175,35 +175,6 @@ fn host_ports(spec: &Value, path: &Path, errors: &mut FieldErrors) {
             } else {
                 taken.push(address);
             }
-        }
-    }
-}
-
-fn mounts(container: &Value, volumes: &[&Value], path: &Path, errors: &mut FieldErrors) {
-    let mut points: Vec<&str> = Vec::new();
-    let path = path.child("volumeMounts");
-    for (index, mount) in container["volumeMounts"].items().iter().enumerate() {
-        let at = path.index(index);
-        let (name, point) = (mount["name"].text(), mount["mountPath"].text());
-        if name.is_empty() {
-            errors.required(at.child("name"), "");
-        }
-        if !volumes.iter().any(|volume| volume["name"] == name) {
-            errors.not_found(at.child("name"), name);
-        }
-        if point.is_empty() {
-            errors.required(at.child("mountPath"), "");
-        }
-        if points.contains(&point) {
-            errors.invalid(at.child("mountPath"), point, "must be unique");
-        }
-        points.push(point);
-        for field in ["subPath", "subPathExpr"] {
-            sources::descending(mount[field].text(), path.child(field), errors);
-        }
-        if !mount["subPath"].text().is_empty() && !mount["subPathExpr"].text().is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.invalid(at.child("subPathExpr"), mount["subPathExpr"].clone(), detail);
         }
     }
 }

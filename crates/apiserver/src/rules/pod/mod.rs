@@ -7,10 +7,13 @@ use crate::rules::Rules;
 use crate::rules::generic::{carry, keep_status, start_status, take_status_keep_owners};
 use crate::rules::json::{Read, default_zero, object, set};
 
+mod claims;
 mod containers;
 pub mod defaults;
 mod environment;
+mod host;
 mod label_keys;
+mod mounts;
 mod probes;
 mod qos;
 mod resources;

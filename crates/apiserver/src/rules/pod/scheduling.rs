@@ -115,6 +115,9 @@ fn pod_term(term: &Value, at: &Path, errors: &mut FieldErrors) {
     for field in ["labelSelector", "namespaceSelector"] {
         label_selector(&term[field], &at.child(field), errors);
     }
+    for field in ["matchLabelKeys", "mismatchLabelKeys"] {
+        label_keys(term, field, at, errors);
+    }
     for namespace in term["namespaces"].items() {
         errors.invalid_each(
             at.child("namespaces"),
@@ -208,6 +211,18 @@ pub fn spread(constraints: &Value, path: &Path, errors: &mut FieldErrors) {
             one_of(&constraint[field], &["Honor", "Ignore"], at.child(field), errors);
         }
         label_selector(&constraint["labelSelector"], &at.child("labelSelector"), errors);
+        label_keys(constraint, "matchLabelKeys", &at, errors);
+    }
+}
+
+/// Keys of labels that are taken from the pod itself narrow a selector, so that there must be one.
+fn label_keys(owner: &Value, field: &str, path: &Path, errors: &mut FieldErrors) {
+    let at = path.child(field);
+    if owner[field].size() > 0 && !owner["labelSelector"].is_set() {
+        errors.forbidden(&at, "must not be specified when labelSelector is not set");
+    }
+    for (index, key) in owner[field].items().iter().enumerate() {
+        errors.invalid_each(at.index(index), key.text(), names::qualified_name(key.text()));
     }
 }
 

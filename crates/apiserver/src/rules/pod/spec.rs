@@ -9,7 +9,7 @@ use crate::rules::checks::{
 };
 use crate::rules::json::Read;
 use crate::rules::metadata;
-use crate::rules::pod::{containers, scheduling, volumes};
+use crate::rules::pod::{claims, containers, host, resources, scheduling, volumes};
 
 /// Checks the spec of a pod, or of the template of one.
 pub fn validate(spec: &Value, path: &Path, errors: &mut FieldErrors) {
@@ -46,6 +46,10 @@ pub fn validate(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     for (name, quantity) in spec["overhead"].entries() {
         quantity_not_negative(quantity, &path.child("overhead").key(name), errors);
     }
+    claims::validate(spec, path, errors);
+    host::validate(spec, path, errors);
+    resources::resize_policies(spec, path, errors);
+    resources::of_pod(spec, &path.child("resources"), errors);
     if spec["os"].is_set() {
         required_one_of(
             &spec["os"]["name"],

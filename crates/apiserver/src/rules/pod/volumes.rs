@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::rules::checks::{one_of, required, unique};
 use crate::rules::claim;
+use crate::rules::csi;
 use crate::rules::json::Read;
 use crate::rules::pod::environment;
 
@@ -98,7 +99,14 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
                 );
             }
         }
-        "csi" => required(&source["driver"], path.child("driver"), errors),
+        "csi" => {
+            csi::driver_name(&source["driver"], &path.child("driver"), errors);
+            let secret = &source["nodePublishSecretRef"];
+            if secret.is_set() {
+                let at = path.child("nodePublishSecretRef").child("name");
+                required(&secret["name"], at, errors);
+            }
+        }
         "ephemeral" => ephemeral(source, path, errors),
         "image" => {
             required(&source["reference"], path.child("reference"), errors);
@@ -109,7 +117,43 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
                 errors,
             );
         }
-        _ => (),
+        _ => of_others(kind, source, path, errors),
+    }
+}
+
+/// What the sources of others' storage must say.
+const REQUIRED: [(&str, &[&str]); 15] = [
+    ("awsElasticBlockStore", &["volumeID"]),
+    ("azureDisk", &["diskName", "diskURI"]),
+    ("azureFile", &["secretName", "shareName"]),
+    ("cephfs", &["monitors"]),
+    ("cinder", &["volumeID"]),
+    ("flexVolume", &["driver"]),
+    ("gcePersistentDisk", &["pdName"]),
+    ("gitRepo", &["repository"]),
+    ("glusterfs", &["endpoints", "path"]),
+    ("iscsi", &["targetPortal", "iqn"]),
+    ("local", &["path"]),
+    ("photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", &["volumeID"]),
+    ("rbd", &["monitors", "image"]),
+    ("vsphereVolume", &["volumePath"]),
+];
+
+fn of_others(kind: &str, source: &Value, path: &Path, errors: &mut FieldErrors) {
+    let fields = REQUIRED.iter().find(|(known, _)| *known == kind);
+    for field in fields.into_iter().flat_map(|(_, fields)| *fields) {
+        required(&source[*field], path.child(field), errors);
+    }
+    for field in ["partition", "lun"] {
+        let number = &source[field];
+        if number.is_number() && !(0..=255).contains(&number.int()) {
+            let detail = names::in_range(number.int(), 0, 255).concat();
+            errors.invalid(path.child(field), number.clone(), detail);
+        }
+    }
+    if kind == "local" {
+        no_backsteps(source["path"].text(), path.child("path"), errors);
     }
 }
 

@@ -8,6 +8,7 @@ use super::is_external;
 use crate::rules::checks::{labels, one_of, port_number_or_name, required_one_of};
 use crate::rules::generic::same;
 use crate::rules::json::Read;
+use crate::rules::networking::{NO_CIDR, is_cidr};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 /// A client may be bound to an endpoint for a day.
@@ -169,7 +170,28 @@ fn cluster_ips(spec: &Value, path: &Path, errors: &mut FieldErrors) {
 }
 
 fn balancer(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let local = spec["externalTrafficPolicy"] == "Local";
+    let port = &spec["healthCheckNodePort"];
+    if port.int() != 0 && !(spec["type"] == "LoadBalancer" && local) {
+        let detail =
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.invalid(path.child("healthCheckNodePort"), port.clone(), detail);
+    }
     if spec["type"] == "LoadBalancer" {
+        let class = spec["loadBalancerClass"].text();
+        if !class.is_empty() {
+            errors.invalid_each(
+                path.child("loadBalancerClass"),
+                class,
+                names::qualified_name(class),
+            );
+        }
+        for (index, range) in spec["loadBalancerSourceRanges"].items().iter().enumerate() {
+            if !is_cidr(range.text().trim()) {
+                let at = path.child("loadBalancerSourceRanges").index(index);
+                errors.invalid(at, range.clone(), NO_CIDR);
+            }
+        }
         return;
     }
     for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
@@ -195,11 +217,20 @@ fn traffic(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         errors.invalid(path.child("externalTrafficPolicy"), external.clone(), detail);
     }
     one_of(&spec["internalTrafficPolicy"], &policies, path.child("internalTrafficPolicy"), errors);
+    let near = ["PreferClose", "PreferSameNode", "PreferSameZone"];
+    one_of(&spec["trafficDistribution"], &near, path.child("trafficDistribution"), errors);
 }
 
 /// The address by which clients know a Service stays, unless the Service stops having one.
 pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (new, old) = (&new["spec"], &old["spec"]);
+    if new["type"] == "LoadBalancer"
+        && old["type"] == "LoadBalancer"
+        && !same(&new["loadBalancerClass"], &old["loadBalancerClass"])
+    {
+        let class = new["loadBalancerClass"].clone();
+        errors.invalid("spec.loadBalancerClass", class, "may not change once set");
+    }
     if new["type"] == "ExternalName"
         || old["type"] == "ExternalName"
         || old["clusterIP"].text().is_empty()

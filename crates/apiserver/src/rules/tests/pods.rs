@@ -220,3 +220,123 @@ fn a_pod_changes_in_few_ways() {
     );
     check_update("v1", "Pod", pod(), |new| new["status"] = json!({"phase": "Running"}), &[]);
 }
+
+#[test]
+fn mounts_and_devices_of_volumes_are_checked() {
+    let with = |container: Value| {
+        let mut pod = container_with(container);
+        pod["spec"]["volumes"] = json!([{ "name": "v", "persistentVolumeClaim": { "claimName": "c" } }, { "name": "e", "emptyDir": {} }]);
+        pod
+    };
+    let check = |container: Value, want: &[&str]| check("v1", "Pod", with(container), want);
+    check(json!({ "volumeDevices": [{ "name": "v", "devicePath": "/dev/x" }] }), &[]);
+    check(
+        json!({ "volumeDevices": [{ "name": "e", "devicePath": "/dev/../x" }] }),
+        &[
+            "spec.containers[0].volumeDevices[0].name: Invalid value: \"e\": can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode",
+            "spec.containers[0].volumeDevices[0].devicePath: Invalid value: \"/dev/../x\": must not contain '..'",
+        ],
+    );
+    check(
+        json!({ "volumeMounts": [{ "name": "v", "mountPath": "/v" }], "volumeDevices": [{ "name": "v", "devicePath": "/v" }] }),
+        &[
+            "spec.containers[0].volumeMounts[0].name: Invalid value: \"v\": must not already exist in volumeDevices",
+            "spec.containers[0].volumeMounts[0].mountPath: Invalid value: \"/v\": must not already exist as a path in volumeDevices",
+        ],
+    );
+    check(
+        json!({ "volumeMounts": [{ "name": "e", "mountPath": "/v", "mountPropagation": "Bidirectional", "recursiveReadOnly": "Enabled" }] }),
+        &[
+            "spec.containers[0].volumeMounts[0].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers",
+            "spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true",
+            "spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when mountPropagation is None or not specified",
+        ],
+    );
+}
+
+#[test]
+fn what_a_pod_shares_with_its_host_is_checked() {
+    let check = |spec: Value, want: &[&str]| check("v1", "Pod", pod_with(spec), want);
+    check(
+        json!({ "hostUsers": false, "hostPID": true }),
+        &["spec.hostUsers: Forbidden: when `hostUsers` is false, `HostPID` must be unset or false"],
+    );
+    check(
+        json!({ "hostnameOverride": "a.b", "setHostnameAsFQDN": true }),
+        &["spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true"],
+    );
+    check(
+        json!({ "os": { "name": "windows" }, "securityContext": { "runAsUser": 1 } }),
+        &["spec.securityContext.runAsUser: Forbidden: cannot be set for a windows pod"],
+    );
+    check(
+        json!({ "os": { "name": "linux" }, "securityContext": { "windowsOptions": {} } }),
+        &[
+            "spec.securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
+        ],
+    );
+    check(
+        json!({ "securityContext": { "appArmorProfile": { "type": "Localhost" } } }),
+        &[
+            "spec.securityContext.appArmorProfile.localhostProfile: Required value: must be set when AppArmor type is Localhost",
+        ],
+    );
+}
+
+#[test]
+fn claims_and_resources_of_pods_are_checked() {
+    let claims = json!([{ "name": "gpu", "resourceClaimName": "g" }, { "name": "gpu" }]);
+    check(
+        "v1",
+        "Pod",
+        pod_with(json!({ "resourceClaims": claims })),
+        &[
+            "spec.resourceClaims[1].name: Duplicate value: \"gpu\"",
+            "spec.resourceClaims[1]: Invalid value: {\"name\":\"gpu\"}: must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+        ],
+    );
+    let used = json!({ "resources": { "claims": [{ "name": "none" }] } });
+    check(
+        "v1",
+        "Pod",
+        container_with(used),
+        &["spec.containers[0].resources.claims[0]: Not found: \"none\""],
+    );
+    let resize =
+        json!({ "resizePolicy": [{ "resourceName": "disk", "restartPolicy": "NotRequired" }] });
+    check(
+        "v1",
+        "Pod",
+        container_with(resize),
+        &[
+            "spec.containers[0].resizePolicy: Unsupported value: \"disk\": supported values: \"cpu\", \"memory\"",
+        ],
+    );
+    let mut together = container_with(json!({ "resources": { "requests": { "cpu": "2" } } }));
+    together["spec"]["resources"] = json!({ "requests": { "cpu": "1" } });
+    check(
+        "v1",
+        "Pod",
+        together,
+        &[
+            "spec.resources.requests[cpu]: Invalid value: \"1\": must be greater than or equal to aggregate container requests of 2",
+        ],
+    );
+}
+
+#[test]
+fn keys_of_labels_need_a_selector() {
+    let constraint = json!({ "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["a b"] });
+    let (_, errors) =
+        create("v1", "Pod", pod_with(json!({ "topologySpreadConstraints": [constraint] })));
+    let at = "spec.topologySpreadConstraints[0].matchLabelKeys";
+    assert_eq!(
+        errors[0],
+        format!("{at}: Forbidden: must not be specified when labelSelector is not set")
+    );
+    assert!(
+        errors[1]
+            .starts_with(&format!("{at}[0]: Invalid value: \"a b\": name part must consist of")),
+        "{errors:?}"
+    );
+}
