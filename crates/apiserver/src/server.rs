@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::admission::Admission;
@@ -24,8 +25,8 @@ use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
 use crate::extension::ExtensionClient;
+use crate::fairness::{self, Fairness};
 use crate::identity::User;
-use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -35,7 +36,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, custom_resources, limits, quota, router, serve, upkeep};
+use crate::{authz, bootstrap, custom_resources, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -92,12 +93,13 @@ pub(crate) struct Server {
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
-    pub(crate) reads: InFlight,
-    pub(crate) writes: InFlight,
+    pub(crate) fairness: Fairness,
     pub(crate) advertise: SocketAddr,
     pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
     pub(crate) ready: AtomicBool,
+    /// Connections that were handed on.
+    pub(crate) tunnels: TaskTracker,
     /// Ends watches and everything else that would go on for ever.
     pub(crate) shutdown: CancellationToken,
 }
@@ -147,15 +149,16 @@ impl ApiServer {
         let server = Arc::new(Server {
             admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
-            kubelets: KubeletClient::new(pki.kubelet_client_config()?),
+            kubelets: KubeletClient::new(pki.kubelet_client_config()?)
+                .with_unverified(Pki::unverified_client_config()?),
             kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
-            reads: InFlight::new(limits::READS_IN_FLIGHT),
-            writes: InFlight::new(limits::WRITES_IN_FLIGHT),
+            fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
+            tunnels: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             store,
             authenticator,
@@ -172,6 +175,7 @@ impl ApiServer {
         let mut definitions = custom_resources::Upkeep::default();
         definitions.reconcile(&started.server).await;
         bootstrap::install(&started.server, &client, &started.pki).await?;
+        started.server.fairness.reload(&started.server.store);
         started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)
@@ -184,6 +188,7 @@ impl ApiServer {
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(aggregation::keep_registered(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(aggregation::keep_available(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let (kinds, store) = (server.kinds.clone(), server.store.clone());
@@ -234,6 +239,8 @@ impl ApiServer {
         self.server.shutdown.cancel();
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         while upkeep.join_next().await.is_some() {}
+        self.server.tunnels.close();
+        self.server.tunnels.wait().await;
         if let Some(audit) = &self.server.audit {
             audit.close().await;
         }
