@@ -393,6 +393,40 @@ async fn names_are_given_once() {
 }
 
 #[tokio::test]
+async fn a_definition_that_serves_nothing_still_takes_its_objects_along() {
+    let server = start(definition()).await;
+    server.post(CRONTABS, crontab("a", json!({ "cronSpec": "*" }))).await.expect(201);
+    let path = format!("{DEFINITIONS}/crontabs.stable.example.com");
+    let mut watch = server
+        .watch(&format!(
+            "{DEFINITIONS}?watch=true&fieldSelector=metadata.name%3Dcrontabs.stable.example.com"
+        ))
+        .await;
+    next(&mut watch).await;
+    let unserved = json!([{ "op": "replace", "path": "/spec/versions/0/served", "value": false }]);
+    server.patch(&path, "json-patch", unserved).await.expect(200);
+    server.delete(&path, json!({})).await.expect(200);
+    let mut reasons = Vec::new();
+    loop {
+        let event = next(&mut watch).await;
+        let conditions = event["object"]["status"]["conditions"].as_array().unwrap();
+        let ending = conditions.iter().find(|condition| condition["type"] == "Terminating");
+        let reason = ending.and_then(|it| it["reason"].as_str()).unwrap_or_default().to_owned();
+        if !reason.is_empty() && !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+        if event["type"] == "DELETED" {
+            break;
+        }
+    }
+    let wanted =
+        ["InstanceDeletionPending", "InstanceDeletionInProgress", "InstanceDeletionCompleted"];
+    assert_eq!(reasons, wanted);
+    let key = coracle_store::Key::new("crontabs.stable.example.com", "default", "a");
+    assert!(server.store.get(&key).is_none());
+}
+
+#[tokio::test]
 async fn kinds_survive_a_restart() {
     let server = start(definition()).await;
     let mut object = crontab("a", json!({ "cronSpec": "*" }));

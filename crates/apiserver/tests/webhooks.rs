@@ -221,3 +221,110 @@ async fn conditions_and_dry_runs_narrow_what_is_asked() {
     server.post(MAPS, config_map("skip-me", json!({}))).await.expect(201);
     server.post(&format!("{MAPS}?dryRun=All"), config_map("m", json!({}))).await.expect(400);
 }
+
+/// Objects are admitted in the version that the webhook asks for, and in none if it wants exact matches.
+#[tokio::test]
+async fn equivalent_versions_are_shown_as_the_webhook_knows_them() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|_, question| {
+        let request = &question["request"];
+        assert_eq!(request["kind"]["version"], "v2");
+        assert_eq!(request["requestKind"]["version"], "v1");
+        assert_eq!(request["object"]["apiVersion"], "autoscaling/v2");
+        assert_eq!(request["object"]["spec"]["metrics"][0]["resource"]["name"], "cpu");
+        review(&question, json!({ "allowed": false }))
+    })
+    .await;
+    let scalers = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let scaler = |name: &str| {
+        json!({ "apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": { "name": name },
+            "spec": { "maxReplicas": 3, "targetCPUUtilizationPercentage": 50,
+                "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "web" } } })
+    };
+    let rules = json!([{ "operations": ["CREATE"], "apiGroups": ["autoscaling"], "apiVersions": ["v2"],
+        "resources": ["horizontalpodautoscalers"] }]);
+    let exact = json!({ "rules": rules, "matchPolicy": "Exact" });
+    configure(&server, "validating", "exact", hook.client_config("/"), exact).await;
+    server.post(scalers, scaler("a")).await.expect(201);
+    let equivalent = json!({ "rules": rules });
+    configure(&server, "validating", "equivalent", hook.client_config("/"), equivalent).await;
+    server.post(scalers, scaler("b")).await.expect(400);
+}
+
+/// Bindings, evictions, scales and connections are writes like others.
+#[tokio::test]
+async fn subresources_are_admitted_by_what_they_carry() {
+    let server = Harness::start().await;
+    server.namespace("shop").await;
+    let hook = ExtensionServer::start(|_, question| {
+        let request = &question["request"];
+        let told = format!(
+            "{} {} {} {}",
+            request["operation"].as_str().unwrap(),
+            request["subResource"].as_str().unwrap(),
+            request["kind"]["kind"].as_str().unwrap(),
+            request["object"]["kind"].as_str().unwrap(),
+        );
+        review(&question, json!({ "allowed": false, "status": { "message": told } }))
+    })
+    .await;
+    let parts =
+        ["pods/binding", "pods/eviction", "pods/proxy", "services/proxy", "deployments/scale"];
+    let rules = json!({ "rules": [rule(&["CREATE", "UPDATE", "CONNECT"], &parts)] });
+    configure(&server, "validating", "parts", hook.client_config("/"), rules).await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    server.post(pods, pod("web")).await.expect(201);
+    let deployment = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+        "spec": { "selector": { "matchLabels": { "a": "b" } }, "template": {
+            "metadata": { "labels": { "a": "b" } }, "spec": pod("web")["spec"] } } });
+    let deployments = "/apis/apps/v1/namespaces/shop/deployments";
+    server.post(deployments, deployment).await.expect(201);
+    let binding = json!({ "apiVersion": "v1", "kind": "Binding", "metadata": { "name": "web" },
+        "target": { "kind": "Node", "name": "n0" } });
+    let eviction =
+        json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "web" } });
+    let told = |answer: harness::Answer| {
+        let message = answer.expect(400)["message"].as_str().unwrap().to_owned();
+        message.rsplit_once(": ").unwrap().1.to_owned()
+    };
+    let path = format!("{pods}/web");
+    let answer = server.post(&format!("{path}/binding"), binding).await;
+    assert_eq!(told(answer), "CREATE binding Binding Binding");
+    let answer = server.post(&format!("{path}/eviction"), eviction).await;
+    assert_eq!(told(answer), "CREATE eviction Eviction Eviction");
+    let answer = server.get(&format!("{path}/proxy/index")).await;
+    assert_eq!(told(answer), "CONNECT proxy PodProxyOptions PodProxyOptions");
+    let answer = server.get("/api/v1/namespaces/shop/services/web/proxy/").await;
+    assert_eq!(told(answer), "CONNECT proxy ServiceProxyOptions ServiceProxyOptions");
+    let scale = json!({ "spec": { "replicas": 2 } });
+    let answer = server.patch(&format!("{deployments}/web/scale"), "merge-patch", scale).await;
+    assert_eq!(told(answer), "UPDATE scale Scale Scale");
+}
+
+/// A webhook that knows the old review alone is asked in it; one that knows neither cannot be configured.
+#[tokio::test]
+async fn reviews_are_written_in_the_webhooks_version() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|_, question| {
+        assert_eq!(question["apiVersion"], "admission.k8s.io/v1beta1");
+        Reply::Json(json!({
+            "apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview",
+            "response": { "uid": question["request"]["uid"], "allowed": false },
+        }))
+    })
+    .await;
+    let old = json!({ "admissionReviewVersions": ["v0", "v1beta1"] });
+    configure(&server, "validating", "old", hook.client_config("/"), old).await;
+    server.post(MAPS, config_map("m", json!({}))).await.expect(400);
+    let webhook = json!({
+        "name": "none.example.com", "clientConfig": hook.client_config("/"), "sideEffects": "None",
+        "rules": [rule(&["CREATE"], &["configmaps"])], "admissionReviewVersions": ["v0"],
+    });
+    let configuration = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+        "metadata": { "name": "none" }, "webhooks": [webhook],
+    });
+    let path = format!("{HOOKS}/validatingwebhookconfigurations");
+    let message = server.post(&path, configuration).await.refused(422, "Invalid");
+    assert!(message.contains("must include at least one of v1, v1beta1"), "{message}");
+}

@@ -98,6 +98,14 @@ impl Registry {
         served.map(|version| kept.kind(definition, version, &conversion)).collect()
     }
 
+    /// The kind in whose version objects of a definition are stored, whether it is served or not.
+    pub(super) fn stored_kind_of(&self, definition: &Value) -> Option<&'static Kind> {
+        let mut versions = definition["spec"]["versions"].as_array()?.iter();
+        let stored = versions.find(|version| version["storage"] == true)?;
+        let conversion = Arc::new(Conversion::read(definition, self.extensions.clone()));
+        Some(self.kept.lock().kind(definition, stored, &conversion))
+    }
+
     /// Tells readers that something about the kinds changed that is not in the kinds themselves.
     pub(super) fn touch(&self) {
         let current = self.current.load();

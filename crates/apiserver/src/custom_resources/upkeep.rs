@@ -4,16 +4,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use coracle_api::kinds::{self, Kind};
+use coracle_api::status::Status;
 use coracle_store::{Gone, Object, Range, Revision, WriteError};
+use futures::{FutureExt as _, StreamExt as _};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::conditions::{self, CLEANUP, is_established, plan};
+use crate::deletion::{self, DeleteOptions, Step};
 use crate::object::{self, finalizers, is_deleting, meta};
 use crate::server::Server;
-use crate::storage;
+use crate::{limits, storage};
 
 /// How long to wait before a failed cleanup is tried again.
 const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -29,6 +32,8 @@ struct Known {
     /// Names, group and status: all but the versions, which are large.
     brief: Value,
     kinds: Vec<&'static Kind>,
+    /// The version in which objects are stored, served or not; none before there can be any.
+    stored: Option<&'static Kind>,
 }
 
 impl Upkeep {
@@ -78,9 +83,11 @@ impl Upkeep {
         }
         let Ok(mut definition) = storage::decode(object) else { return };
         let kinds = kinds_of(server, &definition);
+        let stored = stored_kind(server, &definition);
         server.kinds.touch();
         definition["spec"]["versions"] = Value::Null;
-        self.known.insert(name, Known { revision: object.revision, brief: definition, kinds });
+        self.known
+            .insert(name, Known { revision: object.revision, brief: definition, kinds, stored });
     }
 
     /// The definition has this status from now on, although it is not written yet.
@@ -91,6 +98,7 @@ impl Upkeep {
         if let Some(Ok(mut definition)) = stored.map(|object| storage::decode(&object)) {
             definition["status"] = status;
             known.kinds = kinds_of(server, &definition);
+            known.stored = stored_kind(server, &definition);
         }
     }
 
@@ -139,6 +147,10 @@ fn kinds_of(server: &Server, definition: &Value) -> Vec<&'static Kind> {
     if is_established(definition) { server.kinds.kinds_of(definition) } else { Vec::new() }
 }
 
+fn stored_kind(server: &Server, definition: &Value) -> Option<&'static Kind> {
+    if is_established(definition) { server.kinds.stored_kind_of(definition) } else { None }
+}
+
 /// Writes a status; when somebody was faster, their write is an event that brings us back.
 async fn write_status(server: &Server, kind: &'static Kind, name: &str, status: Value) {
     let key = storage::key(kind, "", name);
@@ -166,7 +178,7 @@ impl Cleanups {
                 && finalizers(&known.brief).iter().any(|finalizer| finalizer == CLEANUP);
             if waits && self.running.insert(name.clone()) {
                 let (server, client, name) = (server.clone(), client.clone(), name.clone());
-                let kind = known.kinds.first().copied();
+                let kind = known.stored;
                 self.tasks.spawn(async move {
                     if let Err(error) = clean_up(&server, &client, &name, kind).await {
                         tracing::warn!(%error, name, "the objects of a definition were not deleted");
@@ -191,7 +203,7 @@ async fn clean_up(
     client: &kube::Client,
     name: &str,
     kind: Option<&'static Kind>,
-) -> Result<(), kube::Error> {
+) -> Result<(), Status> {
     let Some(definitions) = definitions() else { return Ok(()) };
     if let Some(kind) = kind {
         say(
@@ -209,8 +221,10 @@ async fn clean_up(
             if listing.objects.is_empty() {
                 break;
             }
-            for path in collections(kind, &listing.objects) {
-                send(client, Method::DELETE, &path, "application/json", &json!({})).await?;
+            if let Err(status) = delete_all(server, kind, &listing.objects).await {
+                let message = format!("could not issue all deletes: {}", status.message);
+                say(server, definitions, name, "True", "InstanceDeletionFailed", &message).await;
+                return Err(status);
             }
             wait_for_a_deletion(server, &range, listing.revision).await;
         }
@@ -225,21 +239,46 @@ async fn clean_up(
     let rest: Vec<String> =
         finalizers(&definition).into_iter().filter(|finalizer| finalizer != CLEANUP).collect();
     let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": meta(&definition, "resourceVersion") } });
-    send(client, Method::PATCH, &path, "application/merge-patch+json", &patch).await
+    let sent = send(client, Method::PATCH, &path, "application/merge-patch+json", &patch).await;
+    sent.map_err(Status::internal)
 }
 
-/// The collections that hold these objects.
-fn collections(kind: &Kind, objects: &[Arc<Object>]) -> Vec<String> {
-    if !kind.namespaced {
-        return vec![format!("{}/{}", kind.root_path(), kind.plural)];
+/// Deletes what is there: past webhooks and rights, because it is the definition's deletion that was admitted. As upstream, objects
+/// are seen in the version in which they are stored, served or not.
+async fn delete_all(
+    server: &Server,
+    kind: &'static Kind,
+    objects: &[Arc<Object>],
+) -> Result<(), Status> {
+    let deletions: Vec<_> =
+        objects.iter().map(|object| delete(server, kind, object.clone()).boxed()).collect();
+    let mut deletions = futures::stream::iter(deletions).buffered(limits::DELETIONS_AT_ONCE);
+    while let Some(deleted) = deletions.next().await {
+        deleted?;
     }
-    let mut namespaces: Vec<&str> = objects.iter().map(|object| &*object.key.namespace).collect();
-    namespaces.sort_unstable();
-    namespaces.dedup();
-    namespaces
-        .into_iter()
-        .map(|namespace| format!("{}/namespaces/{namespace}/{}", kind.root_path(), kind.plural))
-        .collect()
+    Ok(())
+}
+
+async fn delete(server: &Server, kind: &'static Kind, object: Arc<Object>) -> Result<(), Status> {
+    let (key, revision) = (object.key.clone(), object.revision);
+    let name = key.name.clone();
+    let current = super::decoded(kind, object).await?;
+    let written = match deletion::plan(kind, &current, &DeleteOptions::default()) {
+        Step::Wait => return Ok(()),
+        Step::Mark(next) => {
+            let value = storage::encode(kind, &*super::to_storage(kind, &next).await?);
+            server.store.update(key, revision, value).await
+        }
+        Step::Remove(last) => {
+            let value = storage::encode(kind, &*super::to_storage(kind, &last).await?);
+            server.store.delete(key, revision, value).await
+        }
+    };
+    match written {
+        // Whoever was faster has made a change that brings us back.
+        Ok(_) | Err(WriteError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(storage::write_failure(kind, &name, &error)),
+    }
 }
 
 /// Returns when something in the range changed after this revision: finalizers take their time.
