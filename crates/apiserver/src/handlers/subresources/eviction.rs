@@ -298,7 +298,7 @@ async fn rewrite(
     let mut turn = None;
     for _ in 0..limits::WRITE_ATTEMPTS {
         let current = call.server.store.get(key);
-        let current = current.ok_or_else(|| Status::not_found(kind, &*key.name))?;
+        let current = current.ok_or_else(|| Status::not_found(kind, &key.name))?;
         let old = storage::decode(&current)?;
         let new = make(&old)?;
         if new == old {
@@ -314,7 +314,7 @@ async fn rewrite(
             Err(error) => return Err(storage::write_failure(kind, &key.name, &error)),
         }
     }
-    Err(Status::modified(kind, &*key.name))
+    Err(Status::modified(kind, &key.name))
 }
 
 #[cfg(test)]
