@@ -74,6 +74,11 @@ impl Cluster {
         Connection::secure(&self.access).await
     }
 
+    /// Where the API is, as the administrator.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// Sends a request.
     pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         self.connection.json(method, path, body).await

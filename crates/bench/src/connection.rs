@@ -24,13 +24,16 @@ use tokio_rustls::TlsConnector;
 pub struct Connection {
     sender: http2::SendRequest<Full<Bytes>>,
     base: Arc<str>,
+    authorization: Option<Arc<str>>,
 }
 
 /// Where a cluster's API is, and how to be let in.
 #[derive(Clone)]
 pub struct Access {
     address: SocketAddr,
+    roots: Arc<rustls::RootCertStore>,
     tls: Arc<rustls::ClientConfig>,
+    authorization: Option<Arc<str>>,
 }
 
 #[derive(Deserialize)]
@@ -79,11 +82,22 @@ impl Access {
         let chain: Result<Vec<_>, _> = rustls_pemfile::certs(&mut chain.as_slice()).collect();
         let key = STANDARD.decode(&user.client_key_data)?;
         let key = rustls_pemfile::private_key(&mut key.as_slice())?.context("no key")?;
+        let roots = Arc::new(roots);
         let mut tls = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
+            .with_root_certificates(roots.clone())
             .with_client_auth_cert(chain?, key)?;
         tls.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(Self { address, tls: Arc::new(tls) })
+        Ok(Self { address, roots, tls: Arc::new(tls), authorization: None })
+    }
+
+    /// The same API, with a bearer token instead of a certificate.
+    pub fn with_token(&self, token: &str) -> Self {
+        let mut tls = rustls::ClientConfig::builder()
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let authorization = Some(format!("Bearer {token}").into());
+        Self { tls: Arc::new(tls), authorization, ..self.clone() }
     }
 }
 
@@ -94,7 +108,8 @@ impl Connection {
         stream.set_nodelay(true)?;
         let name = ServerName::from(access.address.ip());
         let stream = TlsConnector::from(access.tls.clone()).connect(name, stream).await?;
-        Self::over(stream, format!("https://{}", access.address)).await
+        let connection = Self::over(stream, format!("https://{}", access.address)).await?;
+        Ok(Self { authorization: access.authorization.clone(), ..connection })
     }
 
     /// Connects without TLS.
@@ -112,7 +127,7 @@ impl Connection {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
         // Ends by itself when the last sender is dropped; who sends hears of its errors.
         tokio::spawn(connection);
-        Ok(Self { sender, base: base.into() })
+        Ok(Self { sender, base: base.into(), authorization: None })
     }
 
     /// Sends a request, and returns as soon as the answer's head is there.
@@ -126,6 +141,9 @@ impl Connection {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header("authorization", &**authorization);
         }
         let mut sender = self.sender.clone();
         sender.ready().await?;

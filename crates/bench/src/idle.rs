@@ -30,7 +30,8 @@ pub async fn run(settings: &Settings, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-async fn settled(cluster: &Cluster) -> Result<u64> {
+/// Waits until the memory of a cluster stays as it is, and answers it.
+pub async fn settled(cluster: &Cluster) -> Result<u64> {
     let mut before = 0;
     for _ in 0..LOOKS {
         // Nothing tells when memory has settled: only time does.

@@ -15,6 +15,7 @@ mod load;
 mod pods;
 mod process;
 mod report;
+mod requests;
 mod serving;
 mod start;
 mod writes;
@@ -66,6 +67,12 @@ enum Name {
     Api,
     /// The same writes to etcd.
     Etcd,
+    /// ConfigMaps created, read and updated by clients with tokens.
+    Objects,
+    /// Lists of 10,000 pods, and their memory.
+    List,
+    /// Writes that 1,000 and 10,000 watchers see.
+    Watch,
     /// HTTP requests through a Service, beside `wasmtime serve`.
     Http,
 }
@@ -125,6 +132,9 @@ async fn run_one(name: Name, settings: &Settings, report: &mut Report) -> Result
         Name::Store => writes::store(settings, report).await,
         Name::Api => writes::api(settings, report).await,
         Name::Etcd => writes::etcd(settings, report).await,
+        Name::Objects => requests::objects(settings, report).await,
+        Name::List => requests::list(settings, report).await,
+        Name::Watch => requests::watch(settings, report).await,
         Name::Http => serving::run(settings, report).await,
     }
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod fuzz;
 mod guests;
 mod schema;
 mod shell;
@@ -31,6 +32,8 @@ enum Task {
     Guests(guests::Arguments),
     /// Generate crates/api/schema from the published Kubernetes types.
     Schema(schema::Arguments),
+    /// Give every decoder of bytes from outside many wrong inputs, for a minute each.
+    Fuzz(fuzz::Arguments),
     /// Measure what the README claims.
     Bench(bench::Arguments),
 }
@@ -42,6 +45,7 @@ fn main() -> Result<()> {
         Task::Tools => tools::run(),
         Task::Guests(arguments) => guests::run(&arguments),
         Task::Schema(arguments) => schema::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -82,6 +82,7 @@ fn app_armor(profile: &Value, path: &Path, errors: &mut FieldErrors) {
     }
     if profile["type"] == "Localhost" {
         let name = local.text();
+        // Absent is as empty.
         if name.trim().is_empty() {
             errors.required(at, "must be set when AppArmor type is Localhost");
         } else if name.trim() != name {

@@ -1,0 +1,7 @@
+//! `apply` of `crates/fuzz`, with libFuzzer.
+#![no_main]
+
+use coracle_fuzz::target;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| (target("apply").run)(bytes));
