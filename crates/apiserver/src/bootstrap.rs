@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::object::meta;
 use crate::rules::service_cidr;
 use crate::server::{Server, StartError};
-use crate::{limits, rbac_bootstrap, storage};
+use crate::{fairness, limits, rbac_bootstrap, storage};
 
 /// Installs all of it.
 pub(crate) async fn install(server: &Server, client: &kube::Client) -> Result<(), StartError> {
@@ -19,7 +19,7 @@ pub(crate) async fn install(server: &Server, client: &kube::Client) -> Result<()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
     let plain = priority_classes().into_iter().chain(api_services());
     let rest = plain.map(Wanted::once).chain([service_cidr(server)]);
-    let rest = rest.chain(kubernetes_service(server));
+    let rest = rest.chain(fairness_objects()).chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
 }
 
@@ -29,6 +29,19 @@ pub(crate) async fn install_kubernetes_service(
     client: &kube::Client,
 ) -> Result<(), StartError> {
     install_all(server, client, kubernetes_service(server)).await
+}
+
+/// Installs the default FlowSchemas and priority levels where they are not as they should be.
+pub(crate) async fn install_fairness(
+    server: &Server,
+    client: &kube::Client,
+) -> Result<(), StartError> {
+    install_all(server, client, fairness_objects()).await
+}
+
+fn fairness_objects() -> Vec<Wanted> {
+    let wanted = |object| Wanted { object, merge: fairness::reconcile };
+    fairness::default_objects().into_iter().map(wanted).collect()
 }
 
 async fn install_all(

@@ -4,7 +4,7 @@ pub(crate) mod binding;
 mod connect;
 mod eviction;
 mod log;
-mod parts;
+pub(crate) mod parts;
 mod proxy;
 pub(crate) mod scale;
 
