@@ -76,6 +76,10 @@ fn custom_resources_are_used_like_all_others() {
             &["Boat is what people cross water in", "spec", "What the boat should be"],
         );
         shows(&cluster, "explain boats.spec.oars", &["How many oars it has", "integer"]);
+        shows(&cluster, "explain boats --recursive", &["colour", "oars", "managedFields"]);
+        // The only way in which kubectl still shows that it reads version 2, as protobuf.
+        let of_version_two = "explain boats.spec.oars --output=plaintext-openapiv2";
+        shows(&cluster, of_version_two, &["How many oars it has", "<integer>"]);
 
         assert!(cluster.apply(&boat("2")).contains("boat.harbour.example.com/gull created"));
         assert!(cluster.apply(&boat("2")).contains("unchanged"));

@@ -12,6 +12,7 @@ mod helm;
 mod jobs;
 mod kubectl;
 mod pods;
+mod proxy;
 mod python;
 mod security;
 mod server_side_apply;

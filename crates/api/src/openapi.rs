@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::{self, GroupVersion, Kind};
 
+mod message;
 mod paths;
 mod schemas;
 
@@ -106,6 +107,11 @@ pub fn v2_document(custom: &Custom) -> Value {
         },
         "security": [{ "BearerToken": [] }]
     })
+}
+
+/// An OpenAPI v2 document as gnostic's protobuf message.
+pub fn v2_message(document: &Value) -> Vec<u8> {
+    message::encode(document)
 }
 
 /// The definition of a built-in kind in OpenAPI v3's form, with the definitions that it refers to, by name.

@@ -9,8 +9,9 @@ use coracle_api::decode::{DecodeError, FieldValidation, decode_body};
 use coracle_api::kinds::Kind;
 use coracle_api::status::{FieldErrors, Status};
 use coracle_store::Object;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
+use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +44,10 @@ pub(crate) struct Call {
     /// In a mutex, which nobody ever waits for, because a body alone cannot be shared between threads.
     pub(crate) body: Mutex<Body>,
     pub(crate) representation: Representation,
-    pub(crate) raw_query: Option<String>,
+    /// As the client wrote it.
+    pub(crate) uri: Uri,
+    /// The client's connection itself, if it wants to speak another protocol on it.
+    pub(crate) upgrade: Option<OnUpgrade>,
     /// Cancelled when streams must end.
     pub(crate) ends: CancellationToken,
     /// What the client should know although the request succeeded: one `Warning` header each.

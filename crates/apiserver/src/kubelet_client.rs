@@ -26,6 +26,8 @@ pub(crate) enum Scheme {
     Http,
     /// HTTPS with the API server's own client certificate, as to kubelets.
     KubeletHttps,
+    /// HTTPS with whatever certificate the other side has, as upstream proxies to pods.
+    UnverifiedHttps,
 }
 
 /// Why the other side did not answer.
@@ -51,14 +53,23 @@ impl UpstreamError {
 /// Holds the API server's identity towards kubelets.
 pub(crate) struct KubeletClient {
     tls: TlsConnector,
+    unverified: TlsConnector,
 }
 
 impl KubeletClient {
+    /// Whom this configuration trusts, [`Scheme::UnverifiedHttps`] included.
     pub(crate) fn new(tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { tls: TlsConnector::from(tls) }
+        let tls = TlsConnector::from(tls);
+        Self { unverified: tls.clone(), tls }
     }
 
-    /// Sends one request and answers once the head of the response is there; the body follows as it comes.
+    /// Trusts others where nothing is to be verified.
+    pub(crate) fn with_unverified(self, unverified: Arc<rustls::ClientConfig>) -> Self {
+        Self { unverified: TlsConnector::from(unverified), ..self }
+    }
+
+    /// Sends one request and answers once the head of the response is there; the body follows as it comes. A request without
+    /// `Host` gets the address as one.
     pub(crate) async fn send(
         &self,
         scheme: Scheme,
@@ -68,7 +79,9 @@ impl KubeletClient {
     ) -> Result<Response, UpstreamError> {
         let address =
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        if let Ok(value) = HeaderValue::from_str(&address) {
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(value) = HeaderValue::from_str(&address)
+        {
             request.headers_mut().insert(header::HOST, value);
         }
         let stream = within("the connection", limits::CONNECT_TIMEOUT, async {
@@ -80,21 +93,20 @@ impl KubeletClient {
         .await?;
         // Log lines are small and wanted at once. A socket that refuses the option is merely slower.
         stream.set_nodelay(true).ok();
-        match scheme {
-            Scheme::Http => exchange(TokioIo::new(stream), request).await,
-            Scheme::KubeletHttps => {
-                let name = ServerName::try_from(host.to_owned())
-                    .map_err(|error| UpstreamError::Tls(error.to_string()))?;
-                let stream = within("the TLS handshake", limits::CONNECT_TIMEOUT, async {
-                    self.tls
-                        .connect(name, stream)
-                        .await
-                        .map_err(|error| UpstreamError::Tls(error.to_string()))
-                })
-                .await?;
-                exchange(TokioIo::new(stream), request).await
+        let (tls, limit) = match scheme {
+            Scheme::Http => {
+                return exchange(TokioIo::new(stream), request, limits::PROXY_TIMEOUT).await;
             }
-        }
+            Scheme::KubeletHttps => (&self.tls, limits::KUBELET_TIMEOUT),
+            Scheme::UnverifiedHttps => (&self.unverified, limits::PROXY_TIMEOUT),
+        };
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| UpstreamError::Tls(error.to_string()))?;
+        let stream = within("the TLS handshake", limits::CONNECT_TIMEOUT, async {
+            tls.connect(name, stream).await.map_err(|error| UpstreamError::Tls(error.to_string()))
+        })
+        .await?;
+        exchange(TokioIo::new(stream), request, limit).await
     }
 }
 
@@ -116,7 +128,11 @@ async fn within<T>(
     tokio::time::timeout(limit, future).await.map_err(|_| UpstreamError::Timeout(what))?
 }
 
-async fn exchange<I>(io: I, request: Request<Body>) -> Result<Response, UpstreamError>
+async fn exchange<I>(
+    io: I,
+    request: Request<Body>,
+    limit: std::time::Duration,
+) -> Result<Response, UpstreamError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
@@ -125,12 +141,11 @@ where
         hyper::client::conn::http1::handshake(io).await.map_err(failed)?;
     let connection = ConnectionTask(tokio::spawn(async move {
         // What goes wrong here ends the body, where its reader sees it.
-        connection.await.ok();
+        connection.with_upgrades().await.ok();
     }));
-    let response = within("the response", limits::KUBELET_TIMEOUT, async {
-        sender.send_request(request).await.map_err(failed)
-    })
-    .await?;
+    let response =
+        within("the response", limit, async { sender.send_request(request).await.map_err(failed) })
+            .await?;
     Ok(response.map(|body| Body::new(Streamed { body, _connection: connection })))
 }
 

@@ -10,10 +10,10 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: API aggregation, and the streams of exec, attach and
-//! port-forward.
+//! Deliberately absent for now: the streams of exec, attach and port-forward.
 
 pub mod admission;
+mod aggregation;
 pub mod annotations;
 mod answer;
 pub mod audit;
@@ -28,10 +28,10 @@ mod discovery;
 pub mod encryption;
 mod expressions;
 mod extension;
+mod fairness;
 mod handlers;
 mod health;
 pub mod identity;
-mod in_flight;
 mod kubelet_client;
 mod limits;
 mod managed_fields;
@@ -58,6 +58,7 @@ mod service_addresses;
 mod storage;
 pub mod table;
 pub mod tokens;
+mod tunnel;
 mod turns;
 mod upkeep;
 mod views;

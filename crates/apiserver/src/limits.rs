@@ -8,15 +8,20 @@ pub(crate) const BODY_BYTES: usize = 3 * 1024 * 1024;
 /// The longest query string: label selectors of a few hundred terms fit.
 pub(crate) const QUERY_BYTES: usize = 64 * 1024;
 
-/// Reading requests that may be answered at once; upstream's `--max-requests-inflight`.
-pub(crate) const READS_IN_FLIGHT: usize = 400;
+/// Requests of all priority levels that are answered at once, but for exempt ones: upstream's `--max-requests-inflight` (400) and
+/// `--max-mutating-requests-inflight` (200) together, as there.
+pub(crate) const REQUESTS_IN_FLIGHT: usize = 600;
 
-/// Writing requests that may be answered at once; upstream's `--max-mutating-requests-inflight` is 200, but our writers share
-/// transactions: more of them at once is what makes them fast.
-pub(crate) const WRITES_IN_FLIGHT: usize = 400;
+/// Queues of a priority level, and those that one flow is dealt: what may be configured is bounded, as each takes memory. Upstream's
+/// bounds are ten million, and what can be dealt from 60 bits.
+pub(crate) const QUEUES_OF_A_LEVEL: usize = 1024;
+pub(crate) const QUEUES_OF_A_FLOW: usize = 8;
 
-/// Requests that wait for one of those places, for each of the two kinds. Beyond that: 429, so that memory stays bounded.
+/// Requests in one of these queues.
 pub(crate) const REQUESTS_QUEUED: usize = 4096;
+
+/// How long a request waits there; upstream's quarter of the time that it may take.
+pub(crate) const QUEUE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long an ordinary request may take; upstream's `--request-timeout`.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,6 +69,12 @@ pub(crate) const ROWS_BETWEEN_YIELDS: usize = 128;
 /// How long a kubelet may take to answer the head of a proxied request.
 pub(crate) const KUBELET_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a pod may take to answer the head of a proxied request: a client that is gone ends it before.
+pub(crate) const PROXY_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The largest page whose links are changed on its way through the proxy; larger ones pass as they are.
+pub(crate) const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
 /// How long a connection to a kubelet or a pod may take to open.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -104,3 +115,9 @@ pub(crate) const CONVERTED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Events of a watch that are converted in one question.
 pub(crate) const EVENTS_CONVERTED: usize = 64;
+
+/// How often a server behind an APIService is asked whether it still answers, how long it may take, and how soon it is asked again
+/// when it did not; upstream's figures.
+pub(crate) const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const AVAILABILITY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const AVAILABILITY_RETRY: Duration = Duration::from_millis(250);

@@ -219,6 +219,10 @@ pub(crate) fn out_of_reach(kind: &Kind, part: Part) -> FieldSet {
             ]),
             _ => FieldSet::of_fields(&["spec"]),
         },
+        Part::Subresource("approval") => FieldSet::of_fields(&["spec"]),
+        Part::Subresource("finalize" | "ephemeralcontainers" | "resize") => {
+            FieldSet::of_fields(&["status"])
+        }
         _ => FieldSet::default(),
     }
 }

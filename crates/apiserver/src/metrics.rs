@@ -1,10 +1,10 @@
 //! `/metrics`, with upstream's names.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use coracle_api::kinds::Kind;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::fairness::Fairness;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
 
@@ -59,6 +60,102 @@ struct RequestKind {
     request_kind: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LevelName {
+    priority_level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlowName {
+    flow_schema: String,
+    priority_level: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    flow_schema: String,
+    priority_level: String,
+    reason: &'static str,
+}
+
+/// What priority and fairness do. The names of schemas and levels are the administrator's.
+#[derive(Default)]
+struct FairnessMetrics {
+    executing: Family<LevelName, Gauge>,
+    waiting: Family<LevelName, Gauge>,
+    nominal: Family<LevelName, Gauge>,
+    dispatched: Family<FlowName, Counter>,
+    rejected: Family<Refused, Counter>,
+}
+
+impl FairnessMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "apiserver_flowcontrol_current_executing_requests",
+            "Requests of a priority level that have a seat now",
+            self.executing.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_current_inqueue_requests",
+            "Requests of a priority level that wait for a seat now",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_nominal_limit_seats",
+            "Seats of a priority level before it lends or borrows",
+            self.nominal.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_dispatched_requests",
+            "Requests that got a seat",
+            self.dispatched.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_rejected_requests",
+            "Requests that got none, by why",
+            self.rejected.clone(),
+        );
+    }
+
+    /// Takes over what priority and fairness have counted themselves.
+    fn read(&self, fairness: &Fairness) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        // Levels that are gone are not reported any longer.
+        for family in [&self.executing, &self.waiting, &self.nominal] {
+            family.clear();
+        }
+        for load in fairness.loads() {
+            let level = LevelName { priority_level: load.level };
+            self.executing.get_or_create(&level).set(gauge(load.executing));
+            self.waiting.get_or_create(&level).set(gauge(load.waiting));
+            self.nominal.get_or_create(&level).set(gauge(load.nominal));
+        }
+        self.dispatched.clear();
+        self.rejected.clear();
+        for tally in fairness.tallies() {
+            let (flow_schema, priority_level) = (tally.schema, tally.level);
+            for (reason, number) in tally.rejected.into_iter().filter(|(_, number)| *number > 0) {
+                let (flow_schema, priority_level) = (flow_schema.clone(), priority_level.clone());
+                let refused = Refused { flow_schema, priority_level, reason };
+                self.rejected.get_or_create(&refused).inc_by(number);
+            }
+            let flow = FlowName { flow_schema, priority_level };
+            self.dispatched.get_or_create(&flow).inc_by(tally.dispatched);
+        }
+    }
+}
+
+/// A request that is being answered; counted until it is dropped.
+pub(crate) struct InFlight<'a>(Option<&'a AtomicI64>);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// The counters; cheap to bump, encoded when asked for.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -66,6 +163,9 @@ pub(crate) struct Metrics {
     durations: Family<Served, Histogram, fn() -> Histogram>,
     in_flight: Family<RequestKind, Gauge>,
     revision: Gauge<f64, AtomicU64>,
+    fairness: FairnessMetrics,
+    reading: AtomicI64,
+    writing: AtomicI64,
 }
 
 impl Default for Metrics {
@@ -96,7 +196,10 @@ impl Default for Metrics {
             "The revision of the last write",
             revision.clone(),
         );
-        Self { registry, requests, durations, in_flight, revision }
+        let fairness = FairnessMetrics::default();
+        fairness.register(&mut registry);
+        let (reading, writing) = (AtomicI64::new(0), AtomicI64::new(0));
+        Self { registry, requests, durations, in_flight, revision, fairness, reading, writing }
     }
 }
 
@@ -120,12 +223,24 @@ impl Metrics {
         }
     }
 
+    /// Counts a request as long as the answer lives, unless it may take as long as it likes.
+    pub(crate) fn count_in_flight(&self, method: &Method, long_running: bool) -> InFlight<'_> {
+        if long_running {
+            return InFlight(None);
+        }
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let count = if reads { &self.reading } else { &self.writing };
+        count.fetch_add(1, Ordering::Relaxed);
+        InFlight(Some(count))
+    }
+
     /// All of it as text.
     pub(crate) fn encode(&self, server: &Server) -> String {
-        for (request_kind, places) in [("readOnly", &server.reads), ("mutating", &server.writes)] {
-            let busy = i64::try_from(places.busy()).unwrap_or(i64::MAX);
+        for (request_kind, count) in [("readOnly", &self.reading), ("mutating", &self.writing)] {
+            let busy = count.load(Ordering::Relaxed);
             self.in_flight.get_or_create(&RequestKind { request_kind }).set(busy);
         }
+        self.fairness.read(&server.fairness);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a gauge is a float; 2^53 writes take centuries"

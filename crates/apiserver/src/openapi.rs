@@ -1,4 +1,6 @@
 //! `/openapi/v2` and `/openapi/v3`: documents are made when they are first asked for, and kept encoded.
+//!
+//! Version 2 is there as JSON and as protobuf: kubectl reads the latter, and looks at nothing else.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,16 +28,26 @@ pub(crate) struct OpenApi {
     changing: Mutex<(u64, HashMap<String, Document>)>,
 }
 
+/// The media types of version 2's message: by the second one, which is no valid media type, kubectl asks for the first.
+const MESSAGE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+const MESSAGE_OLD_NAME: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const JSON: &str = "application/json";
+
+/// The path below `/openapi/` under which version 2's message is kept; no client's path can be it.
+const MESSAGE_PATH: &str = "v2 as a message";
+
 #[derive(Clone)]
 struct Document {
     body: Bytes,
     hash: String,
+    media_type: &'static str,
 }
 
 impl Document {
-    fn new(body: Bytes) -> Self {
+    fn new(body: impl Into<Bytes>, media_type: &'static str) -> Self {
+        let body = body.into();
         let hash = Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
-        Self { body, hash }
+        Self { body, hash, media_type }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response {
@@ -47,7 +59,7 @@ impl Document {
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             response
         } else {
-            answer::json_response(StatusCode::OK, self.body.clone())
+            answer::with_type(StatusCode::OK, self.media_type, self.body.clone())
         };
         if let Ok(etag) = HeaderValue::from_str(&etag) {
             response.headers_mut().insert(header::ETAG, etag);
@@ -65,16 +77,15 @@ impl OpenApi {
         path: &str,
         headers: &HeaderMap,
     ) -> Answer<Response> {
+        let path = path.strip_prefix("/openapi/").ok_or_else(Status::no_such_path)?;
         let accept =
             headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let accepts_json = accept.is_empty()
-            || ["application/json", "*/*", "application/*"]
-                .iter()
-                .any(|range| accept.contains(range));
-        if !accepts_json {
-            return Err(Status::not_acceptable(&["application/json"]));
-        }
-        let path = path.strip_prefix("/openapi/").ok_or_else(Status::no_such_path)?;
+        let path = match (path, wanted_type(accept, path == "v2")) {
+            ("v2", Some(MESSAGE)) => MESSAGE_PATH,
+            (path, Some(_)) => path,
+            ("v2", None) => return Err(Status::not_acceptable(&[JSON, MESSAGE])),
+            (_, None) => return Err(Status::not_acceptable(&[JSON])),
+        };
         let kinds = server.kinds.snapshot();
         let document = match self.kept(path, &kinds) {
             Some(document) => document,
@@ -88,6 +99,7 @@ impl OpenApi {
                 made.ok_or_else(Status::no_such_path)?
             }
         };
+        let document = if path == "v3" { with_remotes(server, document) } else { document };
         let mut response = document.answer(headers);
         if path.starts_with("v3/") {
             // The index gives each document an address of its own for each content: it never changes.
@@ -123,9 +135,11 @@ impl OpenApi {
         if let Some(document) = self.kept(path, kinds) {
             return Some(document);
         }
-        let text = match path {
-            "v2" => openapi::v2_document(&custom(kinds.custom())).to_string(),
-            "v3" => self.index(kinds),
+        let v2 = || openapi::v2_document(&custom(kinds.custom()));
+        let document = match path {
+            "v2" => Document::new(v2().to_string(), JSON),
+            MESSAGE_PATH => Document::new(openapi::v2_message(&v2()), MESSAGE),
+            "v3" => Document::new(self.index(kinds), JSON),
             _ => {
                 let path = path.strip_prefix("v3/")?;
                 let versions = kinds.group_versions();
@@ -136,10 +150,10 @@ impl OpenApi {
                     .filter(|kind| kind.group_version() == *version)
                     .copied()
                     .collect();
-                openapi::document(version.api_version, &custom(&own))?.to_string()
+                let document = openapi::document(version.api_version, &custom(&own))?;
+                Document::new(document.to_string(), JSON)
             }
         };
-        let document = Document::new(Bytes::from(text));
         let mut changing = self.changing.lock();
         if changing.0 == kinds.number {
             changing.1.insert(path.to_owned(), document.clone());
@@ -153,7 +167,7 @@ impl OpenApi {
             return;
         }
         let made = openapi::documents().into_iter().map(|(version, document)| {
-            (format!("v3/{}", path_of(&version)), Document::new(Bytes::from(document.to_string())))
+            (format!("v3/{}", path_of(&version)), Document::new(document.to_string(), JSON))
         });
         let made: HashMap<String, Document> = made.collect();
         *self.built_in.lock() = made;
@@ -169,6 +183,39 @@ impl OpenApi {
         }
         json!({ "paths": paths }).to_string()
     }
+}
+
+/// The index with the documents of aggregated servers, which they answer for themselves.
+fn with_remotes(server: &Server, index: Document) -> Document {
+    let remotes = server.aggregator.remotes();
+    if remotes.iter().next().is_none() {
+        return index;
+    }
+    let mut value: serde_json::Value = serde_json::from_slice(&index.body).unwrap_or_default();
+    let Some(paths) = value["paths"].as_object_mut() else { return index };
+    remotes.add_open_api(paths);
+    Document::new(Bytes::from(value.to_string()), JSON)
+}
+
+/// What the client likes best of what there is.
+fn wanted_type(accept: &str, has_message: bool) -> Option<&'static str> {
+    if accept.trim().is_empty() {
+        return Some(JSON);
+    }
+    let mut wanted: Option<(f32, &'static str)> = None;
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let media_type = match parts.next() {
+            Some(JSON | "application/*" | "*/*") => JSON,
+            Some(MESSAGE | MESSAGE_OLD_NAME) if has_message => MESSAGE,
+            _ => continue,
+        };
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok()).unwrap_or(1.0);
+        if quality > wanted.map_or(0.0, |(best, _)| best) {
+            wanted = Some((quality, media_type));
+        }
+    }
+    wanted.map(|(_, media_type)| media_type)
 }
 
 /// What these kinds add to a document.

@@ -92,6 +92,20 @@ pub(crate) fn row(
     }
 }
 
+/// The same of an object's JSON, without reading more of it than where its metadata begins and ends: the garbage
+/// collector watches every object of the cluster so. `None` when it is no object with metadata.
+pub(crate) fn metadata_text(object: &[u8], version: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Whole<'a> {
+        #[serde(borrow)]
+        metadata: &'a serde_json::value::RawValue,
+    }
+    let Whole { metadata } = serde_json::from_slice(object).ok()?;
+    Some(format!(
+        r#"{{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/{version}","metadata":{metadata}}}"#
+    ))
+}
+
 /// The object reduced to a `PartialObjectMetadata`.
 pub(crate) fn metadata_only(object: &Value, version: &str) -> Value {
     json!({
@@ -99,4 +113,22 @@ pub(crate) fn metadata_only(object: &Value, version: &str) -> Value {
         "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_cut_out_of_the_text_as_it_is_out_of_the_value() {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "a", "labels": { "metadata": "}{" } },
+            "data": { "metadata": "{\"name\": \"b\"}" },
+        });
+        let text = metadata_text(object.to_string().as_bytes(), "v1").unwrap();
+        let read: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, metadata_only(&object, "v1"));
+        assert_eq!(metadata_text(b"{\"kind\":\"Status\"}", "v1"), None);
+    }
 }

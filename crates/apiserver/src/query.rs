@@ -133,54 +133,58 @@ impl ListOptions {
         Ok(options)
     }
 
-    /// The combinations that upstream's `ValidateListOptions` refuses.
+    /// The combinations that upstream's `ValidateListOptions` refuses, all of them named.
     fn check(&self, watching: bool) -> Answer<()> {
-        let forbidden = |field: &str, why: &str| {
-            let mut errors = FieldErrors::new();
-            errors.forbidden(field, why);
-            Err(invalid_options(&errors))
-        };
+        const MATCH: &str = "resourceVersionMatch";
+        let mut errors = FieldErrors::new();
+        let wanted = self.resource_version_match;
         if watching {
-            return match (self.send_initial_events, self.resource_version_match) {
-                (Some(_), None) => forbidden(
-                    "resourceVersionMatch",
+            if self.send_initial_events.is_some() && wanted != Some(VersionMatch::NotOlderThan) {
+                errors.forbidden(
+                    MATCH,
                     "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-                ),
-                (Some(_), Some(VersionMatch::Exact)) => {
-                    let mut errors = FieldErrors::new();
-                    errors.not_supported("resourceVersionMatch", "Exact", &["NotOlderThan"]);
-                    Err(invalid_options(&errors))
-                }
-                (None, Some(_)) => forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-                ),
-                _ => Ok(()),
-            };
-        }
-        if self.send_initial_events.is_some() {
-            return forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
-        }
-        let Some(wanted) = self.resource_version_match else { return Ok(()) };
-        if self.continue_token.is_some() {
-            return forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden with continue",
-            );
-        }
-        match self.resource_version {
-            None => forbidden(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ),
-            Some(version) if version == Revision::ZERO && wanted == VersionMatch::Exact => {
-                forbidden(
-                    "resourceVersionMatch",
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                )
+                );
             }
-            Some(_) => Ok(()),
+            if wanted.is_some() && self.send_initial_events.is_none() {
+                errors.forbidden(
+                    MATCH,
+                    "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                );
+            }
+            if wanted == Some(VersionMatch::Exact) {
+                errors.not_supported(MATCH, "Exact", &["NotOlderThan"]);
+            }
+        } else {
+            if wanted.is_some() && self.resource_version.is_none() {
+                errors.forbidden(
+                    MATCH,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
+            }
+            if wanted == Some(VersionMatch::Exact) && self.resource_version == Some(Revision::ZERO)
+            {
+                errors.forbidden(
+                    MATCH,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
+            }
+            if self.send_initial_events.is_some() {
+                errors.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+            }
         }
+        if wanted.is_some() && self.continue_token.is_some() {
+            errors.forbidden(MATCH, "resourceVersionMatch is forbidden when continue is provided");
+        }
+        if !errors.is_empty() {
+            return Err(invalid_options(&errors));
+        }
+        let names_revision = self.resource_version.is_some_and(|asked| asked != Revision::ZERO);
+        if !watching && self.continue_token.is_some() && names_revision {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        Ok(())
     }
 }
 

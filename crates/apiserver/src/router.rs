@@ -11,7 +11,8 @@ use axum::response::Response;
 use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
+use hyper::upgrade::OnUpgrade;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tower_http::CompressionLevel;
@@ -24,6 +25,7 @@ use crate::audit::{self, Record};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
 use crate::call::{self, Call};
+use crate::fairness::{Flow, Patience};
 use crate::identity::User;
 use crate::metrics::Served;
 use crate::negotiate::{Offer, Representation};
@@ -31,7 +33,7 @@ use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{handlers, limits, paths};
+use crate::{aggregation, handlers, limits, paths};
 
 /// Set on requests of clients in this process: who they are is known.
 #[derive(Clone)]
@@ -66,7 +68,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Re
     let mut served = Served::default();
     let accept = request.headers().get(header::ACCEPT).cloned();
     let id = audit::id(request.headers());
-    let mut trail = Trail { id: &id, record: None };
+    let mut trail = Trail { id: &id, record: None, flow: None };
     let answered =
         AssertUnwindSafe(answer(&server, request, &mut served, &mut trail)).catch_unwind().await;
     let panicked = answered.is_err();
@@ -88,6 +90,9 @@ async fn handle(State(server): State<Arc<Server>>, request: Request<Body>) -> Re
     if let Some(record) = trail.record {
         response = record.finish(response, panicked).await;
     }
+    if let Some(flow) = trail.flow {
+        flow.write_headers(response.headers_mut());
+    }
     let id = HeaderValue::from_str(&id).unwrap_or(HeaderValue::from_static("unknown"));
     response.headers_mut().insert("audit-id", id);
     server.metrics.request(&served, response.status(), started.elapsed());
@@ -99,6 +104,8 @@ struct Trail<'a> {
     /// Names it in logs on both sides.
     id: &'a str,
     record: Option<Box<Record>>,
+    /// Where priority and fairness put it.
+    flow: Option<Flow>,
 }
 
 async fn answer(
@@ -108,11 +115,11 @@ async fn answer(
     trail: &mut Trail<'_>,
 ) -> Answer<Response> {
     let (mut parts, body) = request.into_parts();
-    let raw_query = parts.uri.query().map(str::to_owned);
-    if raw_query.as_ref().map_or(0, String::len) > limits::QUERY_BYTES {
+    let raw_query = parts.uri.query().unwrap_or_default();
+    if raw_query.len() > limits::QUERY_BYTES {
         return Err(Status::new(414, Reason::Unknown, "the query is too long"));
     }
-    let query = Query::parse(raw_query.as_deref().unwrap_or_default());
+    let query = Query::parse(raw_query);
     let name_selector =
         query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
     let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
@@ -120,15 +127,60 @@ async fn answer(
         RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
     served.verb = info.verb;
 
+    let patience = match parts.extensions.get::<InMemory>() {
+        Some(_) => Patience::Endless,
+        None => Patience::Usual,
+    };
     let user = identify(server, &mut parts, &info, trail).await?;
+    let long_running = info.is_long_running();
+    // What lasts has no seat, but for watches until they have begun.
+    let _seat = if long_running && info.verb != "watch" {
+        None
+    } else {
+        let path = parts.uri.path();
+        server.fairness.enter(&user, &info, path, patience, &mut trail.flow).await?
+    };
     authorize(server, &user, &info, parts.uri.path(), trail)?;
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
-    let long_running = info.is_long_running();
+    if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
+        let ends = long_running.then(|| take_ends(server, &mut parts));
+        return aggregation::proxy::forward(&server.aggregator, &remote, &user, parts, body, ends)
+            .boxed()
+            .await;
+    }
     let RequestInfo { verb, resource } = info;
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
     };
+    let asked = Asked { parts, body, query, user, verb, long_running };
+    let (response, annotations) = answer_about(server, asked, target, served).await?;
+    if let Some(record) = &mut trail.record {
+        for (name, text) in annotations.all() {
+            record.annotate(&name, &text);
+        }
+    }
+    Ok(response)
+}
+
+/// A request that may be answered.
+struct Asked {
+    parts: http::request::Parts,
+    body: Body,
+    query: Query,
+    user: User,
+    verb: &'static str,
+    long_running: bool,
+}
+
+/// Answers a request for an object or a collection, and says what the audit log should know of it.
+async fn answer_about(
+    server: &Arc<Server>,
+    asked: Asked,
+    target: ResourcePath,
+    served: &mut Served,
+) -> Answer<(Response, Annotations)> {
+    let Asked { mut parts, body, query, user, verb, long_running } = asked;
     let kind = handlers::kind_at(server, &target)?;
     served.about(kind, &target);
     let representation = match target.subresource.as_str() {
@@ -136,13 +188,12 @@ async fn answer(
         "log" | "proxy" => Representation::default(),
         _ => Representation::negotiate(&parts.headers, &query, offer(kind, &target))?,
     };
-    let ends = parts
-        .extensions
-        .remove::<Ends>()
-        .map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
+    let ends = take_ends(server, &mut parts);
+    let _counted = server.metrics.count_in_flight(&parts.method, long_running);
     let mut call = Call {
         ends,
-        raw_query,
+        uri: parts.uri,
+        upgrade: parts.extensions.remove::<OnUpgrade>(),
         server: server.clone(),
         user,
         verb,
@@ -160,19 +211,24 @@ async fn answer(
     let answered = if long_running {
         handlers::dispatch(&mut call).boxed().await
     } else {
-        answer_in_time(server, &mut call).await
+        let in_time =
+            tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(&mut call).boxed());
+        in_time.await.unwrap_or_else(|_| {
+            Err(Status::timeout("request did not complete within the allotted timeout", 0))
+        })
     };
     let mut response = answered.unwrap_or_else(|status| {
         let accept = call.headers.get(header::ACCEPT);
         answer::failure(&status, Representation::of_refusals(accept))
     });
     call.add_warnings(&mut response);
-    if let Some(record) = &mut trail.record {
-        for (name, text) in call.annotations.all() {
-            record.annotate(&name, &text);
-        }
-    }
-    Ok(response)
+    Ok((response, call.annotations))
+}
+
+/// What ends a request that would go on for ever.
+fn take_ends(server: &Server, parts: &mut http::request::Parts) -> CancellationToken {
+    let own = parts.extensions.remove::<Ends>();
+    own.map_or_else(|| server.shutdown.clone(), |Ends(token)| token)
 }
 
 /// What objects of the kind can be written as. A `Scale` has a message whatever it scales.
@@ -182,16 +238,6 @@ fn offer(kind: &Kind, target: &ResourcePath) -> Offer {
     } else {
         Offer::Everything
     }
-}
-
-/// Runs the handler of an ordinary request: when there is a place for it, and for as long as it may take.
-async fn answer_in_time(server: &Server, call: &mut Call) -> Answer<Response> {
-    let reads = matches!(call.method, Method::GET | Method::HEAD);
-    let _place = if reads { &server.reads } else { &server.writes }.enter().await?;
-    let answered = tokio::time::timeout(limits::REQUEST_TIMEOUT, handlers::dispatch(call).boxed());
-    answered.await.unwrap_or_else(|_| {
-        Err(Status::timeout("request did not complete within the allotted timeout", 0))
-    })
 }
 
 /// Who asks: known from the start in memory, by credentials otherwise; and whom they act as.

@@ -46,13 +46,15 @@ impl Selection {
                     || supported.iter().any(|(name, _)| *name == field)
             };
             if let Some(field) = fields.unsupported_field(known) {
-                return Err(Status::bad_request(if supported.is_empty() {
-                    format!(
-                        "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
-                    )
-                } else {
-                    format!("field label not supported: {field}")
-                }));
+                return Err(Status::bad_request(
+                    if supported.is_empty() && kind.custom.is_none() {
+                        format!(
+                            "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                        )
+                    } else {
+                        format!("field label not supported: {field}")
+                    },
+                ));
             }
         }
         Ok(Self { labels, fields, definition })

@@ -11,11 +11,13 @@ use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::admission::Admission;
 use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
+use crate::aggregation::{self, Aggregator};
 use crate::audit::AuditLog;
 use crate::authn::Authenticator;
 use crate::authn::oidc::Oidc;
@@ -23,8 +25,8 @@ use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
 use crate::extension::ExtensionClient;
+use crate::fairness::{self, Fairness};
 use crate::identity::User;
-use crate::in_flight::InFlight;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -34,7 +36,7 @@ use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
-use crate::{authz, bootstrap, custom_resources, limits, quota, router, serve, upkeep};
+use crate::{authz, bootstrap, custom_resources, quota, router, serve, upkeep};
 
 /// What an API server is made of.
 pub struct Config {
@@ -84,17 +86,20 @@ pub(crate) struct Server {
     pub(crate) tokens: Arc<TokenIssuer>,
     pub(crate) reviews: Reviews,
     pub(crate) addresses: Arc<ServiceAddresses>,
+    /// Who serves group-versions instead of us.
+    pub(crate) aggregator: Aggregator,
     pub(crate) turns: Turns,
     pub(crate) kubelets: KubeletClient,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
-    pub(crate) reads: InFlight,
-    pub(crate) writes: InFlight,
+    pub(crate) fairness: Fairness,
     pub(crate) advertise: SocketAddr,
     pub(crate) audit: Option<Arc<AuditLog>>,
     /// Whether the objects that every cluster has are there.
     pub(crate) ready: AtomicBool,
+    /// Connections that were handed on.
+    pub(crate) tunnels: TaskTracker,
     /// Ends watches and everything else that would go on for ever.
     pub(crate) shutdown: CancellationToken,
 }
@@ -144,21 +149,23 @@ impl ApiServer {
         let server = Arc::new(Server {
             admission,
             reviews: Reviews::new(authenticator.clone(), authorizer.clone()),
-            kubelets: KubeletClient::new(pki.kubelet_client_config()?),
+            kubelets: KubeletClient::new(pki.kubelet_client_config()?)
+                .with_unverified(Pki::unverified_client_config()?),
             kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics: Metrics::default(),
-            reads: InFlight::new(limits::READS_IN_FLIGHT),
-            writes: InFlight::new(limits::WRITES_IN_FLIGHT),
+            fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
+            tunnels: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             store,
             authenticator,
             authorizer,
             tokens,
             addresses: Arc::new(addresses),
+            aggregator: Aggregator::new(extensions),
             advertise,
             audit: extras.audit,
         });
@@ -167,7 +174,8 @@ impl ApiServer {
         let client = started.client(User::new("system:apiserver", &["system:masters"]));
         let mut definitions = custom_resources::Upkeep::default();
         definitions.reconcile(&started.server).await;
-        bootstrap::install(&started.server, &client).await?;
+        bootstrap::install(&started.server, &client, &started.pki).await?;
+        started.server.fairness.reload(&started.server.store);
         started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)
@@ -178,6 +186,9 @@ impl ApiServer {
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(aggregation::keep_registered(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(aggregation::keep_available(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let (kinds, store) = (server.kinds.clone(), server.store.clone());
@@ -228,6 +239,8 @@ impl ApiServer {
         self.server.shutdown.cancel();
         let mut upkeep = std::mem::take(&mut *self.upkeep.lock());
         while upkeep.join_next().await.is_some() {}
+        self.server.tunnels.close();
+        self.server.tunnels.wait().await;
         if let Some(audit) = &self.server.audit {
             audit.close().await;
         }

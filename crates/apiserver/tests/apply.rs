@@ -369,3 +369,40 @@ async fn custom_objects_are_merged_as_their_definition_says() {
     let left = apply(&harness, path, "fieldManager=bob", boat(json!([]))).await.expect(200);
     assert_eq!(left["spec"]["items"], oar);
 }
+
+#[tokio::test]
+async fn parts_with_a_path_of_their_own_are_applied_too() {
+    let server = Harness::start().await;
+    server.namespace("work").await;
+    let pods = "/api/v1/namespaces/work/pods";
+    let mut web = harness::pod("web");
+    web["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "50m" } });
+    server.post(pods, web).await.expect(201);
+    let apply = async |part: &str, spec: Value| {
+        let path = format!("{pods}/web/{part}?fieldManager=mine&force=true");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "web" }, "spec": spec,
+        });
+        server.send(http::Method::PATCH, &path, "application/apply-patch+yaml", Some(config)).await
+    };
+    let debugger = json!({ "name": "debug", "image": "debug:1" });
+    let spec = json!({ "ephemeralContainers": [debugger], "nodeName": "elsewhere" });
+    let pod = apply("ephemeralcontainers", spec).await.expect(200);
+    assert_eq!(pod["spec"]["ephemeralContainers"][0]["name"], "debug");
+    // What the part does not stand for stays as it is.
+    assert!(pod["spec"].get("nodeName").is_none(), "{pod}");
+    let entries = pod["metadata"]["managedFields"].as_array().unwrap();
+    let entry = entries.iter().find(|entry| entry["manager"] == "mine").unwrap();
+    assert_eq!(
+        (&entry["operation"], &entry["subresource"]),
+        (&json!("Apply"), &json!("ephemeralcontainers"))
+    );
+
+    let resources = json!({ "requests": { "cpu": "100m" } });
+    let spec =
+        json!({ "containers": [{ "name": "main", "resources": resources, "image": "other:1" }] });
+    let pod = apply("resize", spec).await.expect(200);
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(container["resources"]["requests"]["cpu"], "100m");
+    assert_eq!(container["image"], "hello:1");
+}

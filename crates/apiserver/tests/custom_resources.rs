@@ -241,6 +241,19 @@ async fn clients_find_the_kind_and_its_columns() {
     assert!(!patches.contains_key("application/strategic-merge-patch+json"));
     let document = server.get("/openapi/v2").await.expect(200);
     assert!(document["definitions"]["com.example.stable.v1.CronTab"].is_object());
+    // kubectl asks by the old name and is answered by the new one.
+    let message = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let ask = |tag: Option<http::HeaderValue>| {
+        let request = http::Request::get("/openapi/v2").header("accept", message);
+        request.header("if-none-match", tag.unwrap_or(http::HeaderValue::from_static("\"none\"")))
+    };
+    let answer = harness::send(&server.client, ask(None).body(Vec::new()).unwrap()).await;
+    let media_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    assert_eq!((answer.code, &answer.headers["content-type"]), (200, &media_type.parse().unwrap()));
+    let text = String::from_utf8_lossy(&answer.bytes);
+    assert!(text.contains("com.example.stable.v1.CronTab") && !text.starts_with('{'));
+    let tag = answer.headers["etag"].clone();
+    harness::send(&server.client, ask(Some(tag)).body(Vec::new()).unwrap()).await.expect(304);
 
     for (name, spec) in [("a", "1 *"), ("b", "2 *")] {
         server.post(CRONTABS, crontab(name, json!({ "cronSpec": spec }))).await.expect(201);

@@ -11,6 +11,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::create::{Written, answer_written, create_object, place_in_namespace, stored_kind};
+use super::subresources::parts;
 use super::update::{check_create, check_name, check_uid};
 use crate::answer::Answer;
 use crate::call::{Call, yaml_to_json};
@@ -178,6 +179,16 @@ fn applied(call: &Call, wish: &Wish, old: &Value) -> Answer<Value> {
         merged => merged,
     };
     let Applied { mut object, managed } = merged.map_err(|conflicts| conflicts.status())?;
+    // Who scales wishes for nothing but the scale.
+    if let Part::Subresource(subresource) = wish.part
+        && subresource != "scale"
+    {
+        let mut new = live.clone();
+        let revision = object.pointer("/metadata/resourceVersion").cloned();
+        set_meta(&mut new, "resourceVersion", revision);
+        parts::take_part(subresource, &mut new, &object);
+        object = new;
+    }
     if is_kubectl(call) && last_applied(&live).is_some() {
         let mut text = wish.raw.to_string();
         text.push('\n');

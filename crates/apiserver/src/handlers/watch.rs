@@ -240,6 +240,11 @@ impl EventWriter {
         let takes_bytes = self.shown.is_some() || self.form == Form::Whole;
         if takes_bytes && !views::is_view(self.kind) {
             self.write(frame, event_type, &object.bytes);
+        } else if let Form::Metadata(version) = self.form
+            && !views::is_view(self.kind)
+            && let Some(metadata) = printing::metadata_text(&object.bytes, version)
+        {
+            self.write(frame, event_type, metadata.as_bytes());
         } else if let Ok(value) = storage::decode(object) {
             self.decoded(frame, event_type, value);
         }

@@ -4,9 +4,11 @@ pub(crate) mod binding;
 mod connect;
 mod eviction;
 mod log;
-mod parts;
+pub(crate) mod parts;
 mod proxy;
 pub(crate) mod scale;
+
+pub(crate) use proxy::until;
 
 use axum::response::Response;
 use coracle_api::status::{Reason, Status};

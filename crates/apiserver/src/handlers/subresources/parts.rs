@@ -5,6 +5,7 @@ use coracle_api::status::Status;
 use http::StatusCode;
 use serde_json::{Map, Value};
 
+use super::super::apply;
 use super::super::create::{answer_written, stored_kind};
 use super::super::patch::Patch;
 use super::super::update::check_uid;
@@ -16,6 +17,9 @@ use crate::rules;
 
 /// Writes the part that this subresource stands for.
 pub(super) async fn write(call: &mut Call, subresource: &'static str) -> Answer<Response> {
+    if call.verb == "patch" && apply::is_apply(call) {
+        return apply::apply(call, Part::Subresource(subresource)).await;
+    }
     let dry_run = call.query.dry_run()?;
     let kind = stored_kind(call)?;
     let source = match call.verb {
@@ -57,7 +61,8 @@ enum Source {
     Patch(Patch),
 }
 
-fn take_part(subresource: &str, new: &mut Value, wanted: &Value) {
+/// Brings the subresource's part of the wanted state into the new one.
+pub(crate) fn take_part(subresource: &str, new: &mut Value, wanted: &Value) {
     match subresource {
         "approval" => *new = rules::certificate::approve(wanted, new),
         "finalize" => take(entry_object(new, "spec"), wanted.get("spec"), "finalizers"),

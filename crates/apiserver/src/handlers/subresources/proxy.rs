@@ -1,4 +1,11 @@
 //! `proxy` of pods, services and nodes: a request passed on into the cluster, and its answer passed back.
+//!
+//! As upstream's `UpgradeAwareHandler`
+//! (<https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apimachinery/pkg/util/proxy>): what is proxied finds its way
+//! back, because redirects and links of pages get our own path before theirs; a connection that is upgraded is handed on.
+
+mod destination;
+mod rewrite;
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,183 +14,164 @@ use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
 use coracle_api::status::Status;
-use coracle_store::Range;
-use http::{HeaderMap, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use http_body::Frame;
-use serde_json::Value;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::kubelet_client::Scheme;
-use crate::object::text;
-use crate::{node_address, storage};
+use crate::tunnel;
+use destination::Destination;
+use rewrite::Page;
 
 /// Headers that belong to one connection, and those that tell who the caller is to us.
-const DROPPED: [header::HeaderName; 8] = [
+const DROPPED: [HeaderName; 10] = [
     header::CONNECTION,
-    header::HOST,
     header::AUTHORIZATION,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
     header::TE,
     header::TRAILER,
+    header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
 ];
+
+/// What a proxied server says about other origins is not for this one.
+const OF_OTHER_ORIGINS: [HeaderName; 4] = [
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_HEADERS,
+    header::ACCESS_CONTROL_ALLOW_METHODS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+];
+
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// Passes the request on.
 pub(super) async fn proxy(call: &mut Call) -> Answer<Response> {
-    let Destination { scheme, host, port } = destination(call)?;
-    let mut path = format!("/{}", call.target.rest);
-    if let Some(raw) = call.raw_query.as_deref() {
-        path = format!("{path}?{raw}");
+    let to = destination::find(call)?;
+    let uri = call.uri.clone();
+    let (own_path, path) = split_path(uri.path(), &call.target.namespace);
+    let upgrade = wants_upgrade(&call.headers).then(|| call.upgrade.take()).flatten();
+    if path.is_empty() && upgrade.is_none() && matches!(call.method, Method::GET | Method::HEAD) {
+        return redirect_to_root(own_path, uri.query());
     }
-    let mut request = Request::builder()
-        .method(call.method.clone())
-        .uri(&path)
-        .body(std::mem::take(call.body.get_mut()))
-        .map_err(Status::internal)?;
-    *request.headers_mut() = call.headers.clone();
-    drop_hop_headers(request.headers_mut());
+    let request = request_for(call, own_path, path, upgrade.is_some())?;
+    let page = Page {
+        own_path: own_path.to_owned(),
+        backend: format!("{}:{}", to.host, to.port),
+        host: host_of(call).to_owned(),
+    };
+    let Destination { scheme, host, port } = to;
     let sent = call.server.kubelets.send(scheme, &host, port, request).await;
     let mut response = sent.map_err(|error| {
         Status::service_unavailable(format!("error trying to reach service: {error}"))
     })?;
+    for name in OF_OTHER_ORIGINS {
+        response.headers_mut().remove(name);
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return match upgrade {
+            Some(client) => {
+                Ok(tunnel::join(&call.server.tunnels, call.ends.clone(), client, response))
+            }
+            None => Err(Status::service_unavailable(
+                "error trying to reach service: it changed the protocol without being asked",
+            )),
+        };
+    }
     drop_hop_headers(response.headers_mut());
+    let response = page.rewrite(response).await;
     let ends = call.ends.clone();
     Ok(response.map(|body| until(body, ends)))
 }
 
+/// Our own part of the path, and what is for the other side, with its slash: just as the client wrote it.
+fn split_path<'a>(path: &'a str, namespace: &str) -> (&'a str, &'a str) {
+    // `/api/v1/nodes/NAME/proxy` and `/api/v1/namespaces/NAMESPACE/pods/NAME/proxy`.
+    let own_segments = if namespace.is_empty() { 5 } else { 7 };
+    match path.match_indices('/').nth(own_segments) {
+        Some((slash, _)) => path.split_at(slash),
+        None => (path, ""),
+    }
+}
+
+/// Links of a page are relative to what its path ends with: a page without a path gets a slash.
+fn redirect_to_root(own_path: &str, query: Option<&str>) -> Answer<Response> {
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let location = HeaderValue::try_from(format!("{own_path}/{query}"));
+    response.headers_mut().insert(header::LOCATION, location.map_err(Status::internal)?);
+    Ok(response)
+}
+
+fn request_for(
+    call: &mut Call,
+    own_path: &str,
+    path: &str,
+    upgrades: bool,
+) -> Answer<Request<Body>> {
+    let query = call.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let target = if path.is_empty() { "/" } else { path };
+    let mut request = Request::builder()
+        .method(call.method.clone())
+        .uri(format!("{target}{query}"))
+        .body(std::mem::take(call.body.get_mut()))
+        .map_err(Status::internal)?;
+    let mut headers = call.headers.clone();
+    let upgrade = headers.get(header::UPGRADE).cloned();
+    drop_hop_headers(&mut headers);
+    let impersonating: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonating {
+        headers.remove(name);
+    }
+    if let Some(upgrade) = upgrade.filter(|_| upgrades) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    // HTTP/2 has it in the address.
+    if !headers.contains_key(header::HOST)
+        && let Ok(host) = HeaderValue::from_str(host_of(call))
+        && !host.is_empty()
+    {
+        headers.insert(header::HOST, host);
+    }
+    let forwarded = HeaderValue::try_from(format!("{own_path}{path}")).map_err(Status::internal)?;
+    headers.insert(FORWARDED_URI, forwarded);
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The host that the client asked for.
+fn host_of(call: &Call) -> &str {
+    let header = call.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    header.or(call.uri.authority().map(|host| host.as_str())).unwrap_or_default()
+}
+
+fn wants_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+        && tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// What `Connection` lists.
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
 fn drop_hop_headers(headers: &mut HeaderMap) {
-    for name in DROPPED {
+    let listed: Vec<HeaderName> =
+        tokens(headers).filter_map(|token| token.parse::<HeaderName>().ok()).collect();
+    for name in DROPPED.into_iter().chain(listed) {
         headers.remove(name);
     }
 }
 
-struct Destination {
-    scheme: Scheme,
-    host: String,
-    port: u16,
-}
-
-/// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`.
-fn destination(call: &Call) -> Answer<Destination> {
-    let parts: Vec<&str> = call.target.name.split(':').collect();
-    let (scheme, name, port) = match parts.as_slice() {
-        [name] => ("", *name, ""),
-        [name, port] => ("", *name, *port),
-        [scheme, name, port] => (*scheme, *name, *port),
-        _ => {
-            return Err(Status::bad_request(format!(
-                "invalid {} request {:?}",
-                call.kind.singular, call.target.name
-            )));
-        }
-    };
-    if !matches!(scheme, "" | "http") && call.kind.kind != "Node" {
-        return Err(Status::bad_request(format!(
-            "proxying with scheme {scheme:?} is not supported by this server yet"
-        )));
-    }
-    match call.kind.kind {
-        "Node" => {
-            let (host, port) = node_address::kubelet(&call.server.store, name)?;
-            Ok(Destination { scheme: Scheme::KubeletHttps, host, port })
-        }
-        "Pod" => pod(call, name, port),
-        "Service" => service(call, name, port),
-        _ => Err(Status::method_not_served()),
-    }
-}
-
-fn pod(call: &Call, name: &str, port: &str) -> Answer<Destination> {
-    let key = storage::key(call.kind, call.namespace(), name);
-    let pod = storage::decode(
-        &*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?,
-    )?;
-    let host = text(&pod, "/status/podIP");
-    if host.is_empty() {
-        return Err(Status::service_unavailable(format!("pod {name} has no address yet")));
-    }
-    let containers = pod
-        .pointer("/spec/containers")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let mut ports =
-        containers.iter().filter_map(|container| container.get("ports")?.as_array()).flatten();
-    let found = match port.parse::<u16>() {
-        Ok(number) => Some(number),
-        Err(_) => ports
-            .find(|declared| {
-                port.is_empty() || declared.get("name").is_some_and(|name| name == port)
-            })
-            .and_then(|declared| u16::try_from(declared.get("containerPort")?.as_u64()?).ok()),
-    };
-    let port = found.or(port.is_empty().then_some(80));
-    let port = port.ok_or_else(|| Status::bad_request(format!("pod {name:?} has no such port")))?;
-    Ok(Destination { scheme: Scheme::Http, host: host.to_owned(), port })
-}
-
-/// A random ready endpoint of the service.
-fn service(call: &Call, name: &str, port: &str) -> Answer<Destination> {
-    let key = storage::key(call.kind, call.namespace(), name);
-    let service = storage::decode(
-        &*call.server.store.get(&key).ok_or_else(|| Status::not_found(call.kind, name))?,
-    )?;
-    let ports = service
-        .pointer("/spec/ports")
-        .and_then(Value::as_array)
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    let wanted = ports.iter().find(|declared| {
-        (port.is_empty() && ports.len() == 1)
-            || declared.get("name").is_some_and(|name| name == port)
-            || declared.get("port").is_some_and(|number| number.as_u64() == port.parse().ok())
-    });
-    let wanted = wanted.ok_or_else(|| {
-        Status::service_unavailable(format!("no service port {port:?} found for service {name:?}"))
-    })?;
-    let port_name = wanted.get("name").and_then(Value::as_str).unwrap_or_default();
-    let none =
-        || Status::service_unavailable(format!("no endpoints available for service {name:?}"));
-    let range = Range::namespace("endpointslices.discovery.k8s.io", call.namespace());
-    let listing = call.server.store.list(&range, None, None, None).map_err(|_| none())?;
-    let mut candidates = Vec::new();
-    for object in listing
-        .objects
-        .iter()
-        .filter(|object| object.attributes.label("kubernetes.io/service-name") == Some(name))
-    {
-        let slice = storage::decode(object)?;
-        let ports =
-            slice.get("ports").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let port = ports
-            .iter()
-            .find(|port| port.get("name").and_then(Value::as_str).unwrap_or_default() == port_name);
-        let Some(port) = port.and_then(|port| u16::try_from(port.get("port")?.as_u64()?).ok())
-        else {
-            continue;
-        };
-        for endpoint in slice.get("endpoints").and_then(Value::as_array).into_iter().flatten() {
-            let ready =
-                endpoint.pointer("/conditions/ready").and_then(Value::as_bool).unwrap_or(true);
-            if let Some(host) =
-                endpoint.pointer("/addresses/0").and_then(Value::as_str).filter(|_| ready)
-            {
-                candidates.push((host.to_owned(), port));
-            }
-        }
-    }
-    if candidates.is_empty() {
-        return Err(none());
-    }
-    let (host, port) = candidates.swap_remove(rand::random_range(0..candidates.len()));
-    Ok(Destination { scheme: Scheme::Http, host, port })
-}
-
 /// The body, cut off when the server ends.
-pub(super) fn until(body: Body, ends: CancellationToken) -> Body {
+pub(crate) fn until(body: Body, ends: CancellationToken) -> Body {
     Body::new(Until { body, ends: Box::pin(ends.cancelled_owned()) })
 }
 
@@ -212,5 +200,30 @@ impl http_body::Body for Until {
 
     fn size_hint(&self) -> http_body::SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_sides_path_stays_as_it_was_written() {
+        let node = "/api/v1/nodes/n/proxy";
+        assert_eq!(split_path(node, ""), (node, ""));
+        assert_eq!(split_path("/api/v1/nodes/n/proxy/logs//a%2Fb/", ""), (node, "/logs//a%2Fb/"));
+        let pod = "/api/v1/namespaces/a/pods/https:p:1/proxy";
+        assert_eq!(split_path(&format!("{pod}/"), "a"), (pod, "/"));
+    }
+
+    #[test]
+    fn what_connection_lists_ends_here() {
+        let mut headers = HeaderMap::new();
+        headers.insert("connection", HeaderValue::from_static("close, X-Mine"));
+        headers.insert("x-mine", HeaderValue::from_static("1"));
+        headers.insert("x-theirs", HeaderValue::from_static("2"));
+        assert!(!wants_upgrade(&headers));
+        drop_hop_headers(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-theirs"]);
     }
 }

@@ -1,0 +1,553 @@
+//! Seats: how many requests of each priority level run at once, and the queues of those that wait.
+//!
+//! A level has its nominal seats, a part of which it lends. What all levels lend is one pool: a level that has used its own seats
+//! takes from there, as far as its borrowing limit allows; a lender takes the lent part of its own seats from there, too, and comes
+//! before borrowers when a seat becomes free.
+//!
+//! Before a level that is full, requests wait in queues: a flow is dealt a hand of them, and joins the shortest, so that a flow that
+//! floods its hand leaves others with a queue of theirs. Queues take turns. Where we differ from upstream: every request takes one
+//! seat, and turns are counted, not the time that requests take.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use smallvec::SmallVec;
+use tokio::sync::oneshot;
+
+use crate::limits;
+use crate::object::{meta, text};
+
+/// What a `PriorityLevelConfiguration` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LevelSpec {
+    pub(super) name: String,
+    pub(super) is_exempt: bool,
+    shares: u64,
+    lendable_percent: u64,
+    /// No limit without it.
+    borrowing_limit_percent: Option<u64>,
+    /// `None` rejects who finds no seat.
+    queuing: Option<Queuing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Queuing {
+    queues: usize,
+    hand_size: usize,
+    length_limit: usize,
+}
+
+impl LevelSpec {
+    pub(super) fn read(object: &Value) -> Self {
+        let is_exempt = text(object, "/spec/type") == "Exempt";
+        let own = &object["spec"][if is_exempt { "exempt" } else { "limited" }];
+        let number = |pointer: &str| own.pointer(pointer).and_then(Value::as_u64);
+        let size = |field: &str, most: usize| {
+            let number = number(&format!("/limitResponse/queuing/{field}")).unwrap_or(1);
+            usize::try_from(number).unwrap_or(most).clamp(1, most)
+        };
+        let queuing = Queuing {
+            queues: size("queues", limits::QUEUES_OF_A_LEVEL),
+            hand_size: size("handSize", limits::QUEUES_OF_A_FLOW),
+            length_limit: size("queueLengthLimit", limits::REQUESTS_QUEUED),
+        };
+        Self {
+            name: meta(object, "name").to_owned(),
+            is_exempt,
+            shares: number("/nominalConcurrencyShares").unwrap_or(if is_exempt { 0 } else { 30 }),
+            lendable_percent: number("/lendablePercent").unwrap_or(0),
+            borrowing_limit_percent: number("/borrowingLimitPercent"),
+            queuing: (text(own, "/limitResponse/type") == "Queue").then_some(queuing),
+        }
+    }
+}
+
+/// Why a request did not get a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The level has no queues.
+    Full,
+    /// The flow's queues are full.
+    QueueFull,
+    /// It waited as long as it may.
+    TimedOut,
+}
+
+/// The numbers of a level at this moment.
+pub(crate) struct Load {
+    pub(crate) level: String,
+    pub(crate) nominal: usize,
+    pub(crate) executing: usize,
+    pub(crate) waiting: usize,
+}
+
+/// Of all levels.
+pub(super) struct Seats {
+    state: Mutex<State>,
+    /// How long a request waits in a queue.
+    queue_timeout: Duration,
+}
+
+struct State {
+    levels: Vec<Level>,
+    /// How many seats all levels lend together.
+    pool: usize,
+    /// Requests that wait, of all levels.
+    waiting: usize,
+    next_id: u64,
+}
+
+struct Level {
+    /// `None` once it is no longer configured; its place is taken by another level when nobody runs or waits there.
+    name: Option<String>,
+    is_exempt: bool,
+    nominal: usize,
+    /// The nominal seats that it does not lend.
+    reserved: usize,
+    /// What it may have with what it borrows.
+    most: usize,
+    queuing: Option<Queuing>,
+    executing: usize,
+    waiting: usize,
+    queues: Vec<VecDeque<Waiter>>,
+    /// Whose turn it is.
+    next_queue: usize,
+}
+
+struct Waiter {
+    id: u64,
+    turn: oneshot::Sender<()>,
+}
+
+impl Seats {
+    pub(super) fn new(queue_timeout: Duration) -> Self {
+        let state = State { levels: Vec::new(), pool: 0, waiting: 0, next_id: 0 };
+        Self { state: Mutex::new(state), queue_timeout }
+    }
+
+    /// Takes these levels and no others from now on; says where each is, in their order.
+    pub(super) fn configure(&self, specs: &[LevelSpec], total: usize) -> Vec<usize> {
+        let mut state = self.state.lock();
+        for level in &mut state.levels {
+            if level.name.as_ref().is_some_and(|name| specs.iter().all(|spec| spec.name != *name)) {
+                level.retire();
+            }
+        }
+        let shares: u64 = specs.iter().map(|spec| spec.shares).sum();
+        let places = specs.iter().map(|spec| state.place(spec, total, shares.max(1))).collect();
+        state.pool = state
+            .levels
+            .iter()
+            .filter(|level| level.name.is_some())
+            .map(|level| level.nominal - level.reserved)
+            .sum();
+        state.give_out();
+        places
+    }
+
+    /// Takes a seat, when there is one for it. `is_patient` requests join a queue of any length.
+    pub(super) async fn take(
+        &self,
+        level: usize,
+        flow: u64,
+        is_patient: bool,
+    ) -> Result<Seat<'_>, Refusal> {
+        let mut waiting = {
+            let mut state = self.state.lock();
+            let Some(found) = state.levels.get(level) else { return Err(Refusal::Full) };
+            if found.waiting == 0 && state.may_run(found) {
+                state.levels[level].executing += 1;
+                return Ok(Seat { seats: self, level });
+            }
+            let (id, turn) = state.join(level, flow, is_patient)?;
+            Waiting { seats: self, level, id, turn, is_over: false }
+        };
+        let waited = tokio::time::timeout(self.queue_timeout, &mut waiting.turn).await;
+        match waited {
+            Ok(Ok(())) => {
+                waiting.is_over = true;
+                Ok(Seat { seats: self, level })
+            }
+            _ => Err(Refusal::TimedOut),
+        }
+    }
+
+    /// What goes on in each level.
+    pub(super) fn loads(&self) -> Vec<Load> {
+        let state = self.state.lock();
+        let named = state.levels.iter().filter_map(|level| Some((level.name.clone()?, level)));
+        let load = |(name, level): (String, &Level)| Load {
+            level: name,
+            nominal: level.nominal,
+            executing: level.executing,
+            waiting: level.waiting,
+        };
+        named.map(load).collect()
+    }
+
+    /// The name of the level at each place.
+    pub(super) fn names(&self) -> Vec<Option<String>> {
+        self.state.lock().levels.iter().map(|level| level.name.clone()).collect()
+    }
+
+    fn release(&self, level: usize) {
+        let mut state = self.state.lock();
+        state.levels[level].executing -= 1;
+        state.give_out();
+    }
+}
+
+impl State {
+    /// Puts a level where it was, or where there is place.
+    fn place(&mut self, spec: &LevelSpec, total: usize, shares: u64) -> usize {
+        let is_same = |level: &Level| level.name.as_ref() == Some(&spec.name);
+        let is_free =
+            |level: &Level| level.name.is_none() && level.executing == 0 && level.waiting == 0;
+        let found = self.levels.iter().position(is_same);
+        let place = found.or_else(|| self.levels.iter().position(is_free)).unwrap_or_else(|| {
+            self.levels.push(Level::empty());
+            self.levels.len() - 1
+        });
+        self.levels[place].take_on(spec, total, shares);
+        place
+    }
+
+    /// Whether one more request of the level may run.
+    fn may_run(&self, level: &Level) -> bool {
+        if level.is_exempt || level.executing < level.reserved {
+            return true;
+        }
+        let used = |level: &Level| level.executing.saturating_sub(level.reserved);
+        level.executing < level.most
+            && self.levels.iter().filter(|other| !other.is_exempt).map(used).sum::<usize>()
+                < self.pool
+    }
+
+    /// Queues a request of this flow.
+    fn join(
+        &mut self,
+        level: usize,
+        flow: u64,
+        is_patient: bool,
+    ) -> Result<(u64, oneshot::Receiver<()>), Refusal> {
+        let found = &mut self.levels[level];
+        let Some(queuing) = found.queuing else { return Err(Refusal::Full) };
+        let hand = deal(flow, found.queues.len(), queuing.hand_size);
+        let shortest = hand.into_iter().min_by_key(|queue| found.queues[*queue].len());
+        let queue = shortest.map(|queue| &mut found.queues[queue]).ok_or(Refusal::Full)?;
+        if !is_patient && queue.len() >= queuing.length_limit {
+            return Err(Refusal::QueueFull);
+        }
+        let (turn, receiver) = oneshot::channel();
+        let id = self.next_id;
+        self.next_id += 1;
+        queue.push_back(Waiter { id, turn });
+        found.waiting += 1;
+        self.waiting += 1;
+        Ok((id, receiver))
+    }
+
+    /// Lets those run for whom there are seats: levels below their nominal seats first.
+    fn give_out(&mut self) {
+        while self.waiting > 0 {
+            let may_run = |level: &&usize| {
+                let level = &self.levels[**level];
+                level.waiting > 0 && self.may_run(level)
+            };
+            let places: Vec<usize> = (0..self.levels.len()).collect();
+            let borrows = |place: &&usize| {
+                let level = &self.levels[**place];
+                (level.executing >= level.nominal, level.executing)
+            };
+            let Some(&place) = places.iter().filter(may_run).min_by_key(borrows) else { return };
+            let level = &mut self.levels[place];
+            let Some(waiter) = level.next() else { return };
+            level.waiting -= 1;
+            level.executing += 1;
+            self.waiting -= 1;
+            // Who gave up at this moment finds that it is not in the queue, and gives the seat back.
+            waiter.turn.send(()).ok();
+        }
+    }
+}
+
+impl Level {
+    fn empty() -> Self {
+        Self {
+            name: None,
+            is_exempt: false,
+            nominal: 0,
+            reserved: 0,
+            most: 0,
+            queuing: None,
+            executing: 0,
+            waiting: 0,
+            queues: Vec::new(),
+            next_queue: 0,
+        }
+    }
+
+    fn take_on(&mut self, spec: &LevelSpec, total: usize, shares: u64) {
+        let total = total as u64;
+        let seats = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let nominal = (total * spec.shares).div_ceil(shares);
+        // Rounded as upstream rounds.
+        let percent = |percent: u64| seats((nominal * percent + 50) / 100);
+        self.name = Some(spec.name.clone());
+        self.is_exempt = spec.is_exempt;
+        self.nominal = seats(nominal);
+        self.reserved = self.nominal.saturating_sub(percent(spec.lendable_percent));
+        self.most = match spec.borrowing_limit_percent {
+            Some(limit) => self.nominal.saturating_add(percent(limit)),
+            None => usize::MAX,
+        };
+        self.queuing = spec.queuing;
+        let queues = spec.queuing.map_or(self.queues.len(), |queuing| queuing.queues);
+        let orphans: Vec<Waiter> =
+            self.queues.drain(queues.min(self.queues.len())..).flatten().collect();
+        self.queues.resize_with(queues, VecDeque::new);
+        for (place, waiter) in orphans.into_iter().enumerate() {
+            self.queues[place % queues].push_back(waiter);
+        }
+    }
+
+    /// Goes on for those who are here, one after the other, and takes nobody else.
+    fn retire(&mut self) {
+        self.name = None;
+        (self.nominal, self.reserved, self.most) = (1, 1, 1);
+    }
+
+    /// The first of the queue whose turn it is.
+    fn next(&mut self) -> Option<Waiter> {
+        let queues = self.queues.len();
+        let turns = (0..queues).map(|turn| (self.next_queue + turn) % queues);
+        let queue = turns.into_iter().find(|queue| !self.queues[*queue].is_empty())?;
+        self.next_queue = (queue + 1) % queues;
+        self.queues[queue].pop_front()
+    }
+}
+
+/// The queues that a flow may join: always the same ones, and hardly ever those of another flow.
+fn deal(flow: u64, queues: usize, hand_size: usize) -> SmallVec<[usize; limits::QUEUES_OF_A_FLOW]> {
+    let mut rest = flow;
+    let mut hand: SmallVec<[usize; limits::QUEUES_OF_A_FLOW]> = SmallVec::new();
+    for dealt in 0..hand_size.min(queues) {
+        let left = (queues - dealt) as u64;
+        let mut card = usize::try_from(rest % left).unwrap_or_default();
+        rest /= left;
+        // The card counts among those that are left: in order, each one dealt before it moves it on.
+        let mut place = 0;
+        while place < hand.len() && hand[place] <= card {
+            card += 1;
+            place += 1;
+        }
+        hand.insert(place, card);
+    }
+    hand
+}
+
+/// A request that waits for its turn; leaves the queue when nobody waits for it any longer.
+struct Waiting<'a> {
+    seats: &'a Seats,
+    level: usize,
+    id: u64,
+    turn: oneshot::Receiver<()>,
+    /// It has its seat.
+    is_over: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut state = self.seats.state.lock();
+        let level = &mut state.levels[self.level];
+        let mut has_left = false;
+        for queue in &mut level.queues {
+            if let Some(place) = queue.iter().position(|waiter| waiter.id == self.id) {
+                queue.remove(place);
+                has_left = true;
+                break;
+            }
+        }
+        if has_left {
+            level.waiting -= 1;
+            state.waiting -= 1;
+        } else {
+            level.executing -= 1;
+            state.give_out();
+        }
+    }
+}
+
+/// The right to run; given back when dropped.
+pub(crate) struct Seat<'a> {
+    seats: &'a Seats,
+    level: usize,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.seats.release(self.level);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use serde_json::json;
+
+    use super::*;
+
+    fn level(name: &str, shares: u64, lendable: u64, queuing: Option<Queuing>) -> LevelSpec {
+        LevelSpec {
+            name: name.to_owned(),
+            is_exempt: false,
+            shares,
+            lendable_percent: lendable,
+            borrowing_limit_percent: Some(0),
+            queuing,
+        }
+    }
+
+    const QUEUING: Option<Queuing> = Some(Queuing { queues: 8, hand_size: 2, length_limit: 2 });
+
+    /// Takes a seat if there is one at once.
+    fn now(seats: &Seats, level: usize) -> Result<Option<Seat<'_>>, Refusal> {
+        seats.take(level, 1, false).now_or_never().transpose()
+    }
+
+    #[test]
+    fn a_level_says_what_it_is() {
+        let object = json!({
+            "metadata": { "name": "a" },
+            "spec": { "type": "Limited", "limited": {
+                "nominalConcurrencyShares": 7,
+                "borrowingLimitPercent": 10,
+                "limitResponse": {
+                    "type": "Queue",
+                    "queuing": { "queues": 8, "handSize": 2, "queueLengthLimit": 2 },
+                },
+            } },
+        });
+        let expected = LevelSpec { borrowing_limit_percent: Some(10), ..level("a", 7, 0, QUEUING) };
+        assert_eq!(LevelSpec::read(&object), expected);
+    }
+
+    #[test]
+    fn a_hand_is_always_the_same_and_without_repetition() {
+        for flow in [0, 1, 77, u64::MAX, 0x1234_5678_9abc_def0] {
+            let hand = deal(flow, 16, 6);
+            assert_eq!(hand, deal(flow, 16, 6));
+            assert!(hand.windows(2).all(|pair| pair[0] < pair[1]) && hand[5] < 16, "{hand:?}");
+        }
+        assert_eq!(deal(5, 2, 6).as_slice(), [0, 1]);
+        assert_ne!(deal(u64::MAX / 5, 128, 6), deal(u64::MAX / 7, 128, 6));
+    }
+
+    #[tokio::test]
+    async fn seats_are_given_by_shares_and_back() {
+        let seats = Seats::new(Duration::from_secs(60));
+        let places = seats.configure(&[level("a", 1, 0, None), level("b", 3, 0, QUEUING)], 4);
+        let held = now(&seats, places[0]).unwrap().unwrap();
+        assert_eq!(now(&seats, places[0]).err(), Some(Refusal::Full));
+        drop(held);
+        assert!(now(&seats, places[0]).unwrap().is_some());
+        let of_b: Vec<_> = (0..3).map(|_| now(&seats, places[1]).unwrap().unwrap()).collect();
+        assert!(now(&seats, places[1]).unwrap().is_none(), "waits");
+        drop(of_b);
+        assert!(now(&seats, places[1]).unwrap().is_some());
+        let loads = seats.loads();
+        assert!(loads.iter().all(|load| load.executing == 0 && load.waiting == 0));
+    }
+
+    #[tokio::test]
+    async fn who_waits_gets_the_next_seat_or_is_told_in_time() {
+        let seats = Seats::new(Duration::from_millis(20));
+        let place = seats.configure(&[level("a", 1, 0, QUEUING)], 1)[0];
+        let held = now(&seats, place).unwrap().unwrap();
+        let mut first = Box::pin(seats.take(place, 1, false));
+        assert!(first.as_mut().now_or_never().is_none());
+        let late = seats.take(place, 1, false).await;
+        assert_eq!(late.err(), Some(Refusal::TimedOut));
+        drop(held);
+        // The first one's time is over, too, but its turn has come before anybody looked.
+        let second = first.await.unwrap();
+        let waiting: Vec<_> = (0..4)
+            .map(|_| Box::pin(seats.take(place, 1, false)))
+            .map(|mut waiting| {
+                assert!(waiting.as_mut().now_or_never().is_none());
+                waiting
+            })
+            .collect();
+        assert_eq!(now(&seats, place).err(), Some(Refusal::QueueFull));
+        assert!(seats.take(place, 1, true).now_or_never().is_none(), "patience joins any queue");
+        drop(waiting);
+        drop(second);
+        assert!(now(&seats, place).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_one_flow_leaves_another_its_turn() {
+        let seats = Seats::new(Duration::from_secs(60));
+        let queuing = Some(Queuing { queues: 64, hand_size: 4, length_limit: 50 });
+        let place = seats.configure(&[level("a", 1, 0, queuing)], 1)[0];
+        let held = now(&seats, place).unwrap().unwrap();
+        let mut flood: Vec<_> = (0..100).map(|_| Box::pin(seats.take(place, 1, false))).collect();
+        assert!(flood.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
+        let mut other = Box::pin(seats.take(place, u64::MAX / 3, false));
+        assert!(other.as_mut().now_or_never().is_none());
+        drop(held);
+        let mut turns = 0;
+        while other.as_mut().now_or_never().is_none() {
+            turns += 1;
+            let served = flood
+                .iter_mut()
+                .position(|waiting| matches!(waiting.as_mut().now_or_never(), Some(Ok(_))));
+            drop(flood.remove(served.unwrap()));
+        }
+        assert!(turns <= 4, "{turns} of the flood came first");
+    }
+
+    #[tokio::test]
+    async fn unused_seats_are_lent_and_lenders_come_first() {
+        let seats = Seats::new(Duration::from_secs(60));
+        let borrower = LevelSpec { borrowing_limit_percent: None, ..level("a", 1, 0, QUEUING) };
+        let places = seats.configure(&[borrower, level("b", 3, 67, QUEUING)], 4);
+        let mut held: Vec<_> = (0..3).map(|_| now(&seats, places[0]).unwrap().unwrap()).collect();
+        let mut more = Box::pin(seats.take(places[0], 1, false));
+        assert!(more.as_mut().now_or_never().is_none(), "the lender keeps one");
+        let own = now(&seats, places[1]).unwrap().unwrap();
+        let mut back = Box::pin(seats.take(places[1], 1, false));
+        assert!(back.as_mut().now_or_never().is_none());
+        drop(held.pop());
+        let back = back.now_or_never().unwrap().unwrap();
+        assert!(more.as_mut().now_or_never().is_none());
+        drop(back);
+        assert!(more.now_or_never().unwrap().is_ok());
+        drop(own);
+    }
+
+    #[tokio::test]
+    async fn levels_come_change_and_go_while_requests_run() {
+        let seats = Seats::new(Duration::from_secs(60));
+        let places = seats.configure(&[level("a", 1, 0, QUEUING), level("b", 1, 0, QUEUING)], 2);
+        let held = now(&seats, places[1]).unwrap().unwrap();
+        let mut waits = Box::pin(seats.take(places[1], 1, false));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let again = seats.configure(&[level("a", 1, 0, QUEUING), level("c", 1, 0, QUEUING)], 2);
+        assert_eq!(again[0], places[0]);
+        assert_ne!(again[1], places[1], "somebody is still there");
+        drop(held);
+        drop(waits.now_or_never().unwrap().unwrap());
+        let narrow = Some(Queuing { queues: 1, hand_size: 1, length_limit: 9 });
+        let more = seats.configure(
+            &[level("a", 1, 0, narrow), level("c", 1, 0, QUEUING), level("d", 1, 0, QUEUING)],
+            3,
+        );
+        assert_eq!(more, [again[0], again[1], places[1]], "an empty place is taken again");
+    }
+}

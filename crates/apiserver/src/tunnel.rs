@@ -1,0 +1,46 @@
+//! Connections that are handed on: after `101 Switching Protocols`, bytes both ways until one side ends.
+
+use axum::body::Body;
+use axum::response::Response;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::limits;
+
+/// Answers the client as the other side did, and joins the two connections once both are upgraded. The task belongs to `tunnels`,
+/// and ends with `ends`.
+pub(crate) fn join(
+    tunnels: &TaskTracker,
+    ends: CancellationToken,
+    client: OnUpgrade,
+    mut response: Response,
+) -> Response {
+    let other = hyper::upgrade::on(&mut response);
+    // The body holds the connection to the other side until that is ours.
+    let (parts, held) = response.into_parts();
+    tunnels.spawn(async move {
+        let both = async { tokio::try_join!(client, other) };
+        let upgraded = tokio::select! {
+            upgraded = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, both) => upgraded,
+            () = ends.cancelled() => return,
+        };
+        drop(held);
+        let (client, other) = match upgraded {
+            Ok(Ok((client, other))) => (client, other),
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection was not upgraded"),
+            Err(_) => return tracing::debug!("a connection was not upgraded in time"),
+        };
+        let (mut client, mut other) = (TokioIo::new(client), TokioIo::new(other));
+        tokio::select! {
+            joined = tokio::io::copy_bidirectional(&mut client, &mut other) => {
+                if let Err(error) = joined {
+                    tracing::debug!(%error, "an upgraded connection ended");
+                }
+            }
+            () = ends.cancelled() => (),
+        }
+    });
+    Response::from_parts(parts, Body::empty())
+}
