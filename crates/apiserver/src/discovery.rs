@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::aggregation::Remotes;
 use crate::answer::{self, Answer};
 use crate::custom_resources::Snapshot;
 use crate::negotiate::{Encoding, OFFERED, Representation};
@@ -25,8 +26,8 @@ pub(crate) struct Discovery {
 
 /// Every document, encoded.
 struct Documents {
-    /// The kinds they are made from.
-    number: u64,
+    /// The kinds and the remotes that they are made from.
+    numbers: (u64, u64),
     plain: HashMap<String, Bytes>,
     /// By path and version of the aggregated API.
     aggregated: HashMap<(&'static str, &'static str), Aggregated>,
@@ -51,13 +52,14 @@ impl Discovery {
     /// Answers a path below `/api` and `/apis`, or 404.
     pub(crate) fn answer(
         &self,
-        kinds: &Snapshot,
+        (kinds, remotes): (&Snapshot, &Remotes),
         path: &str,
         headers: &HeaderMap,
     ) -> Answer<Response> {
-        let made = self.made.load_full().filter(|made| made.number == kinds.number);
+        let numbers = (kinds.number, remotes.number);
+        let made = self.made.load_full().filter(|made| made.numbers == numbers);
         let documents = made.unwrap_or_else(|| {
-            let made = Arc::new(Documents::new(self.advertise, kinds));
+            let made = Arc::new(Documents::new(self.advertise, kinds, remotes));
             self.made.store(Some(made.clone()));
             made
         });
@@ -66,7 +68,7 @@ impl Discovery {
 }
 
 impl Documents {
-    fn new(advertise: SocketAddr, kinds: &Snapshot) -> Self {
+    fn new(advertise: SocketAddr, kinds: &Snapshot, remotes: &Remotes) -> Self {
         let mut plain = HashMap::new();
         let mut put = |path: String, document: Value| {
             drop(plain.insert(path, Bytes::from(document.to_string())))
@@ -74,9 +76,9 @@ impl Documents {
         put("/api".to_owned(), core_versions(advertise));
         put(
             "/apis".to_owned(),
-            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(kinds) }),
+            json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups(kinds, remotes) }),
         );
-        for group in groups(kinds) {
+        for group in groups(kinds, remotes) {
             let mut document = json!({ "kind": "APIGroup", "apiVersion": "v1" });
             for field in ["name", "versions", "preferredVersion"] {
                 document[field] = group[field].clone();
@@ -90,7 +92,8 @@ impl Documents {
         for (path, is_core) in [("/api", true), ("/apis", false)] {
             for (version, content_type) in [("v2", AGGREGATED_V2), ("v2beta1", AGGREGATED_V2BETA1)]
             {
-                let body = Bytes::from(aggregated_list(kinds, is_core, version).to_string());
+                let body =
+                    Bytes::from(aggregated_list(kinds, remotes, is_core, version).to_string());
                 let hash: String =
                     Sha256::digest(&body).iter().map(|byte| format!("{byte:02X}")).collect();
                 let etag = HeaderValue::from_str(&format!("\"{hash}\""))
@@ -98,7 +101,7 @@ impl Documents {
                 aggregated.insert((path, version), Aggregated { body, etag, content_type });
             }
         }
-        Self { number: kinds.number, plain, aggregated }
+        Self { numbers: (kinds.number, remotes.number), plain, aggregated }
     }
 
     fn answer(&self, path: &str, headers: &HeaderMap) -> Answer<Response> {
@@ -179,7 +182,7 @@ fn core_versions(advertise: SocketAddr) -> Value {
 }
 
 /// The groups but for the core one; the first version of each is the preferred one.
-fn groups(kinds: &Snapshot) -> Vec<Value> {
+fn groups(kinds: &Snapshot, remotes: &Remotes) -> Vec<Value> {
     let mut groups: Vec<Value> = Vec::new();
     for version in kinds.group_versions().iter().filter(|version| !version.group.is_empty()) {
         let entry = json!({ "groupVersion": version.api_version, "version": version.version });
@@ -194,6 +197,7 @@ fn groups(kinds: &Snapshot) -> Vec<Value> {
             ),
         }
     }
+    remotes.add_groups(&mut groups);
     groups
 }
 
@@ -246,7 +250,7 @@ fn storage_hash(kind: &Kind) -> String {
     base64::prelude::BASE64_STANDARD.encode(&digest[..8])
 }
 
-fn aggregated_list(kinds: &Snapshot, is_core: bool, api_version: &str) -> Value {
+fn aggregated_list(kinds: &Snapshot, remotes: &Remotes, is_core: bool, api_version: &str) -> Value {
     let mut items: Vec<Value> = Vec::new();
     for version in
         kinds.group_versions().iter().filter(|version| version.group.is_empty() == is_core)
@@ -270,6 +274,9 @@ fn aggregated_list(kinds: &Snapshot, is_core: bool, api_version: &str) -> Value 
                 items.push(json!({ "metadata": metadata, "versions": [entry] }));
             }
         }
+    }
+    if !is_core {
+        remotes.add_aggregated(&mut items);
     }
     json!({
         "kind": "APIGroupDiscoveryList",

@@ -10,10 +10,10 @@
 //! - Every error becomes a `Status` in one function (`answer::failure`); a handler that panics becomes one too.
 //! - Every bound is in `limits.rs`, with its reason.
 //!
-//! Deliberately absent for now: API aggregation, and the streams of exec, attach and
-//! port-forward.
+//! Deliberately absent for now: the streams of exec, attach and port-forward.
 
 pub mod admission;
+mod aggregation;
 pub mod annotations;
 mod answer;
 pub mod audit;

@@ -115,3 +115,9 @@ pub(crate) const CONVERTED_BYTES: usize = 8 * 1024 * 1024;
 
 /// Events of a watch that are converted in one question.
 pub(crate) const EVENTS_CONVERTED: usize = 64;
+
+/// How often a server behind an APIService is asked whether it still answers, how long it may take, and how soon it is asked again
+/// when it did not; upstream's figures.
+pub(crate) const AVAILABILITY_INTERVAL: Duration = Duration::from_secs(30);
+pub(crate) const AVAILABILITY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const AVAILABILITY_RETRY: Duration = Duration::from_millis(250);

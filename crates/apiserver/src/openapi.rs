@@ -99,6 +99,7 @@ impl OpenApi {
                 made.ok_or_else(Status::no_such_path)?
             }
         };
+        let document = if path == "v3" { with_remotes(server, document) } else { document };
         let mut response = document.answer(headers);
         if path.starts_with("v3/") {
             // The index gives each document an address of its own for each content: it never changes.
@@ -182,6 +183,18 @@ impl OpenApi {
         }
         json!({ "paths": paths }).to_string()
     }
+}
+
+/// The index with the documents of aggregated servers, which they answer for themselves.
+fn with_remotes(server: &Server, index: Document) -> Document {
+    let remotes = server.aggregator.remotes();
+    if remotes.iter().next().is_none() {
+        return index;
+    }
+    let mut value: serde_json::Value = serde_json::from_slice(&index.body).unwrap_or_default();
+    let Some(paths) = value["paths"].as_object_mut() else { return index };
+    remotes.add_open_api(paths);
+    Document::new(Bytes::from(value.to_string()), JSON)
 }
 
 /// What the client likes best of what there is.

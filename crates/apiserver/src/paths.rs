@@ -56,7 +56,10 @@ pub(crate) async fn answer(server: &Arc<Server>, parts: &Parts, query: &Query) -
         _ if path.starts_with("/openapi/") => {
             server.openapi.answer(server, path, &parts.headers).await
         }
-        _ => server.discovery.answer(&server.kinds.snapshot(), path, &parts.headers),
+        _ => {
+            let offered = (server.kinds.snapshot(), server.aggregator.remotes());
+            server.discovery.answer((&offered.0, &offered.1), path, &parts.headers)
+        }
     }
 }
 

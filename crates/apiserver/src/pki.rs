@@ -16,6 +16,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
 use serde_json::json;
 
@@ -53,6 +54,15 @@ pub struct CertifiedPem {
     pub certificate: String,
     /// The key, PKCS#8. A secret.
     pub key: String,
+}
+
+impl CertifiedPem {
+    /// As rustls takes it.
+    pub(crate) fn parts(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+        tls::parse(self)
+    }
 }
 
 impl std::fmt::Debug for CertifiedPem {
@@ -115,12 +125,18 @@ pub enum PkiError {
     Kubeconfig(String),
 }
 
+/// The name under which aggregated servers know us, as `extension-apiserver-authentication` tells them.
+pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+
 /// The authority, the API server's serving certificate, and the key that signs ServiceAccount tokens.
 pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     ca_pem: String,
     serving: CertifiedPem,
     token_key: KeyPair,
+    /// Whom aggregated servers believe when we say who asks: an authority of its own, which signs for us alone.
+    front_proxy_ca_pem: String,
+    front_proxy: CertifiedPem,
 }
 
 impl Pki {
@@ -130,6 +146,9 @@ impl Pki {
         files::ensure_directory(dir)?;
         let (issuer, ca_pem) = issue::open_authority(dir, "ca")?;
         let token_key = files::key(&dir.join("sa.key"))?;
+        let (front_proxy_issuer, front_proxy_ca_pem) =
+            issue::open_authority(dir, "front-proxy-ca")?;
+        let front_proxy = issue::leaf(&front_proxy_issuer, &issue::Leaf::client(FRONT_PROXY, &[]))?;
         let sans = all_sans(sans);
         let serving = match issue::reusable_serving(dir, &ca_pem, &sans)? {
             Some(serving) => serving,
@@ -142,12 +161,22 @@ impl Pki {
                 serving
             }
         };
-        Ok(Self { issuer, ca_pem, serving, token_key })
+        Ok(Self { issuer, ca_pem, serving, token_key, front_proxy_ca_pem, front_proxy })
     }
 
     /// The CA's certificate: what clients trust, and what the ConfigMaps `kube-root-ca.crt` hold.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// The certificate of the authority that signs for the front proxy.
+    pub(crate) fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy_ca_pem
+    }
+
+    /// What we show to aggregated servers.
+    pub(crate) const fn front_proxy(&self) -> &CertifiedPem {
+        &self.front_proxy
     }
 
     /// A client certificate: the user's name is its common name, the groups are its organizations.

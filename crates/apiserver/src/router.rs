@@ -33,7 +33,7 @@ use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{handlers, limits, paths};
+use crate::{aggregation, handlers, limits, paths};
 
 /// Set on requests of clients in this process: who they are is known.
 #[derive(Clone)]
@@ -143,6 +143,12 @@ async fn answer(
     authorize(server, &user, &info, parts.uri.path(), trail)?;
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
+    if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
+        let ends = long_running.then(|| take_ends(server, &mut parts));
+        return aggregation::proxy::forward(&server.aggregator, &remote, &user, parts, body, ends)
+            .boxed()
+            .await;
+    }
     let RequestInfo { verb, resource } = info;
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
@@ -182,10 +188,7 @@ async fn answer_about(
         "log" | "proxy" => Representation::default(),
         _ => Representation::negotiate(&parts.headers, &query, offer(kind, &target))?,
     };
-    let ends = parts
-        .extensions
-        .remove::<Ends>()
-        .map_or_else(|| server.shutdown.clone(), |Ends(token)| token);
+    let ends = take_ends(server, &mut parts);
     let _counted = server.metrics.count_in_flight(&parts.method, long_running);
     let mut call = Call {
         ends,
@@ -220,6 +223,12 @@ async fn answer_about(
     });
     call.add_warnings(&mut response);
     Ok((response, call.annotations))
+}
+
+/// What ends a request that would go on for ever.
+fn take_ends(server: &Server, parts: &mut http::request::Parts) -> CancellationToken {
+    let own = parts.extensions.remove::<Ends>();
+    own.map_or_else(|| server.shutdown.clone(), |Ends(token)| token)
 }
 
 /// What objects of the kind can be written as. A `Scale` has a message whatever it scales.

@@ -17,6 +17,7 @@ use tower::Service as _;
 use crate::admission::Admission;
 use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
+use crate::aggregation::{self, Aggregator};
 use crate::audit::AuditLog;
 use crate::authn::Authenticator;
 use crate::authn::oidc::Oidc;
@@ -85,6 +86,8 @@ pub(crate) struct Server {
     pub(crate) tokens: Arc<TokenIssuer>,
     pub(crate) reviews: Reviews,
     pub(crate) addresses: Arc<ServiceAddresses>,
+    /// Who serves group-versions instead of us.
+    pub(crate) aggregator: Aggregator,
     pub(crate) turns: Turns,
     pub(crate) kubelets: KubeletClient,
     pub(crate) discovery: Discovery,
@@ -162,6 +165,7 @@ impl ApiServer {
             authorizer,
             tokens,
             addresses: Arc::new(addresses),
+            aggregator: Aggregator::new(extensions),
             advertise,
             audit: extras.audit,
         });
@@ -170,7 +174,7 @@ impl ApiServer {
         let client = started.client(User::new("system:apiserver", &["system:masters"]));
         let mut definitions = custom_resources::Upkeep::default();
         definitions.reconcile(&started.server).await;
-        bootstrap::install(&started.server, &client).await?;
+        bootstrap::install(&started.server, &client, &started.pki).await?;
         started.server.fairness.reload(&started.server.store);
         started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
@@ -182,6 +186,8 @@ impl ApiServer {
         let mut upkeep = self.upkeep.lock();
         upkeep.spawn(upkeep::expire_events(server.clone(), ends.clone()));
         upkeep.spawn(definitions.run(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(aggregation::keep_registered(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(aggregation::keep_available(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));

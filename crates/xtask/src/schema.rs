@@ -39,8 +39,14 @@ const ANY: [&str; 4] = [
 const POINTERS: &str = include_str!("schema/pointers.txt");
 
 /// Tags of fields that are newer than k8s-pb.
-const NEWER_TAGS: [(&str, &str, u32); 1] =
-    [("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "stubPKCS10Request", 12)];
+const NEWER_TAGS: [(&str, &str, u32); 6] = [
+    ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition", "observedGeneration", 6),
+    ("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "stubPKCS10Request", 12),
+    ("io.k8s.api.core.v1.ImageVolumeStatus", "imageRef", 1),
+    ("io.k8s.api.core.v1.ResourceHealth", "message", 3),
+    ("io.k8s.api.core.v1.VolumeMountStatus", "volumeStatus", 5),
+    ("io.k8s.api.core.v1.VolumeStatus", "image", 1),
+];
 
 /// What the command line says.
 #[derive(Debug, clap::Args)]

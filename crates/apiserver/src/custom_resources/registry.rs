@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use coracle_api::kinds::{self, Custom, GroupVersion, Kind, Storage, Subresource};
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::conversion::Conversion;
 use super::definition::{Cell, Definition};
@@ -19,6 +20,8 @@ pub(crate) struct Registry {
     extensions: Option<Extensions>,
     /// What is never freed, to be used again.
     kept: Mutex<Kept>,
+    /// Tells the number of the current kinds.
+    changes: watch::Sender<u64>,
 }
 
 /// The kinds at one moment.
@@ -44,6 +47,7 @@ impl Default for Registry {
             current: ArcSwap::from_pointee(Snapshot::new(0, Vec::new())),
             extensions: None,
             kept: Mutex::default(),
+            changes: watch::Sender::new(0),
         }
     }
 }
@@ -70,12 +74,18 @@ impl Registry {
             .or_else(|| self.current.load().by_path.get(&(group, version, plural)).copied())
     }
 
+    /// Follows the number of the current kinds.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// From now on these are the custom kinds.
     pub(super) fn replace(&self, mut custom: Vec<&'static Kind>) {
         custom.sort_by_key(|kind| (kind.group, version_rank(kind.version), kind.plural));
         let current = self.current.load();
         if current.custom != custom {
             self.current.store(Arc::new(Snapshot::new(current.number + 1, custom)));
+            self.changes.send_replace(current.number + 1);
         }
     }
 

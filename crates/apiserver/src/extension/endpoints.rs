@@ -42,6 +42,18 @@ pub(crate) fn resolve(
     if found.is_empty() { Err(Nowhere::NotReady(name.to_owned())) } else { Ok(found) }
 }
 
+/// Whether anything says which endpoints the service has, ready or not.
+pub(crate) fn are_known(store: &Store, namespace: &str, name: &str) -> bool {
+    let range = Range::namespace("endpointslices.discovery.k8s.io", namespace);
+    let listed = store.list(&range, None, None, None).map(|listing| listing.objects);
+    let is_its = |label: Option<&str>| label == Some(name);
+    listed
+        .unwrap_or_default()
+        .iter()
+        .any(|slice| is_its(slice.attributes.label("kubernetes.io/service-name")))
+        || store.get(&Key::new("endpoints", namespace, name)).is_some()
+}
+
 fn read(store: &Store, resource: &str, namespace: &str, name: &str) -> Option<Value> {
     let object = store.get(&Key::new(resource, namespace, name))?;
     serde_json::from_slice(&object.bytes).ok()

@@ -1,7 +1,9 @@
-//! The API server as a client of servers that extend it: its admission webhooks.
+//! The API server as a client of servers that extend it: webhooks, and those of aggregated group-versions.
 //!
 //! Start reading at [`ExtensionClient`]. What is always true:
-//! - Only HTTPS, verified against the `caBundle` that the configuration names, or else against the host's and the cluster's roots.
+//! - Only HTTPS, verified against the `caBundle` that the configuration names, or else against the host's and the cluster's roots,
+//!   unless an APIService wants it unverified.
+//! - Webhooks are not told who we are; aggregated servers see the front proxy's certificate.
 //! - Services are found in our own store ([`endpoints`]); no proxy, no DNS, no redirect takes part.
 //! - Every call has a deadline, every answer a size; connections are kept and used again, a bounded number of them.
 
@@ -18,7 +20,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use coracle_store::Store;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -38,6 +40,8 @@ pub(crate) struct Destination {
     uri: Uri,
     route: Route,
     trust: Trust,
+    /// Whether we show the front proxy's certificate.
+    as_proxy: bool,
 }
 
 /// Why there is no usable answer. The texts are those of upstream's client.
@@ -58,7 +62,7 @@ pub(crate) enum CallError {
 pub(crate) struct ExtensionClient {
     store: Store,
     trust: trust::Roots,
-    pools: Mutex<HashMap<(Route, Trust), Pool>>,
+    pools: Mutex<HashMap<(Route, Trust, bool), Pool>>,
 }
 
 type Pool = Client<Connector, Body>;
@@ -66,7 +70,7 @@ type Pool = Client<Connector, Body>;
 impl ExtensionClient {
     /// Over the objects that tell where services are, and what the cluster trusts.
     pub(crate) fn new(store: Store, pki: &Pki) -> Self {
-        let trust = trust::Roots::new(pki.ca_pem());
+        let trust = trust::Roots::new(pki.ca_pem(), pki.front_proxy());
         Self { store, trust, pools: Mutex::default() }
     }
 
@@ -103,13 +107,48 @@ impl ExtensionClient {
         answered.await.unwrap_or_else(|_| Err(failed("context deadline exceeded".to_owned())))
     }
 
-    async fn send(
+    /// Gets a document of an aggregated server, which is answered with 200.
+    pub(crate) async fn fetch(
+        &self,
+        from: &Destination,
+        path: &str,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<Bytes, String> {
+        let uri = from.at(path).map_err(|error| error.to_string())?;
+        let mut request =
+            Request::get(uri).body(Body::empty()).map_err(|error| error.to_string())?;
+        *request.headers_mut() = headers;
+        let answered = tokio::time::timeout(timeout, async {
+            let response = self.send(from, request).await.map_err(|error| error.to_string())?;
+            let (parts, body) = response.into_parts();
+            if parts.status != StatusCode::OK {
+                let code = parts.status.as_u16();
+                return Err(format!("bad status from {}: {code}", from.shown(path)));
+            }
+            let body = Limited::new(body, limits::EXTENSION_ANSWER_BYTES).collect().await;
+            body.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
+        });
+        answered.await.unwrap_or_else(|_| {
+            Err(format!("Get {:?}: context deadline exceeded", from.shown(path)))
+        })
+    }
+
+    /// Sends a request and answers once the head of the response is there; the body follows as it comes.
+    pub(crate) async fn send(
         &self,
         to: &Destination,
         mut request: Request<Body>,
     ) -> Result<Response<Incoming>, CallError> {
         let uri = request.uri().clone();
-        let method = if request.method() == http::Method::POST { "Post" } else { "Get" };
+        let method = match request.method().as_str() {
+            "POST" => "Post",
+            "PUT" => "Put",
+            "PATCH" => "Patch",
+            "DELETE" => "Delete",
+            "HEAD" => "Head",
+            _ => "Get",
+        };
         if let Some(host) =
             uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
         {
@@ -124,11 +163,12 @@ impl ExtensionClient {
 
     /// The connections to where this trust holds.
     fn pool(&self, to: &Destination) -> Result<Pool, CallError> {
-        let key = (to.route, to.trust.clone());
+        let key = (to.route, to.trust.clone(), to.as_proxy);
         if let Some(pool) = self.pools.lock().get(&key) {
             return Ok(pool.clone());
         }
-        let tls = self.trust.client_config(&to.trust).map_err(CallError::Misconfigured)?;
+        let tls =
+            self.trust.client_config(&to.trust, to.as_proxy).map_err(CallError::Misconfigured)?;
         let connector = Connector::new(self.store.clone(), to.route, tls);
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -157,7 +197,7 @@ impl Destination {
             if uri.scheme_str() != Some("https") || uri.authority().is_none() {
                 return Err(wrong(&"it must be https"));
             }
-            return Ok(Self { uri, route: Route::Host, trust });
+            return Ok(Self { uri, route: Route::Host, trust, as_proxy: false });
         }
         let service = &config["service"];
         let text = |field: &str| service[field].as_str().unwrap_or_default();
@@ -169,15 +209,35 @@ impl Destination {
         Self::at_service(&place, trust)
     }
 
+    /// Reads the `spec` of an APIService.
+    pub(crate) fn of_api_service(spec: &Value) -> Result<Self, CallError> {
+        let trust = if spec["insecureSkipTLSVerify"] == true {
+            Trust::Anybody
+        } else {
+            Trust::of_bundle(&spec["caBundle"])
+        };
+        let service = &spec["service"];
+        let text = |field: &str| service[field].as_str().unwrap_or_default();
+        let port = service["port"].as_u64().unwrap_or(443);
+        let place = format!("{}:{port}/", service_host(text("namespace"), text("name")));
+        Ok(Self { as_proxy: true, ..Self::at_service(&place, trust)? })
+    }
+
     fn at_service(place: &str, trust: Trust) -> Result<Self, CallError> {
         let uri = format!("https://{place}").parse().map_err(|error| {
             CallError::Misconfigured(format!("unable to use service address {place:?}: {error}"))
         })?;
-        Ok(Self { uri, route: Route::Service, trust })
+        Ok(Self { uri, route: Route::Service, trust, as_proxy: false })
+    }
+
+    /// A path at this place, for messages.
+    pub(crate) fn shown(&self, path: &str) -> String {
+        let authority = self.uri.authority().map_or("", |authority| authority.as_str());
+        format!("https://{authority}{path}")
     }
 
     /// Another path at the same place.
-    fn at(&self, path: &str) -> Result<Uri, CallError> {
+    pub(crate) fn at(&self, path: &str) -> Result<Uri, CallError> {
         let mut parts = self.uri.clone().into_parts();
         let wrong = |error: &dyn std::fmt::Display| CallError::Misconfigured(error.to_string());
         parts.path_and_query = Some(path.parse().map_err(|error| wrong(&error))?);

@@ -4,11 +4,14 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
+
+use crate::pki::CertifiedPem;
 
 /// How an extension server is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -17,6 +20,8 @@ pub(crate) enum Trust {
     Usual,
     /// These certificates, as base64 of PEM.
     Bundle(Arc<str>),
+    /// Whoever answers: `insecureSkipTLSVerify` of an APIService.
+    Anybody,
 }
 
 impl Trust {
@@ -32,23 +37,37 @@ impl Trust {
 /// The roots that are trusted where nothing else is said.
 pub(super) struct Roots {
     cluster: Option<CertificateDer<'static>>,
+    front_proxy: CertifiedPem,
 }
 
 impl Roots {
-    pub(super) fn new(cluster_pem: &str) -> Self {
-        Self { cluster: CertificateDer::from_pem_slice(cluster_pem.as_bytes()).ok() }
+    pub(super) fn new(cluster_pem: &str, front_proxy: &CertifiedPem) -> Self {
+        let cluster = CertificateDer::from_pem_slice(cluster_pem.as_bytes()).ok();
+        Self { cluster, front_proxy: front_proxy.clone() }
     }
 
     /// How to speak TLS under this trust; or what is wrong with it.
-    pub(super) fn client_config(&self, trust: &Trust) -> Result<Arc<ClientConfig>, String> {
+    pub(super) fn client_config(
+        &self,
+        trust: &Trust,
+        as_proxy: bool,
+    ) -> Result<Arc<ClientConfig>, String> {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
         let builder = match trust {
             Trust::Bundle(bundle) => builder.with_root_certificates(bundled(bundle)?),
             Trust::Usual => builder.with_root_certificates(self.usual()),
+            Trust::Anybody => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+            }
         };
-        let mut config = builder.with_no_client_auth();
+        let mut config = if as_proxy {
+            let (chain, key) = self.front_proxy.parts().map_err(|error| error.to_string())?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?
+        } else {
+            builder.with_no_client_auth()
+        };
         // One request at a time for each connection, so that every one of them can be upgraded.
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Arc::new(config))
@@ -78,6 +97,47 @@ fn bundled(bundle: &str) -> Result<RootCertStore, String> {
             .map_err(|error| format!("unable to load root certificates: {error}"))?;
     }
     if roots.is_empty() { Err(wrong.to_owned()) } else { Ok(roots) }
+}
+
+/// Believes every certificate, but still wants its holder to have the key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

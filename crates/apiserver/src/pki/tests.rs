@@ -54,7 +54,10 @@ fn secrets_are_for_their_owner_only_and_stay_the_same() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     files.sort();
-    assert_eq!(files, ["apiserver.crt", "apiserver.key", "ca.crt", "ca.key", "sa.key"]);
+    let (proxy_ca, proxy_key) = ("front-proxy-ca.crt", "front-proxy-ca.key");
+    let ours =
+        ["apiserver.crt", "apiserver.key", "ca.crt", "ca.key", proxy_ca, proxy_key, "sa.key"];
+    assert_eq!(files, ours);
     for file in &files {
         assert_eq!(mode(&dir.join(file)), 0o600, "{file}");
     }

@@ -187,7 +187,7 @@ fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, PkiError> {
     Ok(Arc::new(roots))
 }
 
-fn parse(
+pub(super) fn parse(
     own: &CertifiedPem,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let failed = |cause: String| PkiError::Tls { purpose: "our certificate", cause };

@@ -16,6 +16,7 @@ use crate::rules::json::{Read, default, default_zero, each};
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_ADDRESSES: usize = 100;
 const MAX_PORTS: usize = 20_000;
+const MAX_HINTS: usize = 8;
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
 pub static ENDPOINTS: Rules = Rules {
@@ -71,6 +72,11 @@ fn validate_subset(subset: &Value, path: &Path, errors: &mut FieldErrors) {
             errors.invalid(at.child("port"), port["port"].int(), message);
         }
         required_one_of(&port["protocol"], &PROTOCOLS, at.child("protocol"), errors);
+        let application = port["appProtocol"].text();
+        if !application.is_empty() {
+            let wrong = names::qualified_name(application);
+            errors.invalid_each(at.child("appProtocol"), application, wrong);
+        }
     }
 }
 
@@ -141,6 +147,18 @@ fn validate_endpoint(endpoint: &Value, kind: &str, at: &Path, errors: &mut Field
         errors.invalid_each(at.child("hostname"), host, names::dns_label(host));
     }
     labels(&endpoint["deprecatedTopology"], &at.child("deprecatedTopology"), errors);
+    for field in ["forZones", "forNodes"] {
+        let (hints, path) = (&endpoint["hints"][field], at.child("hints").child(field));
+        if hints.size() > MAX_HINTS {
+            errors.too_many(&path, hints.size(), MAX_HINTS);
+        }
+        let mut seen = Vec::new();
+        for (index, hint) in hints.items().iter().enumerate() {
+            let (name, path) = (hint["name"].text(), path.index(index).child("name"));
+            unique(&mut seen, name, &path, errors);
+            errors.invalid_each(path, name, names::label_value(name));
+        }
+    }
 }
 
 fn slice_ports(ports: &[Value], path: &Path, errors: &mut FieldErrors) {
@@ -157,5 +175,10 @@ fn slice_ports(ports: &[Value], path: &Path, errors: &mut FieldErrors) {
         }
         unique(&mut seen, name, at.child("name"), errors);
         required_one_of(&port["protocol"], &PROTOCOLS, at.child("protocol"), errors);
+        let application = port["appProtocol"].text();
+        if !application.is_empty() {
+            let wrong = names::qualified_name(application);
+            errors.invalid_each(at.child("appProtocol"), application, wrong);
+        }
     }
 }

@@ -36,6 +36,10 @@ pub static SCHEMA: Rules = Rules {
             let detail = format!("must be between 1 and {MAX_PRECEDENCE}, inclusive");
             errors.invalid(path.child("matchingPrecedence"), precedence, detail);
         }
+        if precedence == 1 && schema["metadata"]["name"] != EXEMPT {
+            let detail = format!("only the schema named '{EXEMPT}' may have matchingPrecedence 1");
+            errors.invalid(path.child("matchingPrecedence"), precedence, detail);
+        }
         let level = &spec["priorityLevelConfiguration"]["name"];
         required_name(
             level,

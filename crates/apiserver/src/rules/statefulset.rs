@@ -1,5 +1,6 @@
 //! `StatefulSet`.
 
+use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
@@ -56,6 +57,10 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
     }
     for field in ["replicas", "minReadySeconds"] {
         not_negative(&spec[field], path.child(field), errors);
+    }
+    let service = spec["serviceName"].text();
+    if !service.is_empty() && set["metadata"]["resourceVersion"].text().is_empty() {
+        errors.invalid_each(path.child("serviceName"), service, names::dns_label(service));
     }
     not_negative(&spec["ordinals"]["start"], path.child("ordinals").child("start"), errors);
     workload::selector_and_template(spec, "StatefulSet", &path, errors);

@@ -50,11 +50,9 @@ fn certificates(text: &str, path: &Path, errors: &mut FieldErrors) {
         errors.too_long(path, BUNDLE_BYTES);
         return;
     }
+    let blocks = || text.split("-----BEGIN ").skip(1);
     let mut found: Vec<Value> = Vec::new();
-    let mut blocks = 0;
-    for block in text.split("-----BEGIN ").skip(1) {
-        let index = blocks;
-        blocks += 1;
+    for (index, block) in blocks().enumerate() {
         let body = block.strip_prefix("CERTIFICATE-----");
         let Some(body) = body.and_then(|body| body.split_once("-----END CERTIFICATE-----")) else {
             let why = format!("entry {index} has bad block type");
@@ -68,7 +66,7 @@ fn certificates(text: &str, path: &Path, errors: &mut FieldErrors) {
         }
         found.push(certificate);
     }
-    if blocks == 0 {
+    if blocks().next().is_none() {
         errors.invalid(path, SHOWN, "at least one trust anchor must be provided");
     }
 }

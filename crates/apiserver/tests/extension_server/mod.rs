@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
@@ -13,7 +14,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -38,7 +42,22 @@ pub struct ExtensionServer {
 impl ExtensionServer {
     /// Serves under the addresses of this machine and as `hook.default.svc`.
     pub async fn start(answer: impl Fn(&str, Value) -> Reply + Send + Sync + 'static) -> Self {
-        let (tls, ca_bundle) = tls();
+        Self::serve(None, move |parts, body| answer(parts.uri.path(), body)).await
+    }
+
+    /// The same for nobody but those who show a certificate by this authority (PEM).
+    pub async fn start_for(
+        client_ca: &str,
+        answer: impl Fn(&Parts, Value) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        Self::serve(Some(client_ca), answer).await
+    }
+
+    async fn serve(
+        client_ca: Option<&str>,
+        answer: impl Fn(&Parts, Value) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let (tls, ca_bundle) = tls(client_ca);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (acceptor, answer) = (TlsAcceptor::from(tls), Arc::new(answer));
@@ -50,10 +69,10 @@ impl ExtensionServer {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let answer = answer.clone();
                         async move {
-                            let path = request.uri().path().to_owned();
-                            let body = request.into_body().collect().await?.to_bytes();
+                            let (parts, body) = request.into_parts();
+                            let body = body.collect().await?.to_bytes();
                             let body = serde_json::from_slice(&body).unwrap_or_default();
-                            let (code, bytes) = match answer(&path, body) {
+                            let (code, bytes) = match answer(&parts, body) {
                                 Reply::Json(value) => (200, value.to_string().into_bytes()),
                                 Reply::Raw(code, bytes) => (code, bytes),
                                 Reply::Never => std::future::pending().await,
@@ -78,7 +97,7 @@ impl ExtensionServer {
     }
 }
 
-fn tls() -> (Arc<rustls::ServerConfig>, String) {
+fn tls(client_ca: Option<&str>) -> (Arc<rustls::ServerConfig>, String) {
     let mut authority = CertificateParams::default();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().unwrap();
@@ -89,11 +108,19 @@ fn tls() -> (Arc<rustls::ServerConfig>, String) {
     let certificate = CertificateParams::new(names).unwrap().signed_by(&own, &issuer).unwrap();
     let key = PrivateKeyDer::try_from(own.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(verifier.unwrap())
+        }
+    };
+    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
     (Arc::new(config), base64::prelude::BASE64_STANDARD.encode(authority_pem))
 }

@@ -134,7 +134,7 @@ pub async fn send(client: &kube::Client, request: Request<Vec<u8>>) -> Answer {
 
 /// The next event of a watch; fails the test when none comes.
 pub async fn next(watch: &mut (impl Stream<Item = Value> + Unpin)) -> Value {
-    let next = tokio::time::timeout(std::time::Duration::from_secs(10), watch.next()).await;
+    let next = tokio::time::timeout(std::time::Duration::from_secs(30), watch.next()).await;
     next.expect("an event within ten seconds").expect("the watch goes on")
 }
 

@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
+use super::DEADLINE;
+
 #[derive(Clone)]
 pub struct Api {
     shared: Arc<Shared>,
@@ -90,7 +92,7 @@ impl Api {
                 let _ = changes.recv().await;
             }
         };
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(10), wait).await;
+        let waited = tokio::time::timeout(DEADLINE, wait).await;
         waited.unwrap_or_else(|_| {
             panic!("{name} did not become as wished: {:#?}", self.get(collection, name))
         })
@@ -103,7 +105,7 @@ impl Api {
                 let _ = changes.recv().await;
             }
         };
-        tokio::time::timeout(std::time::Duration::from_secs(10), wait).await.expect("it stayed");
+        tokio::time::timeout(DEADLINE, wait).await.expect("it stayed");
     }
 
     /// Deletes a pod with its grace period, as its user would.

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 use api::{Api, PODS};
 use engine::Engine;
 
+/// How long anything that is waited for may take, on a machine that has much else to do.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
 /// One node that can be stopped and started again over the same data.
 pub struct TestNode {
     pub api: Api,
@@ -68,8 +71,7 @@ impl TestNode {
     /// Stops the kubelet and its engine, as the end of their process does.
     pub async fn stop(&mut self) {
         self.stop.cancel();
-        let ended =
-            tokio::time::timeout(Duration::from_secs(10), self.running.take().unwrap()).await;
+        let ended = tokio::time::timeout(DEADLINE, self.running.take().unwrap()).await;
         ended.expect("the kubelet did not end in time").unwrap().unwrap();
     }
 
@@ -94,7 +96,7 @@ impl TestNode {
     pub async fn follow(&self, container: &str, seen: impl FnMut(&str)) -> String {
         let path = format!("/containerLogs/default/{container}?follow=true");
         let followed = tls::get_and(self.port, self.tls.client(), &path, seen);
-        let followed = tokio::time::timeout(Duration::from_secs(10), followed).await;
+        let followed = tokio::time::timeout(DEADLINE, followed).await;
         followed.expect("the follower did not end").unwrap().1
     }
 
@@ -135,7 +137,7 @@ impl TestNode {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("no such event")
+        tokio::time::timeout(DEADLINE, wait).await.expect("no such event")
     }
 }
 

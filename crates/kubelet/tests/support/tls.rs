@@ -1,7 +1,6 @@
 //! Certificates of a kubelet and of the API server that may ask it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::http::Request;
 use http_body_util::{BodyExt, Empty};
@@ -12,8 +11,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// How long an answer may take.
-const DEADLINE: Duration = Duration::from_secs(10);
+use super::DEADLINE;
 
 /// One self-signed certificate that both sides have and trust.
 pub struct Pair {

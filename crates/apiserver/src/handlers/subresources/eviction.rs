@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use bytes::Bytes;
 use coracle_api::kinds::{self, Kind};
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{Cause, Reason, Status};
@@ -27,7 +28,7 @@ const REFUSAL: &str = "Cannot evict pod as it would violate the pod's disruption
 
 /// Deletes the pod, unless a disruption budget forbids it now.
 pub(super) async fn evict(call: &mut Call) -> Answer<Response> {
-    let json = call.read_json().await?;
+    let json = of_stable_version(call.read_json().await?);
     let mut eviction = call.decode_as("policy", "v1", "Eviction", &json)?;
     let pods = kinds::by_kind("", "v1", "Pod").ok_or_else(Status::no_such_path)?;
     let name = call.target.name.clone();
@@ -44,6 +45,17 @@ pub(super) async fn evict(call: &mut Call) -> Answer<Response> {
         Asked::Disturbs(pod) => delete_disturbing(call, pods, &pod, options).await?,
     }
     Ok(call.answer_plain(StatusCode::CREATED, &created()))
+}
+
+/// Upstream still reads the beta, which is the same, from those who drain nodes with older clients.
+fn of_stable_version(body: Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(&body) {
+        Ok(mut eviction) if eviction["apiVersion"] == "policy/v1beta1" => {
+            eviction["apiVersion"] = json!("policy/v1");
+            Bytes::from(eviction.to_string())
+        }
+        _ => body,
+    }
 }
 
 enum Asked {

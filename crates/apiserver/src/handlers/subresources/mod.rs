@@ -8,6 +8,8 @@ pub(crate) mod parts;
 mod proxy;
 pub(crate) mod scale;
 
+pub(crate) use proxy::until;
+
 use axum::response::Response;
 use coracle_api::status::{Reason, Status};
 use http::StatusCode;

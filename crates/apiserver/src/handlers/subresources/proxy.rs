@@ -171,7 +171,7 @@ fn drop_hop_headers(headers: &mut HeaderMap) {
 }
 
 /// The body, cut off when the server ends.
-pub(super) fn until(body: Body, ends: CancellationToken) -> Body {
+pub(crate) fn until(body: Body, ends: CancellationToken) -> Body {
     Body::new(Until { body, ends: Box::pin(ends.cancelled_owned()) })
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::rules::checks::{one_of, required, unique};
 use crate::rules::claim;
-use crate::rules::csi;
+use crate::rules::csi::driver_name;
 use crate::rules::json::Read;
 use crate::rules::pod::environment;
 
@@ -99,14 +99,7 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
                 );
             }
         }
-        "csi" => {
-            csi::driver_name(&source["driver"], &path.child("driver"), errors);
-            let secret = &source["nodePublishSecretRef"];
-            if secret.is_set() {
-                let at = path.child("nodePublishSecretRef").child("name");
-                required(&secret["name"], at, errors);
-            }
-        }
+        "csi" => csi(source, path, errors),
         "ephemeral" => ephemeral(source, path, errors),
         "image" => {
             required(&source["reference"], path.child("reference"), errors);
@@ -118,6 +111,14 @@ pub fn validate_source(kind: &str, source: &Value, path: &Path, errors: &mut Fie
             );
         }
         _ => of_others(kind, source, path, errors),
+    }
+}
+
+fn csi(source: &Value, path: &Path, errors: &mut FieldErrors) {
+    driver_name(&source["driver"], &path.child("driver"), errors);
+    let secret = &source["nodePublishSecretRef"];
+    if secret.is_set() {
+        required(&secret["name"], path.child("nodePublishSecretRef").child("name"), errors);
     }
 }
 

@@ -203,6 +203,18 @@ fn flows_and_levels_are_checked() {
     let check_flow = |rules: Value, want: &[&str]| {
         check("flowcontrol.apiserver.k8s.io/v1", "FlowSchema", flow(rules), want);
     };
+    let first = named(
+        "f",
+        json!({ "spec": { "matchingPrecedence": 1, "priorityLevelConfiguration": { "name": "l" } } }),
+    );
+    check(
+        "flowcontrol.apiserver.k8s.io/v1",
+        "FlowSchema",
+        first,
+        &[
+            "spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1",
+        ],
+    );
     let everybody = json!([{ "kind": "Group", "group": { "name": "*" } }]);
     let rule = |namespaces: Value| {
         json!([{ "subjects": everybody, "resourceRules": [
@@ -510,5 +522,23 @@ fn volumes_say_where_they_are() {
             "spec.iscsi.iqn: Required value",
             "spec.iscsi.lun: Invalid value: 256: must be between 0 and 255, inclusive",
         ],
+    );
+}
+
+#[test]
+fn hints_of_endpoints_are_checked() {
+    let slice = |hints: Value| {
+        named(
+            "s",
+            json!({ "addressType": "IPv4", "endpoints": [{ "addresses": ["10.0.0.1"], "hints": hints }] }),
+        )
+    };
+    let check = |hints: Value, want: &[&str]| {
+        check("discovery.k8s.io/v1", "EndpointSlice", slice(hints), want);
+    };
+    check(json!({ "forZones": [{ "name": "a" }, { "name": "b" }] }), &[]);
+    check(
+        json!({ "forZones": [{ "name": "a" }, { "name": "a" }] }),
+        &["endpoints[0].hints.forZones[1].name: Duplicate value: \"a\""],
     );
 }

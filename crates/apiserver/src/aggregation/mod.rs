@@ -1,0 +1,117 @@
+//! API aggregation: group-versions that another server serves, named by `APIService`s, behind our own door.
+//!
+//! Start reading at [`Aggregator::remote_at`], which every request passes, and [`proxy::forward`]. `availability.rs` asks the servers
+//! whether they answer and says so in the APIServices' conditions, `registration.rs` keeps an APIService for each group-version that
+//! definitions make, `documents.rs` puts what the servers offer into discovery. As upstream
+//! (<https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/kube-aggregator/pkg>).
+//!
+//! What is always true:
+//! - Requests are authenticated, authorized and audited here first; the server learns who asks from the headers of the front proxy,
+//!   whose certificate only we hold, and never sees the caller's credentials.
+//! - A server that did not pass its last check is not asked: its users get 503 at once.
+//!
+//! Absent for now: upgraded connections, and the servers' part of OpenAPI v2.
+
+mod availability;
+pub(crate) mod documents;
+pub(crate) mod proxy;
+mod registration;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use serde_json::Value;
+
+use crate::extension::{Destination, Extensions};
+pub(crate) use availability::run as keep_available;
+pub(crate) use registration::run as keep_registered;
+
+/// Knows who serves which group-version instead of us.
+pub(crate) struct Aggregator {
+    client: Extensions,
+    remotes: ArcSwap<Remotes>,
+}
+
+/// The aggregated group-versions at one moment.
+#[derive(Default)]
+pub(crate) struct Remotes {
+    /// Grows with each change.
+    pub(crate) number: u64,
+    by_version: BTreeMap<(String, String), Arc<Remote>>,
+}
+
+/// Who serves one group-version.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Remote {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    /// Or why it cannot be called.
+    destination: Result<Destination, String>,
+    state: State,
+}
+
+/// What the last check found.
+#[derive(Debug, Clone, PartialEq)]
+enum State {
+    Available(Offer),
+    Unavailable,
+}
+
+/// What an available server has said about itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Offer {
+    /// The `resources` of its `APIResourceList`.
+    resources: Vec<Value>,
+    /// The address of its OpenAPI document, if it has one.
+    open_api: Option<String>,
+}
+
+impl Aggregator {
+    /// Nothing is aggregated yet.
+    pub(crate) fn new(client: Extensions) -> Self {
+        Self { client, remotes: ArcSwap::default() }
+    }
+
+    /// The aggregated group-versions as they are now.
+    pub(crate) fn remotes(&self) -> Arc<Remotes> {
+        self.remotes.load_full()
+    }
+
+    /// The server that answers for this path, if it is not us.
+    pub(crate) fn remote_at(&self, path: &str) -> Option<Arc<Remote>> {
+        let remotes = self.remotes.load();
+        if remotes.by_version.is_empty() {
+            return None;
+        }
+        let path = path.strip_prefix("/openapi/v3").unwrap_or(path);
+        let mut parts = path.strip_prefix("/apis/")?.split('/');
+        let place = (parts.next()?.to_owned(), parts.next()?.to_owned());
+        remotes.by_version.get(&place).cloned()
+    }
+
+    /// From now on these are the aggregated group-versions.
+    fn publish(&self, remotes: impl Iterator<Item = Remote>) {
+        let current = self.remotes.load();
+        let by_version: BTreeMap<_, _> = remotes
+            .map(|remote| ((remote.group.clone(), remote.version.clone()), Arc::new(remote)))
+            .collect();
+        if by_version != current.by_version {
+            self.remotes.store(Arc::new(Remotes { number: current.number + 1, by_version }));
+        }
+    }
+}
+
+impl Remotes {
+    /// Each of them, in the order of group and version.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Remote> {
+        self.by_version.values().map(|remote| &**remote)
+    }
+}
+
+impl Remote {
+    /// `/apis/GROUP/VERSION`.
+    fn root_path(&self) -> String {
+        format!("/apis/{}/{}", self.group, self.version)
+    }
+}
