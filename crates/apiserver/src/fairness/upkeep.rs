@@ -59,20 +59,25 @@ fn drain(watch: &mut Watch) {
 
 /// Brings objects and conditions to what they should be; says whether anything was not.
 async fn correct(server: &Server, client: &kube::Client) -> bool {
-    let before = server.store.revision();
-    if let Err(error) = bootstrap::install_fairness(server, client).await {
+    let (schemas, levels) = (stored(&server.store, SCHEMAS), stored(&server.store, LEVELS));
+    let mut is_wrong = super::default_objects().iter().any(|wanted| {
+        let of_kind = if wanted["kind"] == "FlowSchema" { &schemas } else { &levels };
+        let existing = of_kind.iter().find(|found| meta(found, "name") == meta(wanted, "name"));
+        super::reconcile(wanted, existing).is_some()
+    });
+    if is_wrong && let Err(error) = bootstrap::install_fairness(server, client).await {
         tracing::warn!(%error, "the default FlowSchemas are not as they should be");
     }
-    let levels = stored(&server.store, LEVELS);
-    for object in stored(&server.store, SCHEMAS) {
+    for object in schemas {
         let level = schema::level_name(&object);
         let exists = levels.iter().any(|found| meta(found, "name") == level);
         let Some(condition) = condition(&object, level, exists) else { continue };
+        is_wrong = true;
         if let Err(error) = write(client, meta(&object, "name"), &condition).await {
             tracing::debug!(%error, "the condition of a FlowSchema was not written");
         }
     }
-    server.store.revision() != before
+    is_wrong
 }
 
 /// The condition that the schema should have; `None` when it has it.
