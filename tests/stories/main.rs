@@ -19,3 +19,4 @@ mod server_side_apply;
 mod services;
 mod up;
 mod volumes;
+mod webhooks;
