@@ -62,8 +62,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-/// The allocator asks the kernel for huge pages, and with them an idle cluster holds half as much memory again:
-/// most of what it touches is small and far apart. What is touched before this stays huge.
+/// Where the kernel gives everybody huge pages, an idle cluster would hold half as much memory again: most of what it
+/// touches is small and far apart. What is touched before this stays huge.
 fn keep_pages_small() -> std::io::Result<()> {
     Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }

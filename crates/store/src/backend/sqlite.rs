@@ -8,7 +8,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,6 +37,9 @@ const MOST_ROWS: usize = MOST_WRITES;
 /// 64 objects of 1 KiB fills five of these, and twenty of SQLite's usual 4 KiB.
 const PAGE_BYTES: u32 = 16 * 1024;
 
+/// Kept of the file in memory, in KiB below zero: it is only appended to, and read once, at the start.
+const CACHE: &str = "-512";
+
 /// The write-ahead log is copied into the database after this many pages, 16 MiB: larger means fewer pauses, smaller a
 /// shorter recovery after a crash.
 const CHECKPOINT_PAGES: &str = "1000";
@@ -51,8 +54,8 @@ const BUSY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Sqlite {
     connection: SqliteConnection,
-    /// Statements by the power of two of their rows.
-    inserts: Vec<Arc<str>>,
+    /// Statements by the power of two of their rows, each made when it is first needed.
+    inserts: [OnceLock<Arc<str>>; MOST_ROWS.ilog2() as usize + 1],
     /// The last revision known to be in the log.
     last: Revision,
     _lock: File,
@@ -75,6 +78,7 @@ impl Sqlite {
             // macOS has a sync that does not reach the disk; elsewhere this means nothing.
             .pragma("fullfsync", "ON")
             .page_size(PAGE_BYTES)
+            .pragma("cache_size", CACHE)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .disable_statement_logging()
             .thread_name(|_| "store-sqlite".to_owned());
@@ -83,9 +87,7 @@ impl Sqlite {
             .await
             .map_err(|error| OpenError::Backend(BackendError::new("open the database", error)))?;
         migrate(&mut connection).await.map_err(OpenError::Backend)?;
-        let sizes = 0..=MOST_ROWS.ilog2();
-        let inserts = sizes.map(|power| insert_statement(1 << power).into()).collect();
-        Ok(Sqlite { connection, inserts, last: Revision::ZERO, _lock: lock })
+        Ok(Sqlite { connection, inserts: Default::default(), last: Revision::ZERO, _lock: lock })
     }
 
     /// Whether the log ends where it ended before a statement that failed.
@@ -106,7 +108,8 @@ impl Sqlite {
         for row in rows {
             bind(&mut arguments, row).map_err(sqlx::Error::Encode)?;
         }
-        let statement = AssertSqlSafe(self.inserts[power].clone());
+        let statement = self.inserts[power].get_or_init(|| insert_statement(1 << power).into());
+        let statement = AssertSqlSafe(Arc::clone(statement));
         sqlx::query_with(statement, arguments).execute(&mut self.connection).await?;
         Ok(())
     }
