@@ -2,7 +2,7 @@
 //!
 //! The order of the checks and their words are upstream's remote availability controller's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coracle_api::kinds::{self, Kind};
@@ -93,10 +93,11 @@ impl Upkeep {
                 // Something may have changed before these watches began.
                 self.look().await;
             }
+            let namespaces = self.namespaces();
             let due = self.known.values().filter(|it| it.is_waiting()).map(|it| it.due).min();
             let gone = tokio::select! {
                 event = services.next() => event.err(),
-                event = any(&mut behind), if !behind.is_empty() => event,
+                event = any_in(&namespaces, &mut behind), if !behind.is_empty() => event,
                 Some(checked) = self.checks.join_next() => {
                     if let Ok(checked) = checked {
                         self.learn(checked);
@@ -109,6 +110,11 @@ impl Upkeep {
                 return gone;
             }
         }
+    }
+
+    /// Where the services are that APIServices name.
+    fn namespaces(&self) -> BTreeSet<String> {
+        self.known.values().map(|it| text(&it.spec, "/service/namespace").to_owned()).collect()
     }
 
     /// Looks at all of them, asks those whose time has come, and tells what is known.
@@ -303,8 +309,15 @@ async fn ask(client: &Extensions, spec: &Value) -> Result<Offer, String> {
     })
 }
 
-/// Returns when one of the watches has an event, with the reason if it has ended.
-async fn any(watches: &mut [Watch]) -> Option<Gone> {
-    let next = watches.iter_mut().map(|watch| Box::pin(watch.next()));
-    futures::future::select_all(next).await.0.err()
+/// Returns when one of the watches tells of something in these namespaces, or has ended, and then why.
+async fn any_in(namespaces: &BTreeSet<String>, watches: &mut [Watch]) -> Option<Gone> {
+    loop {
+        let next = watches.iter_mut().map(|watch| Box::pin(watch.next()));
+        match futures::future::select_all(next).await.0 {
+            Ok(event) if namespaces.contains(&*event.object().key.namespace) => return None,
+            // Pods come and go elsewhere all the time.
+            Ok(_) => (),
+            Err(gone) => return Some(gone),
+        }
+    }
 }
