@@ -4,14 +4,13 @@ use std::sync::{Arc, LazyLock};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 
-use crate::pki::CertifiedPem;
+use crate::pki::{self, CertifiedPem};
 
 /// How an extension server is verified.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -58,9 +57,7 @@ impl Roots {
         let builder = match trust {
             Trust::Bundle(bundle) => builder.with_root_certificates(bundled(bundle)?),
             Trust::Usual => builder.with_root_certificates(self.usual()),
-            Trust::Anybody => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider())))
-            }
+            Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(pki::anybody()),
         };
         let mut config = if as_proxy {
             let (chain, key) = self.front_proxy.parts().map_err(|error| error.to_string())?;
@@ -97,47 +94,6 @@ fn bundled(bundle: &str) -> Result<RootCertStore, String> {
             .map_err(|error| format!("unable to load root certificates: {error}"))?;
     }
     if roots.is_empty() { Err(wrong.to_owned()) } else { Ok(roots) }
-}
-
-/// Believes every certificate, but still wants its holder to have the key.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 fn provider() -> Arc<CryptoProvider> {

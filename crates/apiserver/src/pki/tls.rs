@@ -57,12 +57,16 @@ pub(super) fn unverified_client() -> Result<Arc<rustls::ClientConfig>, PkiError>
         .with_safe_default_protocol_versions()
         .map_err(|error| PkiError::Tls { purpose: "a client", cause: error.to_string() })?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+        .with_custom_certificate_verifier(anybody())
         .with_no_client_auth();
     Ok(Arc::new(config))
 }
 
 /// Checks that the server holds the key of its certificate, and not whose that is.
+pub(crate) fn anybody() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody(provider()))
+}
+
 #[derive(Debug)]
 struct Anybody(Arc<CryptoProvider>);
 
