@@ -23,10 +23,9 @@ use super::definition::definition_of;
 use super::schema::Node;
 use super::values;
 use crate::answer::Answer;
-use crate::extension::{Destination, Extensions};
+use crate::extension::{Destination, Extensions, ReviewVersion};
 use crate::{limits, object, storage};
 pub(super) use configuration::validate;
-use review::Version;
 
 /// How objects of one definition are converted; shared by its versions.
 pub(crate) struct Conversion {
@@ -46,7 +45,7 @@ struct Hook {
     /// Or why it cannot be called.
     destination: Result<Destination, String>,
     /// None when it speaks no version of the review that we do.
-    version: Option<Version>,
+    version: Option<ReviewVersion>,
 }
 
 /// What was converted for lists and watches: by object and wanted version.
@@ -152,7 +151,9 @@ impl Conversion {
             client,
             destination: Destination::of_webhook(&webhook["clientConfig"])
                 .map_err(|error| error.to_string()),
-            version: Version::choose(&object::strings(webhook.get("conversionReviewVersions"))),
+            version: ReviewVersion::choose(&object::strings(
+                webhook.get("conversionReviewVersions"),
+            )),
         };
         let schema = |version: &Value| Node::read(&version["schema"]["openAPIV3Schema"]);
         Self {
@@ -318,9 +319,9 @@ impl Hook {
         let version = self.version.ok_or("no supported conversion review versions")?;
         let client = self.client.as_ref().ok_or("nothing outside can be called")?;
         let destination = self.destination.as_ref().map_err(Clone::clone)?;
-        let question = Bytes::from(version.question(uid, originals, to).to_string());
+        let question = Bytes::from(review::question(version, uid, originals, to).to_string());
         let answer = client.ask(destination, question, limits::CONVERSION_TIMEOUT).await;
-        version.answered(uid, &answer.map_err(|error| error.to_string())?)
+        review::answered(version, uid, &answer.map_err(|error| error.to_string())?)
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod connect;
 pub(crate) mod endpoints;
+mod review_version;
 mod trust;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use serde_json::Value;
 use crate::limits;
 use crate::pki::Pki;
 use connect::{Connector, Route};
+pub(crate) use review_version::ReviewVersion;
 use trust::Trust;
 pub(crate) use trust::check_bundle;
 

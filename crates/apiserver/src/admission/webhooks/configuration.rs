@@ -7,10 +7,9 @@ use arc_swap::ArcSwap;
 use coracle_store::{Object, Range, Revision, Store};
 use serde_json::Value;
 
-use super::review::Version;
 use crate::admission::matching::Matcher;
 use crate::expressions::MatchConditions;
-use crate::extension::Destination;
+use crate::extension::{Destination, ReviewVersion};
 use crate::object::{meta, strings};
 
 /// One entry of a webhook configuration.
@@ -31,7 +30,7 @@ pub(super) struct Hook {
     /// Whether it promises to leave no traces of a dry run.
     pub(super) allows_dry_run: bool,
     /// None when it speaks no version of the review that we do.
-    pub(super) version: Option<Version>,
+    pub(super) version: Option<ReviewVersion>,
 }
 
 /// All webhooks of one kind of configuration, kept as the store has them.
@@ -96,6 +95,6 @@ fn read_hook(configuration: &str, webhook: &Value) -> Hook {
         ignores_failure: webhook["failurePolicy"] == "Ignore",
         is_reinvoked: webhook["reinvocationPolicy"] == "IfNeeded",
         allows_dry_run: matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun")),
-        version: Version::choose(&strings(webhook.get("admissionReviewVersions"))),
+        version: ReviewVersion::choose(&strings(webhook.get("admissionReviewVersions"))),
     }
 }

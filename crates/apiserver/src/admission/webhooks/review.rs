@@ -9,33 +9,9 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::{Cause, Details, Reason, Status, go_quote};
 use serde_json::{Value, json};
 
+use crate::extension::ReviewVersion;
 use crate::identity::User;
 use crate::limits;
-
-/// The versions of the review that we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    V1,
-    V1beta1,
-}
-
-impl Version {
-    /// The first of the webhook's versions that we speak.
-    pub(super) fn choose(wanted: &[String]) -> Option<Self> {
-        wanted.iter().find_map(|version| match version.as_str() {
-            "v1" => Some(Self::V1),
-            "v1beta1" => Some(Self::V1beta1),
-            _ => None,
-        })
-    }
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::V1 => "v1",
-            Self::V1beta1 => "v1beta1",
-        }
-    }
-}
 
 /// A kind as the review names it, which for a subresource is not the kind of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +55,7 @@ pub(super) struct Question<'a> {
 
 impl Question<'_> {
     /// As it goes over the wire.
-    pub(super) fn to_value(&self, version: Version) -> Value {
+    pub(super) fn to_value(&self, version: ReviewVersion) -> Value {
         let resource = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "resource": kind.plural });
         let mut request = json!({
             "uid": self.uid,
@@ -149,7 +125,7 @@ pub(super) enum Role {
 pub(super) fn read_answer(
     bytes: &[u8],
     uid: &str,
-    version: Version,
+    version: ReviewVersion,
     role: Role,
 ) -> Result<Verdict, String> {
     let review: Value = serde_json::from_slice(bytes).map_err(|error| {
@@ -161,7 +137,7 @@ pub(super) fn read_answer(
         return invalid("webhook response was absent".to_owned());
     }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    if version == Version::V1 {
+    if version == ReviewVersion::V1 {
         let found = text(&response["uid"]);
         if found != uid {
             return invalid(format!("expected response.uid={uid:?}, got {}", go_quote(&found)));
@@ -187,12 +163,16 @@ pub(super) fn read_answer(
     })
 }
 
-fn read_patch(response: &Value, version: Version, role: Role) -> Result<Option<Vec<u8>>, String> {
+fn read_patch(
+    response: &Value,
+    version: ReviewVersion,
+    role: Role,
+) -> Result<Option<Vec<u8>>, String> {
     let patch = response["patch"].as_str().unwrap_or_default();
     let patch_type = response["patchType"].as_str();
     if role == Role::Validating {
         return match (patch.is_empty(), patch_type) {
-            _ if version == Version::V1beta1 => Ok(None),
+            _ if version == ReviewVersion::V1beta1 => Ok(None),
             (false, _) => Err("validating webhook may not return response.patch".to_owned()),
             (_, Some(_)) => Err("validating webhook may not return response.patchType".to_owned()),
             (true, None) => Ok(None),
@@ -200,10 +180,10 @@ fn read_patch(response: &Value, version: Version, role: Role) -> Result<Option<V
     }
     match (patch.is_empty(), patch_type) {
         (true, None) => return Ok(None),
-        (false, None) if version == Version::V1 => {
+        (false, None) if version == ReviewVersion::V1 => {
             return Err("webhook returned response.patch but not response.patchType".to_owned());
         }
-        (true, Some(_)) if version == Version::V1 => {
+        (true, Some(_)) if version == ReviewVersion::V1 => {
             return Err("webhook returned response.patchType but not response.patch".to_owned());
         }
         (true, Some(_)) => return Ok(None),
@@ -292,7 +272,7 @@ mod tests {
     }
 
     fn check(review: &Value, role: Role) -> Result<Verdict, String> {
-        read_answer(review.to_string().as_bytes(), "u", Version::V1, role)
+        read_answer(review.to_string().as_bytes(), "u", ReviewVersion::V1, role)
     }
 
     #[test]
@@ -318,10 +298,12 @@ mod tests {
         );
         let bytes = old.to_string();
         assert!(
-            read_answer(bytes.as_bytes(), "u", Version::V1beta1, Role::Mutating).unwrap().allowed
+            read_answer(bytes.as_bytes(), "u", ReviewVersion::V1beta1, Role::Mutating)
+                .unwrap()
+                .allowed
         );
         assert!(
-            read_answer(b"[", "u", Version::V1, Role::Mutating)
+            read_answer(b"[", "u", ReviewVersion::V1, Role::Mutating)
                 .unwrap_err()
                 .starts_with("failed to call webhook: ")
         );

@@ -4,7 +4,7 @@ use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
-use super::review::Version;
+use crate::extension::ReviewVersion;
 use crate::object::strings;
 use crate::rules::webhook;
 
@@ -52,7 +52,7 @@ fn validate_webhook(hook: &Value, path: &Path, errors: &mut FieldErrors) {
             errors.invalid_each(at.index(index), version, names::dns_1035_label(version));
         }
     }
-    if Version::choose(&versions).is_none() {
+    if ReviewVersion::choose(&versions).is_none() {
         errors.invalid(at, versions, "must include at least one of v1, v1beta1");
     }
 }

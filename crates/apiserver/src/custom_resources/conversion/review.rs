@@ -7,79 +7,66 @@ use coracle_api::kinds::split_api_version;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Map, Value, json};
 
+use crate::extension::ReviewVersion;
 use crate::limits;
 use crate::object::meta;
 use crate::rules::checks;
 use crate::rules::metadata;
 
-/// The versions of the review that we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Version {
-    V1,
-    V1beta1,
+const fn api_version_of(version: ReviewVersion) -> &'static str {
+    match version {
+        ReviewVersion::V1 => "apiextensions.k8s.io/v1",
+        ReviewVersion::V1beta1 => "apiextensions.k8s.io/v1beta1",
+    }
 }
 
-impl Version {
-    /// The first of the webhook's versions that we speak.
-    pub(super) fn choose(wanted: &[String]) -> Option<Self> {
-        wanted.iter().find_map(|version| match version.as_str() {
-            "v1" => Some(Self::V1),
-            "v1beta1" => Some(Self::V1beta1),
-            _ => None,
-        })
-    }
+/// The question, as it goes over the wire.
+pub(super) fn question(version: ReviewVersion, uid: &str, objects: &[&Value], to: &str) -> Value {
+    json!({
+        "kind": "ConversionReview",
+        "apiVersion": api_version_of(version),
+        "request": { "uid": uid, "desiredAPIVersion": to, "objects": objects },
+    })
+}
 
-    const fn api_version(self) -> &'static str {
-        match self {
-            Self::V1 => "apiextensions.k8s.io/v1",
-            Self::V1beta1 => "apiextensions.k8s.io/v1beta1",
-        }
+/// The objects in the answer, not looked at yet; or why there are none.
+pub(super) fn answered(
+    version: ReviewVersion,
+    uid: &str,
+    answer: &[u8],
+) -> Result<Vec<Value>, String> {
+    let mut review: Value = serde_json::from_slice(answer)
+        .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
+    let text = |field: &str| review[field].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if (api_version, kind) != (api_version_of(version), "ConversionReview") {
+        return Err(format!(
+            "expected webhook response of {}, got {}",
+            gvk(api_version_of(version), "ConversionReview"),
+            gvk(&quoted(api_version), &quoted(kind))
+        ));
     }
-
-    /// The question, as it goes over the wire.
-    pub(super) fn question(self, uid: &str, objects: &[&Value], to: &str) -> Value {
-        json!({
-            "kind": "ConversionReview",
-            "apiVersion": self.api_version(),
-            "request": { "uid": uid, "desiredAPIVersion": to, "objects": objects },
-        })
+    let response = &mut review["response"];
+    if !response.is_object() {
+        return Err("no response provided".to_owned());
     }
-
-    /// The objects in the answer, not looked at yet; or why there are none.
-    pub(super) fn answered(self, uid: &str, answer: &[u8]) -> Result<Vec<Value>, String> {
-        let mut review: Value = serde_json::from_slice(answer)
-            .map_err(|error| format!("couldn't get version/kind; json parse error: {error}"))?;
-        let text = |field: &str| review[field].as_str().unwrap_or_default();
-        let (api_version, kind) = (text("apiVersion"), text("kind"));
-        if (api_version, kind) != (self.api_version(), "ConversionReview") {
-            return Err(format!(
-                "expected webhook response of {}, got {}",
-                gvk(self.api_version(), "ConversionReview"),
-                gvk(&quoted(api_version), &quoted(kind))
-            ));
-        }
-        let response = &mut review["response"];
-        if !response.is_object() {
-            return Err("no response provided".to_owned());
-        }
-        let found = response["uid"].as_str().unwrap_or_default();
-        if self == Self::V1 && found != uid {
-            return Err(format!("expected response.uid={uid:?}, got {:?}", quoted(found)));
-        }
-        let result = &response["result"];
-        let status = result["status"].as_str().unwrap_or_default();
-        if status != "Success" {
-            let message = result["message"].as_str().unwrap_or_default();
-            return Err(if message.is_empty() {
-                format!("response.result.status was '{}', not 'Success'", quoted(status))
-            } else {
-                quoted(message)
-            });
-        }
-        match response["convertedObjects"].take() {
-            Value::Array(objects) => Ok(objects),
-            _ => Ok(Vec::new()),
-        }
+    let found = response["uid"].as_str().unwrap_or_default();
+    if version == ReviewVersion::V1 && found != uid {
+        return Err(format!("expected response.uid={uid:?}, got {:?}", quoted(found)));
+    }
+    let result = &response["result"];
+    let status = result["status"].as_str().unwrap_or_default();
+    if status != "Success" {
+        let message = result["message"].as_str().unwrap_or_default();
+        return Err(if message.is_empty() {
+            format!("response.result.status was '{}', not 'Success'", quoted(status))
+        } else {
+            quoted(message)
+        });
+    }
+    match response["convertedObjects"].take() {
+        Value::Array(objects) => Ok(objects),
+        _ => Ok(Vec::new()),
     }
 }
 
@@ -228,7 +215,7 @@ mod tests {
 
     #[test]
     fn an_answer_must_be_one_to_the_question() {
-        let read = |answer: Value| Version::V1.answered("u1", answer.to_string().as_bytes());
+        let read = |answer: Value| answered(ReviewVersion::V1, "u1", answer.to_string().as_bytes());
         let good =
             json!({ "uid": "u1", "result": { "status": "Success" }, "convertedObjects": [1] });
         assert_eq!(read(answer(good.clone())), Ok(vec![json!(1)]));
@@ -255,7 +242,7 @@ mod tests {
         }
         let beta = json!({ "apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "ConversionReview",
             "response": { "result": { "status": "Success" } } });
-        assert_eq!(Version::V1beta1.answered("u1", beta.to_string().as_bytes()), Ok(vec![]));
+        assert_eq!(answered(ReviewVersion::V1beta1, "u1", beta.to_string().as_bytes()), Ok(vec![]));
     }
 
     #[test]
