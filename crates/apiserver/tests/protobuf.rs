@@ -3,7 +3,7 @@
 mod harness;
 
 use futures::StreamExt as _;
-use harness::{Answer, Harness, config_map, pod, send};
+use harness::{Answer, Harness, config_map, next, pod, send};
 use http::{Method, Request};
 use k8s_pb::api::core::v1::{ConfigMap, Pod, PodList};
 use k8s_pb::apimachinery::pkg::apis::meta::v1::{
@@ -274,6 +274,7 @@ async fn custom_objects_have_no_messages() {
         },
     });
     const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let mut watch = server.watch(&format!("{DEFINITIONS}?watch=true")).await;
     server.post(DEFINITIONS, definition).await.expect(201);
     let one = get(&server, &format!("{DEFINITIONS}/boats.example.com"), PROTOBUF).await;
     is_protobuf(&one, 200);
@@ -286,11 +287,15 @@ async fn custom_objects_have_no_messages() {
     const BOATS: &str = "/apis/example.com/v1/namespaces/default/boats";
     let boat =
         json!({ "apiVersion": "example.com/v1", "kind": "Boat", "metadata": { "name": "b" } });
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-    while server.post(BOATS, boat.clone()).await.code == 404 {
-        assert!(std::time::Instant::now() < deadline, "the kind is served in time");
-        tokio::task::yield_now().await;
-    }
+    let is_established = |definition: &serde_json::Value| {
+        let conditions = definition["status"]["conditions"].as_array();
+        conditions
+            .into_iter()
+            .flatten()
+            .any(|it| it["type"] == "Established" && it["status"] == "True")
+    };
+    while !is_established(&next(&mut watch).await["object"]) {}
+    server.post(BOATS, boat).await.expect(201);
     let refused = get(&server, BOATS, PROTOBUF).await;
     is_protobuf(&refused, 406);
     let json = get(&server, BOATS, "application/vnd.kubernetes.protobuf,application/json").await;
