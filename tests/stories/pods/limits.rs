@@ -22,7 +22,6 @@ fn a_cpu_limit_is_kept() {
         json!({ "terminationGracePeriodSeconds": 0, "containers": [container] }),
     );
     until_ready(&cluster, "spins");
-    thread::sleep(Duration::from_secs(1));
     let busy = over(4);
     cluster.kubectl(&["delete", "pod", "spins", "--timeout=30s"]);
     let idle = over(2);
