@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -48,6 +48,7 @@ pub(crate) struct Mirrors {
     pub endpoints: Mirror<Endpoints>,
     pub endpoint_slices: Mirror<EndpointSlice>,
     pub replica_sets: Mirror<ReplicaSet>,
+    pub replication_controllers: Mirror<ReplicationController>,
     pub deployments: Mirror<Deployment>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
@@ -134,6 +135,7 @@ impl Mirrors {
             endpoints: Mirror::all(tasks, client),
             endpoint_slices: Mirror::all(tasks, client),
             replica_sets: Mirror::all(tasks, client),
+            replication_controllers: Mirror::all(tasks, client),
             deployments: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
@@ -168,6 +170,7 @@ impl Mirrors {
         self.endpoints.synced().await?;
         self.endpoint_slices.synced().await?;
         self.replica_sets.synced().await?;
+        self.replication_controllers.synced().await?;
         self.deployments.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;

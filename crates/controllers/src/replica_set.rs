@@ -1,16 +1,19 @@
-//! ReplicaSet: as many pods of one template as wanted.
+//! ReplicaSet and ReplicationController: as many pods of one template as wanted.
 //!
 //! Upstream: `pkg/controller/replicaset/replica_set.go`. In place of its expectations, the answers to our
 //! own writes go into the mirror at once, so a lagging watch never makes us create or delete twice.
 
 mod plan;
 mod ranking;
+mod replicated;
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube::ResourceExt;
 use kube::api::PostParams;
 
@@ -20,32 +23,39 @@ use crate::ownership::{claim, controller_key, controller_of, selects, settle};
 use crate::pod::Pod;
 use crate::pods::{PodControl, at_once, from_template, is_active, slow_start};
 use plan::{Failure, Step, plan};
+use replicated::Replicated;
 
 /// Sets that are worked on at once; upstream's `--concurrent-replicaset-syncs` is 5, with one thread each.
 const WORKERS: usize = 16;
 
-/// Starts the controller.
+/// Starts the controllers of both kinds.
 pub(crate) fn start(ctx: &Arc<Context>) {
+    start_kind::<ReplicaSet>(ctx);
+    start_kind::<ReplicationController>(ctx);
+}
+
+fn start_kind<S: Replicated>(ctx: &Arc<Context>) {
     let queue = Queue::new();
-    follow_sets(ctx, &queue);
-    follow_pods(ctx, &queue);
-    let controller = Arc::new(Controller {
+    follow_sets::<S>(ctx, &queue);
+    follow_pods::<S>(ctx, &queue);
+    let controller = Arc::new(Controller::<S> {
         pods: PodControl {
             client: ctx.client.clone(),
             mirror: ctx.mirrors.pods.clone(),
-            recorder: ctx.recorder("replicaset-controller"),
+            recorder: ctx.recorder(S::CONTROLLER),
         },
         ctx: Arc::clone(ctx),
+        kind: PhantomData,
     });
-    ctx.work(&queue, "replicaset", WORKERS, move |key| {
+    ctx.work(&queue, S::CONTROLLER, WORKERS, move |key| {
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
 }
 
-fn follow_sets(ctx: &Arc<Context>, queue: &Queue) {
+fn follow_sets<S: Replicated>(ctx: &Arc<Context>, queue: &Queue) {
     let queue = queue.clone();
-    ctx.mirrors.replica_sets.on_change(move |change| {
+    S::mirror(&ctx.mirrors).on_change(move |change| {
         if let Change::Applied { new, .. } = change {
             queue.add(ObjectKey::of(new.as_ref()));
         }
@@ -53,17 +63,16 @@ fn follow_sets(ctx: &Arc<Context>, queue: &Queue) {
 }
 
 /// A pod's change concerns the set that controls it, the one that did, and those that might adopt it.
-fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
+fn follow_pods<S: Replicated>(ctx: &Arc<Context>, queue: &Queue) {
     let queue = queue.clone();
-    let sets = ctx.mirrors.replica_sets.clone();
+    let sets = S::mirror(&ctx.mirrors).clone();
     ctx.mirrors.pods.on_change(move |change| {
         let (before, pod) = match change {
             Change::Applied { old, new } => (old.as_ref(), new),
             Change::Deleted(last) => (None, last),
         };
-        let controller = controller_key::<ReplicaSet>(&pod.metadata);
-        if let Some(before) =
-            before.and_then(|before| controller_key::<ReplicaSet>(&before.metadata))
+        let controller = controller_key::<S>(&pod.metadata);
+        if let Some(before) = before.and_then(|before| controller_key::<S>(&before.metadata))
             && Some(&before) != controller.as_ref()
         {
             queue.add(before);
@@ -74,7 +83,7 @@ fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
             let selecting =
                 sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
             for set in selecting {
-                if selects(&set.spec.selector, pod.metadata.labels.as_ref()) {
+                if selects(&set.selector(), pod.metadata.labels.as_ref()) {
                     queue.add(ObjectKey::of(set.as_ref()));
                 }
             }
@@ -82,54 +91,51 @@ fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
     });
 }
 
-struct Controller {
+struct Controller<S> {
     ctx: Arc<Context>,
     pods: PodControl,
+    kind: PhantomData<S>,
 }
 
-impl Controller {
-    /// Brings one ReplicaSet to its wanted size and says in its status what is there.
+impl<S: Replicated> Controller<S> {
+    /// Brings one set to its wanted size and says in its status what is there.
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Unfinished> {
-        let Some(set) = self.ctx.mirrors.replica_sets.get(key) else {
+        let Some(set) = S::mirror(&self.ctx.mirrors).get(key) else {
             return Ok(Next::AwaitChange);
         };
         let pods = self.claim_pods(&set).await?;
-        let step = plan(&set, &pods, || self.related_pods(&set), self.ctx.now());
+        let step = plan(set.as_ref(), &pods, || self.related_pods(&set), self.ctx.now());
         let acted = self.act(&set, step).await;
 
-        let pods = self.ctx.mirrors.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
+        let pods = self.ctx.mirrors.pods.owned_by(set.meta().uid.as_deref().unwrap_or_default());
         let now = self.ctx.now();
-        let status = plan::status(&set, &pods, acted.as_ref().err(), now);
+        let status = plan::status(set.as_ref(), &pods, acted.as_ref().err(), now);
         self.write_status(&set, status).await?;
         match acted {
-            Ok(()) => {
-                Ok(plan::next_availability(&set, &pods, now).map_or(Next::AwaitChange, Next::After))
-            }
-            Err(failure) => Err(failure.into_unfinished(key)),
+            Ok(()) => Ok(plan::next_availability(set.as_ref(), &pods, now)
+                .map_or(Next::AwaitChange, Next::After)),
+            Err(failure) => Err(failure.into_unfinished::<S>(key)),
         }
     }
 
-    async fn claim_pods(&self, set: &ReplicaSet) -> Result<Vec<Arc<Pod>>, Unfinished> {
+    async fn claim_pods(&self, set: &S) -> Result<Vec<Arc<Pod>>, Unfinished> {
         let mut candidates =
-            self.ctx.mirrors.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
-        let orphans = self
-            .ctx
-            .orphans
-            .pods
-            .in_namespace(set.metadata.namespace.as_deref().unwrap_or_default());
+            self.ctx.mirrors.pods.owned_by(set.meta().uid.as_deref().unwrap_or_default());
+        let orphans =
+            self.ctx.orphans.pods.in_namespace(set.meta().namespace.as_deref().unwrap_or_default());
         // What is over or going is of no use to a set that looks for pods.
         candidates.extend(orphans.into_iter().filter(|pod| is_active(pod)));
-        settle(&self.ctx, set, &self.ctx.mirrors.pods, claim(set, &set.spec.selector, candidates))
+        settle(&self.ctx, set, &self.ctx.mirrors.pods, claim(set, &set.selector(), candidates))
             .await
     }
 
-    async fn act(&self, set: &ReplicaSet, step: Step) -> Result<(), Failure> {
+    async fn act(&self, set: &S, step: Step) -> Result<(), Failure> {
         match step {
             Step::Settled => Ok(()),
             // Each attempt would be refused.
-            Step::Grow(_) if self.ctx.is_terminating(&set.metadata) => Ok(()),
+            Step::Grow(_) if self.ctx.is_terminating(set.meta()) => Ok(()),
             Step::Grow(missing) => {
-                let Some(template) = &set.spec.template else { return Ok(()) };
+                let Some(template) = set.template() else { return Ok(()) };
                 let pod = from_template(template, set);
                 let grown = slow_start(missing, |_| self.pods.create(set, &pod)).await;
                 grown.map_err(|error| Failure::Create(message(&error)))
@@ -143,15 +149,15 @@ impl Controller {
     }
 
     /// How many active pods of the same Deployment each node runs.
-    fn related_pods(&self, set: &ReplicaSet) -> HashMap<String, usize> {
+    fn related_pods(&self, set: &S) -> HashMap<String, usize> {
         let mut by_node = HashMap::new();
-        let siblings = match controller_of(&set.metadata) {
-            Some(controller) => self.ctx.mirrors.replica_sets.owned_by(&controller.uid),
+        let siblings = match controller_of(set.meta()) {
+            Some(controller) => S::mirror(&self.ctx.mirrors).owned_by(&controller.uid),
             None => vec![Arc::new(set.clone())],
         };
         for sibling in siblings {
             for pod in
-                self.ctx.mirrors.pods.owned_by(sibling.metadata.uid.as_deref().unwrap_or_default())
+                self.ctx.mirrors.pods.owned_by(sibling.meta().uid.as_deref().unwrap_or_default())
             {
                 if is_active(&pod)
                     && let Some(node) = pod.spec.node_name.clone()
@@ -163,23 +169,18 @@ impl Controller {
         by_node
     }
 
-    async fn write_status(
-        &self,
-        set: &ReplicaSet,
-        status: ReplicaSetStatus,
-    ) -> Result<(), Unfinished> {
-        if set.status.as_ref() == Some(&status) {
+    async fn write_status(&self, set: &S, status: ReplicaSetStatus) -> Result<(), Unfinished> {
+        let desired = set.saying(status);
+        if desired.said() == set.said() {
             return Ok(());
         }
-        let mut desired = set.clone();
-        desired.status = Some(status);
-        let api = self.ctx.api::<ReplicaSet>(set.metadata.namespace.as_deref().unwrap_or_default());
+        let api = self.ctx.api::<S>(set.meta().namespace.as_deref().unwrap_or_default());
         match api.replace_status(&set.name_any(), &PostParams::default(), &desired).await {
-            Ok(written) => self.ctx.mirrors.replica_sets.observe(written),
+            Ok(written) => S::mirror(&self.ctx.mirrors).observe(written),
             Err(error) if is_not_found(&error) => (),
             refused => {
                 refused.attempting(|| {
-                    format!("write the status of replicaset {}", ObjectKey::of(set))
+                    format!("write the status of {} {}", S::kind(&()), ObjectKey::of(set))
                 })?;
             }
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use coracle_reconcile::ObjectKey;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 
 use super::ranking;
+use super::replicated::Replicated;
 use crate::api::{Unfinished, api_time};
 use crate::pod::Pod;
 use crate::pods::{Availability, availability, is_active, is_ready, is_terminating};
@@ -47,23 +48,23 @@ impl Failure {
     }
 
     /// The same for the queue.
-    pub fn into_unfinished(self, key: &ObjectKey) -> Unfinished {
+    pub fn into_unfinished<S: Replicated>(self, key: &ObjectKey) -> Unfinished {
         let (verb, cause) = match self {
             Self::Create(cause) => ("create", cause),
             Self::Delete(cause) => ("delete", cause),
         };
-        Unfinished::Refused { attempt: format!("{verb} pods of replicaset {key}"), cause }
+        Unfinished::Refused { attempt: format!("{verb} pods of {} {key}", S::kind(&())), cause }
     }
 }
 
 /// Decides how to bring the set to its size. `related` counts the pods of the set's siblings by node.
-pub(super) fn plan(
-    set: &ReplicaSet,
+pub(super) fn plan<S: Replicated>(
+    set: &S,
     pods: &[Arc<Pod>],
     related: impl FnOnce() -> HashMap<String, usize>,
     now: Timestamp,
 ) -> Step {
-    if set.metadata.deletion_timestamp.is_some() {
+    if set.meta().deletion_timestamp.is_some() {
         return Step::Settled;
     }
     let active: Vec<Arc<Pod>> = pods.iter().filter(|pod| is_active(pod)).cloned().collect();
@@ -78,20 +79,20 @@ pub(super) fn plan(
     }
 }
 
-fn wanted(set: &ReplicaSet) -> usize {
-    let replicas = set.spec.replicas.unwrap_or(1);
+fn wanted(set: &impl Replicated) -> usize {
+    let replicas = set.replicas().unwrap_or(1);
     usize::try_from(replicas).unwrap_or(0)
 }
 
 /// What the set's status has to say.
-pub(super) fn status(
-    set: &ReplicaSet,
+pub(super) fn status<S: Replicated>(
+    set: &S,
     pods: &[Arc<Pod>],
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> ReplicaSetStatus {
-    let template = set.spec.template.as_ref();
-    let template_labels = template.and_then(|template| template.metadata.as_ref()?.labels.as_ref());
+    let template_labels =
+        set.template().and_then(|template| template.metadata.as_ref()?.labels.as_ref());
     let min_ready = min_ready(set);
     let (mut replicas, mut labelled, mut ready, mut available) = (0, 0, 0, 0);
     for pod in pods.iter().filter(|pod| is_active(pod)) {
@@ -111,7 +112,7 @@ pub(super) fn status(
         ready_replicas: nonzero(ready),
         available_replicas: nonzero(available),
         terminating_replicas: Some(i32::try_from(terminating).unwrap_or(i32::MAX)),
-        observed_generation: set.metadata.generation,
+        observed_generation: set.meta().generation,
         conditions: conditions(set, failure, now),
     }
 }
@@ -121,13 +122,12 @@ fn nonzero(count: i32) -> Option<i32> {
     (count != 0).then_some(count)
 }
 
-fn conditions(
-    set: &ReplicaSet,
+fn conditions<S: Replicated>(
+    set: &S,
     failure: Option<&Failure>,
     now: Timestamp,
 ) -> Option<Vec<ReplicaSetCondition>> {
-    let known =
-        set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let known = set.said().and_then(|status| status.conditions).unwrap_or_default();
     let (failed, mut conditions): (Vec<_>, Vec<_>) = known
         .into_iter()
         .partition(|condition| condition.type_.as_deref() == Some("ReplicaFailure"));
@@ -147,8 +147,8 @@ fn conditions(
 }
 
 /// The time until the next ready pod becomes available, if one is under way to that.
-pub(super) fn next_availability(
-    set: &ReplicaSet,
+pub(super) fn next_availability<S: Replicated>(
+    set: &S,
     pods: &[Arc<Pod>],
     now: Timestamp,
 ) -> Option<Duration> {
@@ -162,14 +162,15 @@ pub(super) fn next_availability(
     waits.min()
 }
 
-fn min_ready(set: &ReplicaSet) -> Duration {
-    let seconds = set.spec.min_ready_seconds.unwrap_or(0);
+fn min_ready(set: &impl Replicated) -> Duration {
+    let seconds = set.min_ready_seconds().unwrap_or(0);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::apps::v1::ReplicaSet;
     use serde_json::{Value, json};
 
     fn now() -> Timestamp {

@@ -3,6 +3,7 @@
 mod certificates;
 mod election;
 mod harness;
+mod replication_controller;
 mod token_secrets;
 
 use std::time::Instant;
