@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Selection, Tasks};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
@@ -33,7 +33,7 @@ pub(crate) struct Context {
     pub options: Options,
     pub tasks: Tasks,
     pub mirrors: Mirrors,
-    /// Pods and ReplicaSets that nobody controls: what may be adopted.
+    /// What nobody controls and may be adopted.
     pub orphans: OrphanIndexes,
     /// Who owns whom, over all kinds; the garbage collector fills it.
     pub graph: Arc<Graph>,
@@ -50,6 +50,8 @@ pub(crate) struct Mirrors {
     pub replica_sets: Mirror<ReplicaSet>,
     pub replication_controllers: Mirror<ReplicationController>,
     pub deployments: Mirror<Deployment>,
+    pub stateful_sets: Mirror<StatefulSet>,
+    pub controller_revisions: Mirror<ControllerRevision>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
     pub budgets: Mirror<PodDisruptionBudget>,
@@ -68,6 +70,7 @@ pub(crate) struct Mirrors {
 pub(crate) struct OrphanIndexes {
     pub pods: Orphans<Pod>,
     pub replica_sets: Orphans<ReplicaSet>,
+    pub controller_revisions: Orphans<ControllerRevision>,
 }
 
 impl Context {
@@ -78,6 +81,7 @@ impl Context {
         let orphans = OrphanIndexes {
             pods: Orphans::follow(&mirrors.pods),
             replica_sets: Orphans::follow(&mirrors.replica_sets),
+            controller_revisions: Orphans::follow(&mirrors.controller_revisions),
         };
         Arc::new(Self { client, options, tasks, mirrors, orphans, graph: Arc::default() })
     }
@@ -137,6 +141,8 @@ impl Mirrors {
             replica_sets: Mirror::all(tasks, client),
             replication_controllers: Mirror::all(tasks, client),
             deployments: Mirror::all(tasks, client),
+            stateful_sets: Mirror::all(tasks, client),
+            controller_revisions: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
             budgets: Mirror::all(tasks, client),
@@ -172,6 +178,8 @@ impl Mirrors {
         self.replica_sets.synced().await?;
         self.replication_controllers.synced().await?;
         self.deployments.synced().await?;
+        self.stateful_sets.synced().await?;
+        self.controller_revisions.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
         self.budgets.synced().await?;

@@ -28,7 +28,7 @@ use crate::api::{
     Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
 };
 use crate::context::Context;
-use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::ownership::{claim, controller_key, controller_of, follow_children, selects, settle};
 use crate::pod::Pod;
 use crate::pods::is_over;
 use plan::{Observed, Plan, plan};
@@ -40,7 +40,10 @@ const WORKERS: usize = 16;
 pub(crate) fn start(ctx: &Arc<Context>) {
     let queue = Queue::new();
     follow_deployments(ctx, &queue);
-    follow_sets(ctx, &queue);
+    let (sets, deployments) = (&ctx.mirrors.replica_sets, &ctx.mirrors.deployments);
+    follow_children(sets, deployments, &queue, |deployment, labels| {
+        selects(&deployment.spec.selector, labels)
+    });
     follow_pods(ctx, &queue);
     let recorder = ctx.recorder("deployment-controller");
     let controller = Arc::new(Controller { ctx: Arc::clone(ctx), recorder });
@@ -55,36 +58,6 @@ fn follow_deployments(ctx: &Arc<Context>, queue: &Queue) {
     ctx.mirrors.deployments.on_change(move |change| {
         if let Change::Applied { new, .. } = change {
             queue.add(ObjectKey::of(new.as_ref()));
-        }
-    });
-}
-
-/// A set's change concerns the Deployment that controls it, the one that did, and those that might adopt it.
-fn follow_sets(ctx: &Arc<Context>, queue: &Queue) {
-    let queue = queue.clone();
-    let deployments = ctx.mirrors.deployments.clone();
-    ctx.mirrors.replica_sets.on_change(move |change| {
-        let (before, set) = match change {
-            Change::Applied { old, new } => (old.as_ref(), new),
-            Change::Deleted(last) => (None, last),
-        };
-        let controller = controller_key::<Deployment>(&set.metadata);
-        if let Some(before) =
-            before.and_then(|before| controller_key::<Deployment>(&before.metadata))
-            && Some(&before) != controller.as_ref()
-        {
-            queue.add(before);
-        }
-        if let Some(key) = controller {
-            queue.add(key);
-        } else if controller_of(&set.metadata).is_none() {
-            for deployment in
-                deployments.in_namespace(set.metadata.namespace.as_deref().unwrap_or_default())
-            {
-                if selects(&deployment.spec.selector, set.metadata.labels.as_ref()) {
-                    queue.add(ObjectKey::of(deployment.as_ref()));
-                }
-            }
         }
     });
 }

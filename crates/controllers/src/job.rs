@@ -10,7 +10,7 @@ mod plan;
 
 use std::sync::Arc;
 
-use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
+use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::api::{Attempting, Unfinished, is_not_found};
 use crate::context::Context;
-use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::ownership::{claim, controller_key, follow_children, selects, settle};
 use crate::pod::Pod;
 use crate::pods::{PodControl, at_once, from_template, is_active, slow_start};
 use plan::{Decision, Told, plan};
@@ -37,7 +37,10 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     let queue = Queue::new();
     let of_jobs = queue.clone();
     ctx.mirrors.jobs.on_change(move |change| of_jobs.add(ObjectKey::of(change.object().as_ref())));
-    follow_pods(ctx, &queue);
+    follow_children(&ctx.mirrors.pods, &ctx.mirrors.jobs, &queue, |job, labels| {
+        let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        selector.is_some_and(|selector| selects(selector, labels))
+    });
     let recorder = ctx.recorder("job-controller");
     let controller = Arc::new(Controller {
         pods: PodControl {
@@ -51,25 +54,6 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     ctx.work(&queue, "job", WORKERS, move |key| {
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
-    });
-}
-
-fn follow_pods(ctx: &Arc<Context>, queue: &Queue) {
-    let queue = queue.clone();
-    let jobs = ctx.mirrors.jobs.clone();
-    ctx.mirrors.pods.on_change(move |change| {
-        let (Change::Applied { new: pod, .. } | Change::Deleted(pod)) = change;
-        if let Some(key) = controller_key::<Job>(&pod.metadata) {
-            queue.add(key);
-        } else if controller_of(&pod.metadata).is_none() {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            for job in jobs.in_namespace(namespace) {
-                let selector = job.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-                if selector.is_some_and(|it| selects(it, pod.metadata.labels.as_ref())) {
-                    queue.add(ObjectKey::of(job.as_ref()));
-                }
-            }
-        }
     });
 }
 

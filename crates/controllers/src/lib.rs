@@ -25,6 +25,7 @@ mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
 mod garbage_collector;
+mod history;
 mod job;
 mod namespace;
 mod ownership;
@@ -34,6 +35,7 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod templates;
 mod token_secrets;
 mod ttl_after_finished;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use coracle_reconcile::{Change, Mirror, ObjectKey};
+use coracle_reconcile::{Change, Mirror, ObjectKey, Queue};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use kube::Resource;
@@ -201,6 +201,40 @@ where
         Err(error) if is_not_found(&error) => Ok(None),
         refused => refused.map(|_| None).attempting(|| format!("{verb} {} {key}", K::kind(&()))),
     }
+}
+
+/// Queues the owners that a child's change concerns: the one that controls it, the one that did, and those that might
+/// adopt it because it has none and their `selects_it` says so.
+pub(crate) fn follow_children<O, K>(
+    children: &Mirror<K>,
+    owners: &Mirror<O>,
+    queue: &Queue,
+    selects_it: impl Fn(&O, Option<&BTreeMap<String, String>>) -> bool + Send + Sync + 'static,
+) where
+    O: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (owners, queue) = (owners.clone(), queue.clone());
+    children.on_change(move |change| {
+        let (before, child) = match change {
+            Change::Applied { old, new } => (old.as_ref(), new),
+            Change::Deleted(last) => (None, last),
+        };
+        let meta = child.meta();
+        let controller = controller_key::<O>(meta);
+        let before = before.and_then(|before| controller_key::<O>(before.meta()));
+        if let Some(before) = before.filter(|before| Some(before) != controller.as_ref()) {
+            queue.add(before);
+        }
+        if let Some(key) = controller {
+            queue.add(key);
+        } else if controller_of(meta).is_none() {
+            let candidates = owners.in_namespace(meta.namespace.as_deref().unwrap_or_default());
+            let selecting =
+                candidates.iter().filter(|owner| selects_it(owner, meta.labels.as_ref()));
+            selecting.for_each(|owner| queue.add(ObjectKey::of(owner.as_ref())));
+        }
+    });
 }
 
 /// The objects of a kind that nobody controls, by namespace.

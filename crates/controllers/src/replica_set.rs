@@ -19,7 +19,7 @@ use kube::api::PostParams;
 
 use crate::api::{Attempting, Unfinished, is_not_found, message};
 use crate::context::Context;
-use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::ownership::{claim, controller_of, follow_children, selects, settle};
 use crate::pod::Pod;
 use crate::pods::{PodControl, at_once, from_template, is_active, slow_start};
 use plan::{Failure, Step, plan};
@@ -37,7 +37,10 @@ pub(crate) fn start(ctx: &Arc<Context>) {
 fn start_kind<S: Replicated>(ctx: &Arc<Context>) {
     let queue = Queue::new();
     follow_sets::<S>(ctx, &queue);
-    follow_pods::<S>(ctx, &queue);
+    let sets = S::mirror(&ctx.mirrors);
+    follow_children(&ctx.mirrors.pods, sets, &queue, |set: &S, labels| {
+        selects(&set.selector(), labels)
+    });
     let controller = Arc::new(Controller::<S> {
         pods: PodControl {
             client: ctx.client.clone(),
@@ -58,35 +61,6 @@ fn follow_sets<S: Replicated>(ctx: &Arc<Context>, queue: &Queue) {
     S::mirror(&ctx.mirrors).on_change(move |change| {
         if let Change::Applied { new, .. } = change {
             queue.add(ObjectKey::of(new.as_ref()));
-        }
-    });
-}
-
-/// A pod's change concerns the set that controls it, the one that did, and those that might adopt it.
-fn follow_pods<S: Replicated>(ctx: &Arc<Context>, queue: &Queue) {
-    let queue = queue.clone();
-    let sets = S::mirror(&ctx.mirrors).clone();
-    ctx.mirrors.pods.on_change(move |change| {
-        let (before, pod) = match change {
-            Change::Applied { old, new } => (old.as_ref(), new),
-            Change::Deleted(last) => (None, last),
-        };
-        let controller = controller_key::<S>(&pod.metadata);
-        if let Some(before) = before.and_then(|before| controller_key::<S>(&before.metadata))
-            && Some(&before) != controller.as_ref()
-        {
-            queue.add(before);
-        }
-        if let Some(key) = controller {
-            queue.add(key);
-        } else if controller_of(&pod.metadata).is_none() {
-            let selecting =
-                sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
-            for set in selecting {
-                if selects(&set.selector(), pod.metadata.labels.as_ref()) {
-                    queue.add(ObjectKey::of(set.as_ref()));
-                }
-            }
         }
     });
 }
