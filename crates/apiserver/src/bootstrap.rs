@@ -7,7 +7,7 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 
 use crate::object::meta;
-use crate::pki::{FRONT_PROXY, Pki};
+use crate::pki::Pki;
 use crate::rules::service_cidr;
 use crate::server::{Server, StartError};
 use crate::{fairness, limits, rbac_bootstrap, storage};
@@ -23,7 +23,7 @@ pub(crate) async fn install(
         .into_iter()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
     let plain = priority_classes().into_iter().chain(api_services());
-    let rest = plain.map(Wanted::once).chain([service_cidr(server), authentication(pki)]);
+    let rest = plain.map(Wanted::once).chain([service_cidr(server), authentication(server, pki)]);
     let rest = rest.chain(fairness_objects()).chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
 }
@@ -193,22 +193,16 @@ fn service_cidr(server: &Server) -> Wanted {
 }
 
 /// What extension servers need to know in order to believe us, and our users' certificates.
-fn authentication(pki: &Pki) -> Wanted {
-    let list = |item: &str| json!([item]).to_string();
-    let object = json!({
+fn authentication(server: &Server, pki: &Pki) -> Wanted {
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
-        "data": {
-            "client-ca-file": pki.ca_pem(),
-            "requestheader-allowed-names": list(FRONT_PROXY),
-            "requestheader-client-ca-file": pki.front_proxy_ca_pem(),
-            "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
-            "requestheader-group-headers": list("X-Remote-Group"),
-            "requestheader-uid-headers": list("X-Remote-Uid"),
-            "requestheader-username-headers": list("X-Remote-User"),
-        },
+        "data": { "client-ca-file": pki.ca_pem() },
     });
+    for (key, value) in server.authenticator.proxies().published() {
+        object["data"][key] = json!(value);
+    }
     Wanted { object, merge: |wanted, existing| keep_part(wanted, existing, &["/data"]) }
 }
 

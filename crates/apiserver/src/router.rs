@@ -256,6 +256,7 @@ async fn identify(
             judged.map_err(|_| Status::unauthorized())
         }
     };
+    server.authenticator.proxies().strip(&mut parts.headers);
     if let Some(log) = &server.audit {
         // Whoever showed wrong credentials is nobody, and still asked.
         let asking = user.as_ref().map_or_else(|_| User::default(), User::clone);

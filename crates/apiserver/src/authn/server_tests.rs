@@ -62,6 +62,18 @@ impl Served {
         path: &str,
         token: Option<&str>,
     ) -> (u16, Value) {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|it| ("authorization", it.as_str())).collect();
+        self.get_with(tls, path, &headers).await
+    }
+
+    /// The same with these headers.
+    async fn get_with(
+        &self,
+        tls: Arc<rustls::ClientConfig>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
@@ -69,8 +81,8 @@ impl Served {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut request = http::Request::get(path).header("host", "localhost");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let response = sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
@@ -161,6 +173,24 @@ async fn tokens_open_the_door_as_far_as_their_account_may() {
         .unwrap();
     admin.request::<Value>(request).await.unwrap();
     assert_eq!(get("/api/v1/namespaces/default/configmaps", &good).await, 401);
+    served.shutdown.cancel();
+    served.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_front_proxy_asks_for_others_and_may_what_they_may() {
+    let served = Served::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let proxy = served.with(&served.pki.front_proxy_certificate("front-proxy-client").unwrap());
+    let master = [("x-remote-user", "root"), ("x-remote-group", "system:masters")];
+    assert_eq!(served.get_with(proxy.clone(), secrets, &master).await.0, 200);
+    let (code, body) = served.get_with(proxy.clone(), secrets, &[("x-remote-user", "alice")]).await;
+    assert_eq!(code, 403);
+    assert!(body["message"].as_str().unwrap().contains("User \"alice\""), "{body}");
+    assert_eq!(served.get_with(proxy, secrets, &[]).await.0, 401);
+    let alice = served.with(&served.pki.client_certificate("alice", &[]).unwrap());
+    assert_eq!(served.get_with(alice, secrets, &master).await.0, 403);
+    assert_eq!(served.get_with(served.anonymous(), secrets, &master).await.0, 403);
     served.shutdown.cancel();
     served.serving.await.unwrap().unwrap();
 }

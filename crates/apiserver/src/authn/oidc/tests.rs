@@ -46,7 +46,7 @@ impl Fake {
                     keys.to_string()
                 }),
             );
-        let acceptor = TlsAcceptor::from(pki.server_config().unwrap());
+        let acceptor = TlsAcceptor::from(pki.server_config("").unwrap());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
