@@ -1,11 +1,12 @@
 //! What every cluster has: brought in at each start through the server's own door, where it is missing.
 
-use coracle_api::kinds;
+use coracle_api::kinds::{self, GroupVersion};
 use coracle_api::status::Status;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
+use crate::aggregation::{self, Priority};
 use crate::object::meta;
 use crate::pki::Pki;
 use crate::rules::service_cidr;
@@ -153,17 +154,11 @@ fn priority_classes() -> Vec<Value> {
 
 /// One `APIService` for each group-version that we serve ourselves, as upstream registers them.
 fn api_services() -> Vec<Value> {
-    /// Upstream ranks the core group first, and its others below.
-    const CORE_PRIORITY: i64 = 18_000;
-    const GROUP_PRIORITY: i64 = 17_800;
-    let local = |(rank, version): (usize, &kinds::GroupVersion)| {
-        let rank = i64::try_from(rank).unwrap_or_default();
-        let minimum =
-            if version.group.is_empty() { CORE_PRIORITY } else { GROUP_PRIORITY - 10 * rank };
+    let local = |(version, priority): (&GroupVersion, Priority)| {
         let mut spec = json!({
             "version": version.version,
-            "groupPriorityMinimum": minimum,
-            "versionPriority": if version.version.contains("beta") { 9 } else { 15 },
+            "groupPriorityMinimum": priority.group,
+            "versionPriority": priority.version,
         });
         if !version.group.is_empty() {
             spec["group"] = json!(version.group);
@@ -178,7 +173,7 @@ fn api_services() -> Vec<Value> {
             "spec": spec,
         })
     };
-    kinds::group_versions().iter().enumerate().map(local).collect()
+    aggregation::built_in().map(local).collect()
 }
 
 /// Where the addresses of Services come from, as upstream's object says it; the server's own option decides.

@@ -19,6 +19,7 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
+use crate::aggregation::proxy::Lasts;
 use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
 use crate::audit::{self, Record};
@@ -144,8 +145,9 @@ async fn answer(
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
     if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
-        let ends = long_running.then(|| take_ends(server, &mut parts));
-        return aggregation::proxy::forward(&server.aggregator, &remote, &user, parts, body, ends)
+        let ends = take_ends(server, &mut parts);
+        let lasts = if long_running { Lasts::Until(ends) } else { Lasts::AsUsual(ends) };
+        return aggregation::proxy::forward(server, &remote, &user, (parts, body), lasts)
             .boxed()
             .await;
     }
