@@ -143,9 +143,12 @@ impl ApiServer {
         })?;
         let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
         let kinds = Arc::new(Registry::new(extensions.clone()));
+        let metrics = Metrics::default();
+        let (counters, client) = (metrics.admission.clone(), extensions.clone());
+        let policies =
+            Policies::new(store.clone(), authorizer.clone(), kinds.clone(), counters.clone());
         let webhooks =
-            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
-        let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
+            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), client, counters);
         let admission = Admission::new(store.clone(), authorizer.clone(), kinds.clone())
             .with_policies(policies)
             .with_webhooks(webhooks);
@@ -157,7 +160,7 @@ impl ApiServer {
             kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
-            metrics: Metrics::default(),
+            metrics,
             fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
