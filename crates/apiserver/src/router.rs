@@ -121,11 +121,8 @@ async fn answer(
         return Err(Status::new(414, Reason::Unknown, "the query is too long"));
     }
     let query = Query::parse(raw_query);
-    let name_selector =
-        query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
-    let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
-    let info =
-        RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
+    let fields = query.get("fieldSelector").unwrap_or_default();
+    let info = RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), fields);
     served.verb = info.verb;
 
     let patience = match parts.extensions.get::<InMemory>() {
@@ -151,7 +148,7 @@ async fn answer(
             .boxed()
             .await;
     }
-    let RequestInfo { verb, resource } = info;
+    let RequestInfo { verb, resource, .. } = info;
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
     };
@@ -306,7 +303,8 @@ fn authorize(
             name: &resource.name,
         },
     };
-    let attributes = Attributes { user, verb: info.verb, target };
+    let fields = &info.fields;
+    let attributes = Attributes { user, verb: info.verb, target, fields };
     if let Some(record) = &mut trail.record {
         record.authorized(&server.authorizer.authorize(&attributes));
     }

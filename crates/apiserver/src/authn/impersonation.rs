@@ -83,7 +83,7 @@ impl Wanted {
         let check =
             |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
                 let target = Target::Resource { group, resource, subresource, namespace, name };
-                authorizer.check(&Attributes { user, verb: "impersonate", target })
+                authorizer.check(&Attributes { user, verb: "impersonate", target, fields: &[] })
             };
         match split_service_account(&self.user) {
             Some((namespace, name)) => check("", "serviceaccounts", "", namespace, name)?,

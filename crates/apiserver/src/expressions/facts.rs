@@ -101,6 +101,7 @@ impl<'a> Facts<'a> {
                     subresource: self.subresource.to_owned(),
                     namespace: self.namespace.to_owned(),
                     name: self.name.to_owned(),
+                    fields: Vec::new(),
                 },
             ),
             _ => return None,
