@@ -137,6 +137,11 @@ impl Authenticator {
         self.authenticate_at(peer, headers, Timestamp::now())
     }
 
+    /// Whether a request for this path may be nobody's: everywhere, unless the file about others' tokens says otherwise.
+    pub(crate) fn lets_in_anybody(&self, path: &str) -> bool {
+        self.oidc.as_ref().is_none_or(|oidc| oidc.lets_in_anybody(path))
+    }
+
     /// Verifies a token for these audiences, for a TokenReview: the user and those audiences that it is for.
     pub(crate) fn review_token(
         &self,

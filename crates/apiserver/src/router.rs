@@ -252,7 +252,10 @@ async fn identify(
             server.authenticator.prepare_request(&parts.headers).await;
             let peer = parts.extensions.get::<Peer>();
             let judged = server.authenticator.authenticate(peer, &parts.headers);
-            judged.map_err(|_| Status::unauthorized())
+            let is_let_in = |user: &User| {
+                *user != User::anonymous() || server.authenticator.lets_in_anybody(parts.uri.path())
+            };
+            judged.ok().filter(is_let_in).ok_or_else(Status::unauthorized)
         }
     };
     server.authenticator.proxies().strip(&mut parts.headers);
