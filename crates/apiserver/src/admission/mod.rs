@@ -7,9 +7,11 @@
 
 mod certificates;
 mod defaults;
+pub(crate) mod face;
 mod lifecycle;
 mod limit_ranger;
 pub(crate) mod matching;
+pub(crate) mod metrics;
 mod node_restriction;
 mod pod_security;
 pub(crate) mod policies;
