@@ -10,7 +10,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, Sta
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, ReplicationController, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, Secret,
+    Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -52,6 +53,7 @@ pub(crate) struct Mirrors {
     pub deployments: Mirror<Deployment>,
     pub stateful_sets: Mirror<StatefulSet>,
     pub controller_revisions: Mirror<ControllerRevision>,
+    pub claims: Mirror<PersistentVolumeClaim>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
     pub budgets: Mirror<PodDisruptionBudget>,
@@ -143,6 +145,7 @@ impl Mirrors {
             deployments: Mirror::all(tasks, client),
             stateful_sets: Mirror::all(tasks, client),
             controller_revisions: Mirror::all(tasks, client),
+            claims: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
             budgets: Mirror::all(tasks, client),
@@ -180,6 +183,7 @@ impl Mirrors {
         self.deployments.synced().await?;
         self.stateful_sets.synced().await?;
         self.controller_revisions.synced().await?;
+        self.claims.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
         self.budgets.synced().await?;

@@ -35,6 +35,8 @@ mod replica_set;
 mod root_ca;
 mod service_account;
 mod service_pods;
+mod share;
+mod stateful_set;
 mod templates;
 mod token_secrets;
 mod ttl_after_finished;
@@ -135,6 +137,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     root_ca::start(ctx);
     replica_set::start(ctx);
     deployment::start(ctx);
+    stateful_set::start(ctx);
     garbage_collector::start(ctx);
     job::start(ctx);
     cron_job::start(ctx);

@@ -10,7 +10,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{self as api, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, PostParams, Preconditions, Request};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
 
 use crate::api::{is_conflict, is_namespace_terminating, is_not_found, message};
 use crate::ownership::controlled_by;
@@ -119,8 +119,7 @@ impl PodControl {
     {
         match self.post(pod).await {
             Ok(created) => {
-                let name = created.metadata.name.clone().unwrap_or_default();
-                self.mirror.observe(created);
+                let name = created.metadata.name.unwrap_or_default();
                 self.recorder.normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
                 Ok(())
             }
@@ -137,12 +136,14 @@ impl PodControl {
         }
     }
 
-    /// Sends the whole pod, and reads of the answer what we keep.
-    async fn post(&self, pod: &api::Pod) -> kube::Result<Pod> {
+    /// Creates a pod without a word: sends all of it, and keeps of the answer what we need.
+    pub async fn post(&self, pod: &api::Pod) -> kube::Result<Pod> {
         let url = Pod::url_path(&(), pod.metadata.namespace.as_deref());
         let body = serde_json::to_vec(pod).map_err(kube::Error::SerdeError)?;
         let request = Request::new(url).create(&PostParams::default(), body);
-        self.client.request(request.map_err(kube::Error::BuildRequest)?).await
+        let created: Pod = self.client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+        self.mirror.observe(created.clone());
+        Ok(created)
     }
 
     /// Deletes a pod of `owner`, gracefully. A pod that is gone already is no error.
@@ -150,6 +151,26 @@ impl PodControl {
     where
         O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
+        match self.remove(pod).await {
+            Ok(true) => {
+                let message = format!("Deleted pod: {}", pod.name_any());
+                self.recorder.normal(owner, "SuccessfulDelete", message);
+                Ok(())
+            }
+            Ok(false) => Ok(()),
+            Err(error) => {
+                self.recorder.warning(
+                    owner,
+                    "FailedDelete",
+                    format!("Error deleting: {}", message(&error)),
+                );
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes a pod, gracefully and without a word. `false` if it was gone already.
+    pub async fn remove(&self, pod: &Pod) -> kube::Result<bool> {
         let key = ObjectKey::of(pod);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let this_pod = Preconditions { uid: pod.metadata.uid.clone(), resource_version: None };
@@ -160,19 +181,11 @@ impl PodControl {
             },
             Err(error) if is_not_found(&error) || is_conflict(&error) => {
                 self.mirror.observe_gone(pod);
-                return Ok(());
+                return Ok(false);
             }
-            Err(error) => {
-                self.recorder.warning(
-                    owner,
-                    "FailedDelete",
-                    format!("Error deleting: {}", message(&error)),
-                );
-                return Err(error);
-            }
+            Err(error) => return Err(error),
         }
-        self.recorder.normal(owner, "SuccessfulDelete", format!("Deleted pod: {}", key.name));
-        Ok(())
+        Ok(true)
     }
 }
 

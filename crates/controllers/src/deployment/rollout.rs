@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::revision::{self, DESIRED, MAXIMUM};
+use crate::share::share;
 
 /// What a Deployment allows, in pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Limits {
         }
         let rolling = spec.strategy.as_ref().and_then(|strategy| strategy.rolling_update.as_ref());
         let quarter = IntOrString::String("25%".to_owned());
-        let resolve = |value: Option<&IntOrString>| scaled(value.unwrap_or(&quarter), desired);
+        let resolve = |value: Option<&IntOrString>| share(value.unwrap_or(&quarter), desired);
         let surge = resolve(rolling.and_then(|rolling| rolling.max_surge.as_ref())).rounded_up;
         let unavailable =
             resolve(rolling.and_then(|rolling| rolling.max_unavailable.as_ref())).rounded_down;
@@ -49,26 +50,6 @@ impl Limits {
     /// The fewest available pods at any time.
     pub fn fewest_available(&self) -> i32 {
         self.desired - self.unavailable
-    }
-}
-
-struct Scaled {
-    rounded_up: i32,
-    rounded_down: i32,
-}
-
-fn scaled(value: &IntOrString, total: i32) -> Scaled {
-    match value {
-        IntOrString::Int(number) => {
-            Scaled { rounded_up: (*number).max(0), rounded_down: (*number).max(0) }
-        }
-        IntOrString::String(text) => {
-            let percent: i64 =
-                text.strip_suffix('%').and_then(|text| text.parse().ok()).unwrap_or(0).max(0);
-            let product = percent.saturating_mul(i64::from(total));
-            let fit = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
-            Scaled { rounded_up: fit((product + 99) / 100), rounded_down: fit(product / 100) }
-        }
     }
 }
 

@@ -126,7 +126,9 @@ impl Cluster {
 
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let (group, version, name) = match kind {
-            "Deployment" | "ReplicaSet" => ("apps", "v1", kind),
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet" | "ControllerRevision" => {
+                ("apps", "v1", kind)
+            }
             "Lease" => ("coordination.k8s.io", "v1", kind),
             _ => ("", "v1", kind),
         };

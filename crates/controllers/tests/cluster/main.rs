@@ -4,6 +4,7 @@ mod certificates;
 mod election;
 mod harness;
 mod replication_controller;
+mod stateful_set;
 mod token_secrets;
 
 use std::time::Instant;
