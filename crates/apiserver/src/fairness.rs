@@ -28,7 +28,7 @@ use crate::limits;
 use crate::object::meta;
 use crate::request_info::RequestInfo;
 use crate::storage;
-pub(crate) use defaults::{objects as default_objects, reconcile};
+pub(crate) use defaults::{mandatory, objects as default_objects, reconcile};
 use schema::Schema;
 use seats::{LevelSpec, Refusal, Seats};
 pub(crate) use seats::{Load, Seat};
