@@ -21,7 +21,7 @@ use tower_http::compression::predicate::Predicate;
 
 use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
-use crate::audit::{self, Record};
+use crate::audit::{self, Record, Source};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
 use crate::call::{self, Call};
@@ -194,6 +194,7 @@ async fn answer_about(
         ends,
         uri: parts.uri,
         upgrade: parts.extensions.remove::<OnUpgrade>(),
+        source: parts.extensions.remove::<Source>(),
         server: server.clone(),
         user,
         verb,

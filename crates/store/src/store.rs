@@ -148,6 +148,18 @@ impl Store {
         outcome.await.map_err(|_| WriteError::Closed)?
     }
 
+    /// Takes off the disk what compaction deleted: free space of the files may hold it until it is used again. It writes all that is
+    /// kept anew, and other writes wait for it.
+    ///
+    /// # Errors
+    /// When the database refuses (the disk must have room for a second copy), or the store is closed.
+    pub async fn scrub(&self) -> Result<(), WriteError> {
+        let (done, outcome) = oneshot::channel();
+        let sent = self.commands.send(Command::Scrub { done }).await;
+        sent.map_err(|_| WriteError::Closed)?;
+        outcome.await.map_err(|_| WriteError::Closed)?
+    }
+
     /// Ends the store for all handles: what is queued is written, watchers get [`Gone::Closed`], the lock is released.
     pub async fn close(self) {
         let (done, closed) = oneshot::channel();

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Aggregator, Remote, State};
 use crate::answer::Answer;
+use crate::audit::Source;
 use crate::handlers::subresources::until;
 use crate::identity::User;
-use crate::limits;
+use crate::{forwarded, limits};
 
 /// Headers that belong to one connection, and those by which callers show us who they are.
 const DROPPED: [HeaderName; 10] = [
@@ -48,6 +49,8 @@ pub(crate) async fn forward(
     *request.headers_mut() = parts.headers;
     drop_hop_headers(request.headers_mut());
     identify(request.headers_mut(), user);
+    forwarded::tell_path(request.headers_mut(), parts.uri.path());
+    forwarded::tell_client(request.headers_mut(), parts.extensions.get::<Source>().copied());
     let sent = aggregator.client.send(destination, request);
     let sent = match &ends {
         Some(_) => sent.await,
