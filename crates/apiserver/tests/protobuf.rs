@@ -7,7 +7,8 @@ use harness::{Answer, Harness, config_map, next, pod, send};
 use http::{Method, Request};
 use k8s_pb::api::core::v1::{ConfigMap, Pod, PodList};
 use k8s_pb::apimachinery::pkg::apis::meta::v1::{
-    ObjectMeta, PartialObjectMetadata, PartialObjectMetadataList, Status, WatchEvent,
+    APIGroupList, APIResourceList, ObjectMeta, PartialObjectMetadata, PartialObjectMetadataList,
+    Status, WatchEvent,
 };
 use k8s_pb::apimachinery::pkg::runtime::{TypeMeta, Unknown};
 use prost::Message;
@@ -307,4 +308,21 @@ async fn custom_objects_have_no_messages() {
     ask(&server, Method::POST, BOATS, "application/json", sent)
         .await
         .refused(415, "UnsupportedMediaType");
+}
+
+#[tokio::test]
+async fn discovery_speaks_in_messages_to_typed_clients() {
+    let server = Harness::start().await;
+    let groups = get(&server, "/apis", PROTOBUF).await;
+    is_protobuf(&groups, 200);
+    let groups: APIGroupList = message(&groups.bytes, "v1", "APIGroupList");
+    assert!(groups.groups.iter().any(|group| group.name() == "apps"));
+
+    let resources = get(&server, "/apis/apps/v1", PROTOBUF).await;
+    is_protobuf(&resources, 200);
+    let resources: APIResourceList = message(&resources.bytes, "v1", "APIResourceList");
+    let scale = resources.resources.iter().find(|found| found.name() == "deployments/scale");
+    let scale = scale.expect("Deployments have a scale");
+    assert_eq!((scale.group(), scale.kind()), ("autoscaling", "Scale"));
+    assert_eq!(scale.verbs.as_ref().unwrap().items, ["get", "patch", "update"]);
 }

@@ -8,9 +8,10 @@
 //! its writes carry uids and resourceVersions, so a repeated one collides instead of
 //! doubling. Time is an argument of every plan.
 //!
-//! Deliberately absent: queues, retries and back-off (they are in
-//! `coracle-reconcile`), and leader election: whoever runs several copies of this
-//! crate lets only one of them call [`run`] at a time.
+//! Several copies may run: only the one that holds the Lease `kube-controller-manager` acts.
+//!
+//! Deliberately absent: queues, retries, back-off and how a leader is elected (they are
+//! in `coracle-reconcile`).
 
 mod api;
 mod bootstrap_tokens;
@@ -37,7 +38,7 @@ mod ttl_after_finished;
 
 use std::sync::Arc;
 
-use coracle_reconcile::NotSynced;
+use coracle_reconcile::{Election, NotSynced};
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
@@ -55,18 +56,26 @@ pub struct Options {
     pub cluster_ca_pem: String,
     /// What signs the certificates that are asked for and approved; without it nobody does here.
     pub signing_ca: Option<Arc<SigningCa>>,
+    /// Under which name this copy asks for leadership: no other copy's, and the same after a restart if that is known.
+    pub identity: String,
     /// What time it is.
     pub clock: Clock,
 }
 
 impl Options {
-    /// Options with the system's clock.
+    /// Options with the system's clock and an identity of their own.
     pub fn new(cluster_ca_pem: impl Into<String>) -> Self {
         Self {
             cluster_ca_pem: cluster_ca_pem.into(),
             signing_ca: None,
+            identity: uuid::Uuid::new_v4().to_string(),
             clock: Arc::new(Timestamp::now),
         }
+    }
+
+    /// The same, and this copy asks for leadership under this name.
+    pub fn identified_as(self, identity: String) -> Self {
+        Self { identity, ..self }
     }
 
     /// The same, and approved CertificateSigningRequests are signed with this authority.
@@ -83,7 +92,7 @@ pub enum Error {
     Mirror(#[from] NotSynced),
 }
 
-/// Runs every controller until `shutdown`, and then awaits them.
+/// Runs every controller while this copy is the leader, until `shutdown`, and then awaits them.
 ///
 /// # Errors
 /// When the API does not answer the first lists in time.
@@ -92,8 +101,17 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    // With leader election the lease is taken here, and lost leadership cancels a child of `shutdown`.
-    let ctx = Context::start(client, options, shutdown);
+    let election = Election::new(client.clone(), "kube-controller-manager", &*options.identity);
+    election.run(shutdown, |term| lead(client.clone(), options.clone(), term)).await
+}
+
+/// Runs every controller until `term` is over.
+async fn lead(
+    client: kube::Client,
+    options: Options,
+    term: CancellationToken,
+) -> Result<(), Error> {
+    let ctx = Context::start(client, options, term);
     let started = start(&ctx).await;
     match started {
         Ok(()) => ctx.tasks.finished().await,

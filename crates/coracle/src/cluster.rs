@@ -166,7 +166,8 @@ impl Cluster {
         let client = plane.api.client(User::admin());
         let services = Arc::new(ServiceTable::default());
         let runtime = Arc::new(open_runtime(&options.data_dir, &plane.networks, &services)?);
-        let controllers = start_controllers(&plane)?;
+        let identity = candidate_name(&options.data_dir.identity()?);
+        let controllers = start_controllers(&plane, &identity)?;
         let node = start_node(&options, &plane, &services, &runtime).await?;
         Ok(Self { plane, client, node, controllers, runtime })
     }
@@ -187,16 +188,25 @@ impl Cluster {
     }
 }
 
-fn start_controllers(plane: &ControlPlane) -> Result<Vec<Part>> {
+/// Under which name a part of this host asks for leadership; upstream's is the host's with a unique suffix.
+pub fn candidate_name(unique: &str) -> String {
+    format!("{}_{unique}", host_name().unwrap_or_else(|| "coracle".to_owned()))
+}
+
+fn start_controllers(plane: &ControlPlane, identity: &str) -> Result<Vec<Part>> {
     let manager = plane.api.client(User::controller_manager());
     let ca = SigningCa::new(plane.pki.ca_pem(), &plane.pki.ca_key_pem())?;
-    let options = coracle_controllers::Options::new(plane.pki.ca_pem()).signing_with(ca);
+    let options = coracle_controllers::Options::new(plane.pki.ca_pem())
+        .signing_with(ca)
+        .identified_as(identity.to_owned());
     let scheduler = plane.api.client(User::scheduler());
+    let placing = coracle_scheduler::Options {
+        identity: identity.to_owned(),
+        ..coracle_scheduler::Options::default()
+    };
     Ok(vec![
         Part::start("controller-manager", |stop| coracle_controllers::run(manager, options, stop)),
-        Part::start("scheduler", |stop| {
-            coracle_scheduler::run(scheduler, coracle_scheduler::Options::default(), stop)
-        }),
+        Part::start("scheduler", |stop| coracle_scheduler::run(scheduler, placing, stop)),
     ])
 }
 

@@ -12,7 +12,8 @@ use coracle_runtime::Runtime;
 
 use crate::cli;
 use crate::cluster::{
-    ControlPlane, NODE_IP, Options, Port, client_from, host_name, kubelet_options, open_runtime,
+    ControlPlane, NODE_IP, Options, Port, candidate_name, client_from, host_name, kubelet_options,
+    open_runtime,
 };
 use crate::data_dir::DataDir;
 use crate::shutdown;
@@ -56,12 +57,18 @@ fn write_component_files(plane: &ControlPlane, data_dir: &DataDir) -> Result<()>
     DataDir::write_private(&data_dir.pki().join("kubelet.key"), own.key.as_bytes())
 }
 
+/// Under which name this process asks for leadership.
+fn process_name() -> String {
+    candidate_name(&uuid::Uuid::new_v4().to_string())
+}
+
 /// Runs the controllers alone.
 pub async fn controller_manager(options: cli::ControllerManager) -> Result<()> {
     let stop = shutdown::on_signal()?;
     let kubeconfig = &options.component.kubeconfig;
     let client = client_from(kubeconfig).await?;
-    let mut wanted = coracle_controllers::Options::new(cluster_ca(kubeconfig)?);
+    let mut wanted =
+        coracle_controllers::Options::new(cluster_ca(kubeconfig)?).identified_as(process_name());
     if let (Some(certificate), Some(key)) =
         (&options.cluster_signing_cert_file, &options.cluster_signing_key_file)
     {
@@ -74,7 +81,8 @@ pub async fn controller_manager(options: cli::ControllerManager) -> Result<()> {
 pub async fn scheduler(options: cli::Component) -> Result<()> {
     let stop = shutdown::on_signal()?;
     let client = client_from(&options.kubeconfig).await?;
-    Ok(coracle_scheduler::run(client, coracle_scheduler::Options::default(), stop).await?)
+    let options = coracle_scheduler::Options { identity: process_name(), ..Default::default() };
+    Ok(coracle_scheduler::run(client, options, stop).await?)
 }
 
 /// Runs the service proxy alone.

@@ -62,6 +62,20 @@ impl DataDir {
         self.path.join("kubeconfig")
     }
 
+    /// A name that no other data directory has, made at the first start. Of the processes that use a directory
+    /// only one runs, so one that comes back under this name continues what it was.
+    pub fn identity(&self) -> Result<String> {
+        let file = self.path.join("identity");
+        match fs::read_to_string(&file) {
+            Ok(name) if !name.trim().is_empty() => Ok(name.trim().to_owned()),
+            _ => {
+                let name = uuid::Uuid::new_v4().to_string();
+                Self::write_private(&file, name.as_bytes())?;
+                Ok(name)
+            }
+        }
+    }
+
     /// Certificates and keys.
     pub fn pki(&self) -> PathBuf {
         self.path.join("pki")

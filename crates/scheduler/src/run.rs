@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use coracle_reconcile::{Change, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
+use coracle_reconcile::{Change, Election, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
 use kube::api::{Patch, PatchParams, PostParams};
@@ -26,13 +26,19 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Options {
     /// The pods that name this scheduler are ours; a pod that names none means `default-scheduler`.
     pub scheduler_name: String,
+    /// Under which name this copy asks for leadership: no other copy's, and the same after a restart if that is known.
+    pub identity: String,
     /// API calls at once: enough to share the store's transactions, few enough to leave room for others.
     pub calls: usize,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { scheduler_name: "default-scheduler".to_owned(), calls: 64 }
+        Options {
+            scheduler_name: "default-scheduler".to_owned(),
+            identity: uuid::Uuid::new_v4().to_string(),
+            calls: 64,
+        }
     }
 }
 
@@ -44,7 +50,7 @@ pub enum Error {
     NotSynced(#[from] NotSynced),
 }
 
-/// Schedules pods until `shutdown`, and then awaits what it began.
+/// Schedules pods while this copy is the leader, until `shutdown`, and then awaits what it began.
 ///
 /// # Errors
 /// When the API server does not answer the first lists in time.
@@ -53,7 +59,13 @@ pub async fn run(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let tasks = Tasks::new(shutdown);
+    let election = Election::new(client.clone(), "kube-scheduler", &*options.identity);
+    election.run(shutdown, |term| lead(client.clone(), options.clone(), term)).await
+}
+
+/// Schedules pods until `term` is over.
+async fn lead(client: Client, options: Options, term: CancellationToken) -> Result<(), Error> {
+    let tasks = Tasks::new(term);
     let nodes = Mirror::<Node>::all(&tasks, &client);
     let pods = Mirror::<Pod>::all(&tasks, &client);
     let synced = async { nodes.synced().await.and(pods.synced().await) };

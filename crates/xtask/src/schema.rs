@@ -20,8 +20,8 @@ mod literal;
 mod sources;
 
 use sources::{
-    Definition, Definitions, Merging, Message, Sources, keep_stable, message_key, plain,
-    read_definitions, read_messages,
+    Definition, Definitions, Merging, Message, MessageField, Sources, keep_stable, message_key,
+    plain, read_definitions, read_messages,
 };
 
 const API_VERSION_DIRECTORY: &str = "src/v1_37";
@@ -39,13 +39,25 @@ const ANY: [&str; 4] = [
 const POINTERS: &str = include_str!("schema/pointers.txt");
 
 /// Tags of fields that are newer than k8s-pb.
-const NEWER_TAGS: [(&str, &str, u32); 6] = [
+const NEWER_TAGS: [(&str, &str, u32); 18] = [
     ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition", "observedGeneration", 6),
     ("io.k8s.api.certificates.v1.PodCertificateRequestSpec", "stubPKCS10Request", 12),
     ("io.k8s.api.core.v1.ImageVolumeStatus", "imageRef", 1),
-    ("io.k8s.api.core.v1.ResourceHealth", "message", 3),
+    ("io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", "containers", 2),
+    ("io.k8s.api.core.v1.NodeAllocatableResourceClaimStatus", "resourceClaimName", 1),
+    ("io.k8s.api.core.v1.PodSchedulingGroup", "podGroupName", 1),
+    ("io.k8s.api.core.v1.PodSpec", "schedulingGroup", 43),
+    ("io.k8s.api.core.v1.PodStatus", "nodeAllocatableResourceClaimStatuses", 21),
+    ("io.k8s.api.core.v1.ResourceHealth", "message", 6),
     ("io.k8s.api.core.v1.VolumeMountStatus", "volumeStatus", 5),
     ("io.k8s.api.core.v1.VolumeStatus", "image", 1),
+    ("io.k8s.api.resource.v1.DeviceAttribute", "bools", 7),
+    ("io.k8s.api.resource.v1.DeviceAttribute", "ints", 6),
+    ("io.k8s.api.resource.v1.DeviceAttribute", "strings", 8),
+    ("io.k8s.api.resource.v1.DeviceAttribute", "versions", 9),
+    ("io.k8s.api.storage.v1.CSIDriverSpec", "preventPodSchedulingIfMissing", 11),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta", "shardInfo", 5),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.ShardInfo", "selector", 1),
 ];
 
 /// What the command line says.
@@ -158,16 +170,30 @@ fn collect_fields(
     let Some(message) = messages.get(path) else { return };
     for field in &message.fields {
         outer.push(field.tag);
-        if properties.keys().any(|name| plain(name) == field.name) {
-            found
-                .entry(field.name.clone())
-                .or_insert_with(|| (outer.clone(), field.markers.clone()));
+        if let Some((_, property)) = properties.iter().find(|(name, _)| plain(name) == field.name) {
+            let mut tags = outer.clone();
+            tags.extend(items_tag(messages, field, property));
+            found.entry(field.name.clone()).or_insert_with(|| (tags, field.markers.clone()));
         } else if let Some(inner) = &field.message
             && outer.len() < 3
         {
             collect_fields(messages, inner, properties, outer, found);
         }
         outer.pop();
+    }
+}
+
+/// The tag within the message that stands for a list which may be null, as `verbs` of an APIResource.
+fn items_tag(
+    messages: &BTreeMap<String, Message>,
+    field: &MessageField,
+    property: &Value,
+) -> Option<u32> {
+    let wrapper = messages.get(field.message.as_ref()?)?;
+    let is_list = property.get("type").is_some_and(|kind| kind == "array");
+    match wrapper.fields.as_slice() {
+        [items] if is_list && items.name == "items" => Some(items.tag),
+        _ => None,
     }
 }
 

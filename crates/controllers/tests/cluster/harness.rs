@@ -40,6 +40,15 @@ struct Controllers {
     task: tokio::task::JoinHandle<Result<(), coracle_controllers::Error>>,
 }
 
+/// A second copy of the controllers.
+pub struct Copy(Controllers);
+
+impl Copy {
+    pub async fn end(self) {
+        self.0.end().await;
+    }
+}
+
 impl Controllers {
     fn start(client: &Client, options: &Options) -> Self {
         let stop = CancellationToken::new();
@@ -69,7 +78,7 @@ impl Cluster {
         let api = ApiServer::start(config).await.unwrap();
         let manager = api.client(User::controller_manager());
         let ca = SigningCa::new(pki.ca_pem(), &pki.ca_key_pem()).unwrap();
-        let options = Options::new(pki.ca_pem()).signing_with(ca);
+        let options = Options::new(pki.ca_pem()).signing_with(ca).identified_as("first".to_owned());
         let controllers = Controllers::start(&manager, &options);
         let client = api.client(User::admin());
         let node = Tasks::new(CancellationToken::new());
@@ -82,6 +91,25 @@ impl Cluster {
         self.controllers.stop.cancel();
         (&mut self.controllers.task).await.unwrap().unwrap();
         self.controllers = Controllers::start(&self.manager, &self.options);
+    }
+
+    /// The controllers die without a word, as in a crash.
+    pub async fn kill_controllers(&mut self) {
+        self.controllers.task.abort();
+        assert!((&mut self.controllers.task).await.unwrap_err().is_cancelled());
+        // What the task had begun belongs to its term, which nobody would end any more.
+        self.controllers.stop.cancel();
+    }
+
+    /// Starts the controllers again, under the name that they had.
+    pub fn start_controllers(&mut self) {
+        self.controllers = Controllers::start(&self.manager, &self.options);
+    }
+
+    /// One more copy of the controllers, which asks for leadership under this name.
+    pub fn another_copy(&self, identity: &str) -> Copy {
+        let options = self.options.clone().identified_as(identity.to_owned());
+        Copy(Controllers::start(&self.manager, &options))
     }
 
     /// Ends everything; nothing may be left.
@@ -99,11 +127,13 @@ impl Cluster {
     pub fn api(&self, kind: &str) -> Api<DynamicObject> {
         let (group, version, name) = match kind {
             "Deployment" | "ReplicaSet" => ("apps", "v1", kind),
+            "Lease" => ("coordination.k8s.io", "v1", kind),
             _ => ("", "v1", kind),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));
         match kind {
             "Namespace" => Api::all_with(self.client.clone(), &resource),
+            "Lease" => Api::namespaced_with(self.client.clone(), "kube-system", &resource),
             _ => Api::namespaced_with(self.client.clone(), "default", &resource),
         }
     }
