@@ -25,7 +25,7 @@ use crate::audit::{self, Record, Source};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
 use crate::call::{self, Call};
-use crate::fairness::{Flow, Patience};
+use crate::fairness::{Entering, Flow, Patience};
 use crate::identity::User;
 use crate::metrics::Served;
 use crate::negotiate::{Offer, Representation};
@@ -137,8 +137,15 @@ async fn answer(
     let _seat = if long_running && info.verb != "watch" {
         None
     } else {
-        let path = parts.uri.path();
-        server.fairness.enter(&user, &info, path, patience, &mut trail.flow).await?
+        let entering = Entering {
+            user: &user,
+            info: &info,
+            path: parts.uri.path(),
+            query: &query,
+            patience,
+            store: &server.store,
+        };
+        server.fairness.enter(&entering, &mut trail.flow).await?
     };
     authorize(server, &user, &info, parts.uri.path(), trail)?;
 

@@ -111,6 +111,11 @@ impl Store {
         self.mirror.list(range, at, after, limit)
     }
 
+    /// How many objects the range has now, without looking at any.
+    pub fn count(&self, range: &Range) -> usize {
+        self.mirror.count(range)
+    }
+
     /// All events of a range after a revision.
     ///
     /// # Errors
