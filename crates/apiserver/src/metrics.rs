@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::admission::metrics::AdmissionMetrics;
 use crate::fairness::Fairness;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
@@ -171,6 +172,7 @@ pub(crate) struct Metrics {
     in_flight: Family<RequestKind, Gauge>,
     revision: Gauge<f64, AtomicU64>,
     fairness: FairnessMetrics,
+    pub(crate) admission: AdmissionMetrics,
     reading: AtomicI64,
     writing: AtomicI64,
 }
@@ -205,8 +207,20 @@ impl Default for Metrics {
         );
         let fairness = FairnessMetrics::default();
         fairness.register(&mut registry);
+        let admission = AdmissionMetrics::default();
+        admission.register(&mut registry);
         let (reading, writing) = (AtomicI64::new(0), AtomicI64::new(0));
-        Self { registry, requests, durations, in_flight, revision, fairness, reading, writing }
+        Self {
+            registry,
+            requests,
+            durations,
+            in_flight,
+            revision,
+            fairness,
+            admission,
+            reading,
+            writing,
+        }
     }
 }
 

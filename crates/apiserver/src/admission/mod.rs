@@ -8,9 +8,11 @@
 mod certificates;
 mod defaults;
 mod device_access;
+pub(crate) mod face;
 mod lifecycle;
 mod limit_ranger;
 pub(crate) mod matching;
+pub(crate) mod metrics;
 mod node_restriction;
 mod pod_security;
 pub(crate) mod policies;

@@ -243,7 +243,7 @@ mod tests {
             })
             .collect();
         schemas.sort_by_key(Schema::order);
-        let info = RequestInfo::read(&method, path, false, None);
+        let info = RequestInfo::read(&method, path, false, "");
         let found = schemas.iter().find(|schema| schema.matches(user, &info, path));
         assert_eq!(&*found.unwrap().name, expected, "{} {path}", user.name);
     }
