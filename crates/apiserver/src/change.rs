@@ -82,6 +82,7 @@ pub(crate) async fn change_with(
             }
             Books::Brought => managed_fields::put(&mut new, entries),
         }
+        managed_fields::settle(call, kind, change.part, &old, &mut new).await?;
         admit(call, change, &mut new, &old).await?;
         validate(call.kind, change, &new, &old)?;
         let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
