@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -22,6 +22,7 @@ use crate::Options;
 use crate::api::Unfinished;
 use crate::garbage_collector::Graph;
 use crate::ownership::Orphans;
+use crate::pod::Pod;
 
 /// A reconcile that takes longer is given up and tried again: upstream's request timeout.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(60);

@@ -19,7 +19,6 @@ use std::sync::Arc;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -30,6 +29,7 @@ use crate::api::{
 };
 use crate::context::Context;
 use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::pod::Pod;
 use crate::pods::is_over;
 use plan::{Observed, Plan, plan};
 

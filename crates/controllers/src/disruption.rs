@@ -9,7 +9,7 @@ use std::time::Duration;
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{Pod, ReplicationController};
+use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -18,6 +18,7 @@ use kube::api::PostParams;
 use crate::api::{Attempting, Unfinished, api_time, is_not_found};
 use crate::context::Context;
 use crate::ownership::{controller_key, controller_of, selects};
+use crate::pod::Pod;
 use crate::pods::{is_over, is_ready};
 
 /// Upstream has one worker; a budget is one read of mirrors and seldom a write.

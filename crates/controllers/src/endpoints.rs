@@ -165,7 +165,7 @@ fn address(service: &Service, member: &Member) -> EndpointAddress {
     EndpointAddress {
         ip: member.address.to_string(),
         hostname: hostname(&member.pod, service),
-        node_name: member.pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        node_name: member.pod.spec.node_name.clone(),
         target_ref: Some(target_ref(&member.pod)),
     }
 }
@@ -182,7 +182,7 @@ fn port(target: Target) -> EndpointPort {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::api::core::v1::Pod;
+    use crate::pod::Pod;
     use serde_json::{Value, json};
 
     fn service() -> Service {

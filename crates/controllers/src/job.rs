@@ -12,7 +12,6 @@ use std::sync::Arc;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
-use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::json;
@@ -20,6 +19,7 @@ use serde_json::json;
 use crate::api::{Attempting, Unfinished, is_not_found};
 use crate::context::Context;
 use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::pod::Pod;
 use crate::pods::{PodControl, at_once, from_template, is_active, slow_start};
 use plan::{Decision, Told, plan};
 

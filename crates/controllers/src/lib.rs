@@ -28,6 +28,7 @@ mod garbage_collector;
 mod job;
 mod namespace;
 mod ownership;
+mod pod;
 mod pods;
 mod replica_set;
 mod root_ca;

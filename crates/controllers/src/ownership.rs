@@ -248,8 +248,8 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::Pod;
     use k8s_openapi::api::apps::v1::ReplicaSet;
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::Value;
 
     fn set(going: bool) -> ReplicaSet {

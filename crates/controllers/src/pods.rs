@@ -7,13 +7,14 @@ use coracle_reconcile::{Mirror, ObjectKey, Recorder};
 use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{self as api, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, PostParams, Preconditions, Request};
 use kube::{Api, Client, Resource};
 
 use crate::api::{is_conflict, is_namespace_terminating, is_not_found, message};
 use crate::ownership::controlled_by;
+use crate::pod::{Condition, Pod};
 
 /// Requests that one reconcile has under way at once: enough to fill the store's group
 /// commits, few enough that one large set does not starve the others.
@@ -36,7 +37,7 @@ pub(crate) fn is_over(pod: &Pod) -> bool {
 
 /// The pod's phase; empty before anybody said.
 pub(crate) fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    pod.status.phase.as_deref().unwrap_or_default()
 }
 
 /// Whether the pod serves.
@@ -50,9 +51,8 @@ pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
-fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
-    conditions.iter().find(|condition| condition.type_ == "Ready")
+fn ready_condition(pod: &Pod) -> Option<&Condition> {
+    pod.status.conditions.iter().find(|condition| condition.type_ == "Ready")
 }
 
 /// How a pod stands to `minReadySeconds`.
@@ -86,9 +86,9 @@ pub(crate) fn availability(pod: &Pod, min_ready: Duration, now: Timestamp) -> Av
 pub(crate) fn from_template<O: Resource<DynamicType = ()>>(
     template: &PodTemplateSpec,
     owner: &O,
-) -> Pod {
+) -> api::Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    Pod {
+    api::Pod {
         metadata: ObjectMeta {
             generate_name: Some(format!("{}-", owner.meta().name.as_deref().unwrap_or_default())),
             namespace: owner.meta().namespace.clone(),
@@ -113,15 +113,11 @@ pub(crate) struct PodControl {
 
 impl PodControl {
     /// Creates a pod of `owner`. The mirror has it when this answers.
-    pub async fn create<O>(&self, owner: &O, pod: &Pod) -> kube::Result<()>
+    pub async fn create<O>(&self, owner: &O, pod: &api::Pod) -> kube::Result<()>
     where
         O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        let api: Api<Pod> = Api::namespaced(
-            self.client.clone(),
-            pod.metadata.namespace.as_deref().unwrap_or_default(),
-        );
-        match api.create(&PostParams::default(), pod).await {
+        match self.post(pod).await {
             Ok(created) => {
                 let name = created.metadata.name.clone().unwrap_or_default();
                 self.mirror.observe(created);
@@ -139,6 +135,14 @@ impl PodControl {
                 Err(error)
             }
         }
+    }
+
+    /// Sends the whole pod, and reads of the answer what we keep.
+    async fn post(&self, pod: &api::Pod) -> kube::Result<Pod> {
+        let url = Pod::url_path(&(), pod.metadata.namespace.as_deref());
+        let body = serde_json::to_vec(pod).map_err(kube::Error::SerdeError)?;
+        let request = Request::new(url).create(&PostParams::default(), body);
+        self.client.request(request.map_err(kube::Error::BuildRequest)?).await
     }
 
     /// Deletes a pod of `owner`, gracefully. A pod that is gone already is no error.

@@ -11,13 +11,13 @@ use std::sync::Arc;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::PostParams;
 
 use crate::api::{Attempting, Unfinished, is_not_found, message};
 use crate::context::Context;
 use crate::ownership::{claim, controller_key, controller_of, selects, settle};
+use crate::pod::Pod;
 use crate::pods::{PodControl, at_once, from_template, is_active, slow_start};
 use plan::{Failure, Step, plan};
 
@@ -154,7 +154,7 @@ impl Controller {
                 self.ctx.mirrors.pods.owned_by(sibling.metadata.uid.as_deref().unwrap_or_default())
             {
                 if is_active(&pod)
-                    && let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone())
+                    && let Some(node) = pod.spec.node_name.clone()
                 {
                     *by_node.entry(node).or_default() += 1;
                 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use coracle_reconcile::{Change, Mirror, ObjectKey, Queue};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::core::v1::{ObjectReference, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::context::Context;
+use crate::pod::Pod;
 use crate::pods::{is_over, is_ready};
 
 /// The label that says a Service has no virtual address.
@@ -48,7 +49,7 @@ pub(crate) fn members(service: &Service, pods: &[Arc<Pod>]) -> Vec<Member> {
     let selected = pods.iter().filter(|pod| has_labels(pod, selector) && !is_over(pod));
     selected
         .filter_map(|pod| {
-            let address = pod.status.as_ref()?.pod_ip.as_deref()?.parse().ok()?;
+            let address = pod.status.pod_ip.as_deref()?.parse().ok()?;
             let ports = spec.ports.as_deref().unwrap_or_default();
             Some(Member {
                 pod: Arc::clone(pod),
@@ -82,7 +83,7 @@ pub(crate) fn publishes_not_ready(service: &Service) -> bool {
 
 /// The pod's own name for itself under the Service, for DNS: set when its subdomain is the Service.
 pub(crate) fn hostname(pod: &Pod, service: &Service) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
+    let spec = &pod.spec;
     let same = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
     spec.hostname.clone().filter(|hostname| same && !hostname.is_empty())
 }
@@ -120,12 +121,11 @@ pub(crate) fn follow(ctx: &Context, queue: &Queue) {
 
 /// Whether anything that endpoints show differs between two states of a pod.
 fn concerns_services(old: &Pod, new: &Pod) -> bool {
-    let address = |pod: &Pod| pod.status.as_ref().and_then(|status| status.pod_ip.clone());
     is_ready(old) != is_ready(new)
         || is_over(old) != is_over(new)
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
         || old.metadata.labels != new.metadata.labels
-        || address(old) != address(new)
+        || old.status.pod_ip != new.status.pod_ip
 }
 
 fn queue_selecting(services: &Mirror<Service>, pod: &Pod, queue: &Queue) {
@@ -162,11 +162,10 @@ fn target(port: &ServicePort, pod: &Pod) -> Option<Target> {
 }
 
 fn named_port(pod: &Pod, name: &str, protocol: &str) -> Option<i32> {
-    let spec = pod.spec.as_ref()?;
-    let sidecars = spec.init_containers.iter().flatten();
+    let sidecars = pod.spec.init_containers.iter();
     let sidecars =
         sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let mut ports = spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
+    let mut ports = pod.spec.containers.iter().chain(sidecars).flat_map(|it| &it.ports);
     let found = ports.find(|port| {
         port.name.as_deref() == Some(name) && port.protocol.as_deref().unwrap_or("TCP") == protocol
     });

@@ -32,7 +32,7 @@ impl Claim {
         pod.spec.as_ref().map(Claim::of_spec).unwrap_or_default()
     }
 
-    fn of_spec(spec: &PodSpec) -> Claim {
+    pub(crate) fn of_spec(spec: &PodSpec) -> Claim {
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = affinity.and_then(|affinity| {
             affinity.required_during_scheduling_ignored_during_execution.as_ref()

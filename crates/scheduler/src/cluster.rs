@@ -10,12 +10,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node as ApiNode, Pod};
+use k8s_openapi::api::core::v1::Node as ApiNode;
 use tokio::time::Instant;
 
 use crate::claim::Claim;
 use crate::node::Node;
 use crate::place::{Misfit, Placement, fits, place};
+use crate::pod::Pod;
 use crate::queue::{Queue, Stage, Uid, Waiting};
 
 /// The scheduler's state.
@@ -97,45 +98,41 @@ impl Cluster {
     /// Takes in a pod's state.
     pub(crate) fn pod_applied(&mut self, pod: &Arc<Pod>) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
+        if pod.is_over {
             return self.pod_gone(&uid);
         }
-        let claim = Claim::of(pod);
-        if let Some(node) = node_of(pod) {
+        if let Some(node) = pod.node.as_deref() {
             let woken_by = self.queue.remove(&uid).and_then(|waiting| waiting.woken_by);
-            self.assign(&uid, node, Arc::new(claim));
+            self.assign(&uid, node, pod.claim.clone());
             self.pass_on(woken_by, Some(node));
             return;
         }
         if let Some(waiting) = self.queue.get(&uid) {
-            let (stage, changed) = (waiting.stage.clone(), *waiting.claim != claim);
+            let (stage, changed) = (waiting.stage.clone(), waiting.pod.claim != pod.claim);
             if matches!(stage, Stage::Binding(_)) {
                 // What was decided counts until the API has answered.
-                return self.queue.refresh(&uid, pod.clone(), claim);
+                return self.queue.refresh(&uid, pod.clone());
             }
             if pod.metadata.deletion_timestamp.is_some() {
                 return self.pod_gone(&uid);
             }
-            self.queue.refresh(&uid, pod.clone(), claim);
-            let opened = stage == Stage::Gated && !is_gated(pod);
+            self.queue.refresh(&uid, pod.clone());
+            let opened = stage == Stage::Gated && !pod.is_gated;
             if opened || (changed && stage == Stage::Parked) {
                 self.queue.set_stage(&uid, Stage::Active);
             }
             return;
         }
-        let is_ours = pod.spec.as_ref().is_some_and(|spec| {
-            let name = spec.scheduler_name.as_deref();
-            name.unwrap_or("default-scheduler") == self.scheduler_name
-        });
+        let is_ours =
+            pod.scheduler.as_deref().unwrap_or("default-scheduler") == self.scheduler_name;
         if !is_ours || pod.metadata.deletion_timestamp.is_some() || self.placed.contains_key(&uid) {
             return;
         }
-        let stage = if is_gated(pod) { Stage::Gated } else { Stage::Active };
+        let stage = if pod.is_gated { Stage::Gated } else { Stage::Active };
         if stage == Stage::Gated {
             self.gated.push_back(uid.clone());
         }
-        self.queue.insert(uid, pod.clone(), claim, stage);
+        self.queue.insert(uid, pod.clone(), stage);
     }
 
     /// Takes in that a pod is deleted.
@@ -156,12 +153,12 @@ impl Cluster {
         }
         let uid = self.queue.first(now)?;
         let waiting = self.queue.get(&uid)?;
-        let (pod, claim) = (waiting.pod.clone(), waiting.claim.clone());
+        let pod = waiting.pod.clone();
         let woken_by = self.queue.take_woken_by(&uid);
-        let act = match place(&claim, self.nodes.values()) {
+        let act = match place(&pod.claim, self.nodes.values()) {
             Placement::Node(node) => {
                 self.queue.set_stage(&uid, Stage::Binding(node.clone()));
-                self.assign(&uid, &node, claim);
+                self.assign(&uid, &node, pod.claim.clone());
                 self.pass_on(woken_by, Some(&node));
                 Act::Bind(node)
             }
@@ -249,22 +246,13 @@ impl Cluster {
         let mut node = node.clone();
         let mut woken = Vec::new();
         for (uid, waiting) in self.queue.parked() {
-            if fits(&waiting.claim, &node) {
-                node.add(&waiting.claim);
+            if fits(&waiting.pod.claim, &node) {
+                node.add(&waiting.pod.claim);
                 woken.push(uid.clone());
             }
         }
         woken.iter().for_each(|uid| self.queue.wake(uid, name));
     }
-}
-
-fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).filter(|name| !name.is_empty())
-}
-
-fn is_gated(pod: &Pod) -> bool {
-    let gates = pod.spec.as_ref().and_then(|spec| spec.scheduling_gates.as_deref());
-    gates.is_some_and(|gates| !gates.is_empty())
 }
 
 #[cfg(test)]

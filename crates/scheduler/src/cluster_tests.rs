@@ -323,7 +323,7 @@ proptest! {
         now += Duration::from_secs(60);
         while world.decide(&mut cluster, now) {}
         for (uid, waiting) in cluster.queue.parked() {
-            let free = cluster.nodes.values().find(|node| fits(&waiting.claim, node));
+            let free = cluster.nodes.values().find(|node| fits(&waiting.pod.claim, node));
             prop_assert!(free.is_none(), "{uid} waits though it fits {free:?}");
         }
         // Each node's load is that of its pods.

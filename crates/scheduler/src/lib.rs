@@ -14,6 +14,7 @@ mod cluster;
 mod constraints;
 mod node;
 mod place;
+mod pod;
 mod queue;
 mod resources;
 mod run;

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
-use crate::claim::Claim;
+use crate::pod::Pod;
 
 /// Upstream's back-off after an attempt that failed for no fault of the pod.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
@@ -25,7 +24,6 @@ pub(crate) type Rank = (Reverse<i32>, u64);
 #[derive(Debug, Clone)]
 pub(crate) struct Waiting {
     pub(crate) pod: Arc<Pod>,
-    pub(crate) claim: Arc<Claim>,
     pub(crate) rank: Rank,
     pub(crate) stage: Stage,
     /// The node whose change made us try again.
@@ -64,23 +62,18 @@ impl Queue {
     }
 
     /// Takes in a pod that was not known before.
-    pub(crate) fn insert(&mut self, uid: Uid, pod: Arc<Pod>, claim: Claim, stage: Stage) {
+    pub(crate) fn insert(&mut self, uid: Uid, pod: Arc<Pod>, stage: Stage) {
         self.arrivals += 1;
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
-        let rank = (Reverse(priority), self.arrivals);
-        let claim = Arc::new(claim);
-        let waiting = Waiting { pod, claim, rank, stage, woken_by: None, failures: 0 };
+        let rank = (Reverse(pod.priority), self.arrivals);
+        let waiting = Waiting { pod, rank, stage, woken_by: None, failures: 0 };
         self.index(&uid, &waiting);
         self.pods.insert(uid, waiting);
     }
 
     /// Takes in a newer state of a known pod.
-    pub(crate) fn refresh(&mut self, uid: &str, pod: Arc<Pod>, claim: Claim) {
+    pub(crate) fn refresh(&mut self, uid: &str, pod: Arc<Pod>) {
         if let Some(waiting) = self.pods.get_mut(uid) {
             waiting.pod = pod;
-            if *waiting.claim != claim {
-                waiting.claim = Arc::new(claim);
-            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coracle_reconcile::{Change, Election, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, PodCondition};
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Act, Cluster, Decision};
+use crate::pod::Pod;
 
 /// An API call that takes longer has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -219,12 +220,10 @@ impl Scheduler {
 
     /// Writes why the pod has no node into its status, unless it says so already.
     async fn report(&self, pod: &Pod, reason: &str, message: &str) {
-        let known = condition(pod);
-        let says_so = |known: &&PodCondition| {
+        let known = pod.unscheduled.as_deref();
+        if known.is_some_and(|known| {
             known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
-        };
-        let known = known.filter(|known| known.status == "False");
-        if known.filter(says_so).is_some() {
+        }) {
             return;
         }
         let since = known.and_then(|known| known.last_transition_time.clone());
@@ -250,11 +249,6 @@ impl Scheduler {
             Err(_) => warn!(pod = %key, "the pod's condition is not written in time"),
         }
     }
-}
-
-fn condition(pod: &Pod) -> Option<&PodCondition> {
-    let conditions = pod.status.as_ref()?.conditions.as_deref().unwrap_or_default();
-    conditions.iter().find(|condition| condition.type_ == "PodScheduled")
 }
 
 /// The present second, as the API writes times.

@@ -69,6 +69,14 @@ impl<'s> TypeRef<'s> {
         }
     }
 
+    /// The same for a kind that has no resource of its own, such as a Scale.
+    pub fn named(group: &str, version: &str, kind: &str) -> Self {
+        match Schema::get().kind_type(group, version, kind) {
+            Some(type_id) => Self::Known { type_id, field: None },
+            None => Self::Deduced,
+        }
+    }
+
     /// What to do with a value of this type. The value decides where the type leaves it open.
     pub(super) fn resolve(self, value: &Value) -> Atom<'s> {
         match self {

@@ -152,7 +152,7 @@ fn endpoint(service: &Service, member: &Member) -> Endpoint {
             terminating: Some(member.terminating),
         }),
         hostname: hostname(&member.pod, service),
-        node_name: member.pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
+        node_name: member.pod.spec.node_name.clone(),
         target_ref: Some(target_ref(&member.pod)),
         ..Endpoint::default()
     }
@@ -234,8 +234,8 @@ fn free_name(service: &Service, group: &Group, taken: &BTreeSet<String>) -> Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pod::Pod;
     use crate::service_pods::members;
-    use k8s_openapi::api::core::v1::Pod;
     use serde_json::{Value, json};
 
     fn service(extra: &Value) -> Service {

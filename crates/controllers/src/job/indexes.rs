@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
+use k8s_openapi::api::core::v1::{
+    self as api, Container, EnvVar, EnvVarSource, ObjectFieldSelector,
+};
 use kube::ResourceExt;
+
+use crate::pod::Pod;
 
 /// Where a pod bears its index: a label and an annotation of the same name.
 pub(super) const INDEX: &str = "batch.kubernetes.io/job-completion-index";
@@ -43,7 +47,7 @@ pub(super) fn format(indexes: &BTreeSet<u32>) -> String {
 }
 
 /// Makes a pod the one for this index: its name, label, annotation, hostname and variable say so.
-pub(super) fn give(pod: &mut Pod, job: &Job, index: u32) {
+pub(super) fn give(pod: &mut api::Pod, job: &Job, index: u32) {
     let job_name = job.name_any();
     let text = index.to_string();
     pod.metadata.generate_name = Some(format!("{job_name}-{index}-"));

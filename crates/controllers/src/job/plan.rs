@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus, UncountedTerminatedPods};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::condition::{Saying, find, holds, outcome, say};
 use super::{bears_finalizer, indexes};
 use crate::api::api_time;
+use crate::pod::Pod;
 use crate::pods::{is_active, is_ready, is_terminating, phase};
 
 /// The wait after a first failed pod; it doubles with each further one. Upstream's `DefaultJobPodFailureBackOff`.
@@ -243,10 +243,9 @@ fn restarts_in_place(spec: &JobSpec, pods: &[Arc<Pod>]) -> i32 {
     }
     let running = pods.iter().filter(|pod| matches!(phase(pod), "Running" | "Pending"));
     running
-        .flat_map(|pod| pod.status.iter())
-        .flat_map(|status| {
-            let containers = status.container_statuses.iter().flatten();
-            containers.chain(status.init_container_statuses.iter().flatten())
+        .flat_map(|pod| {
+            let status = &pod.status;
+            status.container_statuses.iter().chain(&status.init_container_statuses)
         })
         .map(|container| container.restart_count)
         .sum()
@@ -335,9 +334,7 @@ fn backoff(pods: &[Arc<Pod>], now: Timestamp) -> Option<Duration> {
 }
 
 fn finished_at(pod: &Pod) -> Option<Timestamp> {
-    let status = pod.status.as_ref()?;
-    let containers = status.container_statuses.iter().flatten();
-    let ends = containers.filter_map(|container| {
+    let ends = pod.status.container_statuses.iter().filter_map(|container| {
         container.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref().map(|time| time.0)
     });
     ends.max().or_else(|| pod.metadata.creation_timestamp.as_ref().map(|time| time.0))

@@ -7,10 +7,10 @@ use std::time::Duration;
 use coracle_reconcile::ObjectKey;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::Pod;
 
 use super::ranking;
 use crate::api::{Unfinished, api_time};
+use crate::pod::Pod;
 use crate::pods::{Availability, availability, is_active, is_ready, is_terminating};
 
 /// Pods made or deleted in one pass: upstream's `BurstReplicas`. The rest follows in the next pass,

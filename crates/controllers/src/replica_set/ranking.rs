@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
+use crate::pod::Pod;
 use crate::pods::{is_ready, phase, ready_since};
 
 /// The cheapest pods to lose have the lowest cost; without the annotation it is 0.
@@ -53,7 +53,7 @@ struct AgeBucket(i32);
 
 impl Rank {
     fn of(pod: &Pod, related: &HashMap<String, usize>, now: Timestamp) -> Self {
-        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let node = pod.spec.node_name.as_deref().unwrap_or_default();
         let ready = is_ready(pod);
         Self {
             scheduled: !node.is_empty(),
@@ -90,10 +90,9 @@ fn deletion_cost(pod: &Pod) -> i32 {
 }
 
 fn most_restarts(pod: &Pod) -> i32 {
-    let Some(status) = &pod.status else { return 0 };
-    let containers =
-        status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-    containers.map(|container: &ContainerStatus| container.restart_count).max().unwrap_or(0)
+    let status = &pod.status;
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses);
+    containers.map(|container| container.restart_count).max().unwrap_or(0)
 }
 
 #[cfg(test)]
