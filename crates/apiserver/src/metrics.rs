@@ -83,6 +83,7 @@ struct Refused {
 #[derive(Default)]
 struct FairnessMetrics {
     executing: Family<LevelName, Gauge>,
+    seated: Family<LevelName, Gauge>,
     waiting: Family<LevelName, Gauge>,
     nominal: Family<LevelName, Gauge>,
     dispatched: Family<FlowName, Counter>,
@@ -93,8 +94,13 @@ impl FairnessMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "apiserver_flowcontrol_current_executing_requests",
-            "Requests of a priority level that have a seat now",
+            "Requests of a priority level that have seats now",
             self.executing.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_current_executing_seats",
+            "Seats that running requests of a priority level have now",
+            self.seated.clone(),
         );
         registry.register(
             "apiserver_flowcontrol_current_inqueue_requests",
@@ -122,12 +128,13 @@ impl FairnessMetrics {
     fn read(&self, fairness: &Fairness) {
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         // Levels that are gone are not reported any longer.
-        for family in [&self.executing, &self.waiting, &self.nominal] {
+        for family in [&self.executing, &self.seated, &self.waiting, &self.nominal] {
             family.clear();
         }
         for load in fairness.loads() {
             let level = LevelName { priority_level: load.level };
             self.executing.get_or_create(&level).set(gauge(load.executing));
+            self.seated.get_or_create(&level).set(gauge(load.seated));
             self.waiting.get_or_create(&level).set(gauge(load.waiting));
             self.nominal.get_or_create(&level).set(gauge(load.nominal));
         }

@@ -22,11 +22,11 @@ use tower_http::compression::predicate::Predicate;
 use crate::aggregation::proxy::Lasts;
 use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
-use crate::audit::{self, Record};
+use crate::audit::{self, Record, Source};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
 use crate::call::{self, Call};
-use crate::fairness::{Flow, Patience};
+use crate::fairness::{Entering, Flow, Patience};
 use crate::identity::User;
 use crate::metrics::Served;
 use crate::negotiate::{Offer, Representation};
@@ -135,8 +135,15 @@ async fn answer(
     let _seat = if long_running && info.verb != "watch" {
         None
     } else {
-        let path = parts.uri.path();
-        server.fairness.enter(&user, &info, path, patience, &mut trail.flow).await?
+        let entering = Entering {
+            user: &user,
+            info: &info,
+            path: parts.uri.path(),
+            query: &query,
+            patience,
+            store: &server.store,
+        };
+        server.fairness.enter(&entering, &mut trail.flow).await?
     };
     authorize(server, &user, &info, parts.uri.path(), trail)?;
 
@@ -193,6 +200,7 @@ async fn answer_about(
         ends,
         uri: parts.uri,
         upgrade: parts.extensions.remove::<OnUpgrade>(),
+        source: parts.extensions.remove::<Source>(),
         server: server.clone(),
         user,
         verb,

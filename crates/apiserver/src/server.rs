@@ -33,7 +33,7 @@ use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::reviews::Reviews;
 use crate::router::InMemory;
-use crate::service_addresses::{Cidr, ServiceAddresses};
+use crate::service_addresses::{Cidr, ServiceAddresses, keep_ranges};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
 use crate::{authz, bootstrap, custom_resources, quota, router, serve, upkeep};
@@ -195,6 +195,7 @@ impl ApiServer {
         upkeep.spawn(aggregation::keep_registered(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(aggregation::keep_available(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(keep_ranges(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let (kinds, store) = (server.kinds.clone(), server.store.clone());

@@ -16,7 +16,7 @@ pub enum TypeRef<'s> {
         /// The field, unless it is the root or an item.
         field: Option<&'static Field>,
     },
-    /// A whole object of a kind made at run time; its `openAPIV3Schema`.
+    /// A whole object of a kind made at run time, or one that stands in it; its `openAPIV3Schema`.
     Custom(&'s Value),
     /// A part of such an object, and its part of the schema.
     Structural(&'s Value),
@@ -130,6 +130,9 @@ fn structural<'s>(schema: &'s Value, value: &Value) -> Atom<'s> {
             Atom::List(Items { item, keys })
         }
         "object" if text("x-kubernetes-map-type") == "atomic" => Atom::Leaf,
+        "object" if flag("x-kubernetes-embedded-resource") => {
+            TypeRef::Custom(schema).resolve(value)
+        }
         "object"
             if schema.get("properties").is_some()
                 || schema.get("additionalProperties").is_some() =>

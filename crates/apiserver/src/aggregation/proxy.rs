@@ -10,10 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Remote, State};
 use crate::answer::Answer;
+use crate::audit::Source;
 use crate::handlers::subresources::until;
 use crate::identity::User;
 use crate::server::Server;
-use crate::{limits, tunnel};
+use crate::{forwarded, limits, tunnel};
 
 /// Headers that belong to one connection, and those by which callers show us who they are.
 const DROPPED: [HeaderName; 10] = [
@@ -95,6 +96,8 @@ fn request_for(uri: Uri, user: &User, parts: Parts, body: Body) -> Answer<Reques
         headers.insert(header::UPGRADE, protocol);
     }
     identify(headers, user);
+    forwarded::tell_path(headers, parts.uri.path());
+    forwarded::tell_client(headers, parts.extensions.get::<Source>().copied());
     Ok(request)
 }
 

@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::tunnel;
+use crate::{forwarded, tunnel};
 use destination::Destination;
 use rewrite::Page;
 
@@ -45,8 +45,6 @@ const OF_OTHER_ORIGINS: [HeaderName; 4] = [
     header::ACCESS_CONTROL_ALLOW_METHODS,
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
 ];
-
-const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 
 /// Passes the request on.
 pub(super) async fn proxy(call: &mut Call) -> Answer<Response> {
@@ -139,8 +137,8 @@ fn request_for(
     {
         headers.insert(header::HOST, host);
     }
-    let forwarded = HeaderValue::try_from(format!("{own_path}{path}")).map_err(Status::internal)?;
-    headers.insert(FORWARDED_URI, forwarded);
+    forwarded::tell_path(&mut headers, &format!("{own_path}{path}"));
+    forwarded::tell_client(&mut headers, call.source);
     *request.headers_mut() = headers;
     Ok(request)
 }
