@@ -26,6 +26,7 @@ pub use compare::{Comparison, compare, field_set};
 pub use conflict::{Conflict, Conflicts};
 pub use managed::{Entry, Managed, Manager, Operation};
 pub use merge::merge;
+pub use prune::without;
 pub use set::FieldSet;
 pub use types::TypeRef;
 pub use update::{Applied, Apply, apply, record_create, record_update, unchanged_since};

@@ -12,9 +12,12 @@ use serde_json::{Map, Value, json};
 
 use crate::kinds::{self, GroupVersion, Kind};
 
+mod merge;
 mod message;
 mod paths;
 mod schemas;
+
+pub use merge::{add_v2_part, v2_part};
 
 const PACKED: &[u8] = include_bytes!("../schema/openapi.json.gz");
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";

@@ -403,7 +403,7 @@ mod tests {
         let file = LogFile { path: path.clone(), ..LogFile::default() };
         let log = AuditLog::open(policy, file).unwrap();
         for (method, watching) in [(Method::POST, false), (Method::GET, true)] {
-            let info = RequestInfo::read(&method, "/api/v1/pods", watching, None);
+            let info = RequestInfo::read(&method, "/api/v1/pods", watching, "");
             let (parts, ()) = http::Request::new(()).into_parts();
             let record = log.begin("id", &User::new("ann", &[]), &info, &parts).await;
             // What happens when the connection ends: the future that holds it is dropped.

@@ -1,13 +1,14 @@
 //! Who is it? Client certificates, bearer tokens, impersonation.
 //!
 //! A certificate is judged once a connection ([`Authenticator::peer`]), a request by [`Authenticator::authenticate`]:
-//! the certificate first, then the bearer token, as upstream. Whoever shows nothing is `system:anonymous`, whom RBAC
+//! what a front proxy says first, then the certificate, then the bearer token, as upstream. Whoever shows nothing is `system:anonymous`, whom RBAC
 //! lets see health and version only; whoever shows something wrong is refused with 401.
 
 mod bootstrap;
 mod cache;
 mod impersonation;
 pub mod oidc;
+mod request_header;
 
 use std::sync::Arc;
 
@@ -27,10 +28,17 @@ use cache::TokenCache;
 
 pub use impersonation::impersonate;
 use oidc::Oidc;
+use request_header::Proxy;
+pub use request_header::{RequestHeaderFlags, RequestHeaders};
 
 /// What a TLS connection's client certificate says; made once a connection.
 #[derive(Debug, Clone)]
-pub struct Peer(Judgement);
+pub struct Peer {
+    /// As a client's own.
+    own: Judgement,
+    /// As a front proxy's.
+    proxy: Option<Proxy>,
+}
 
 #[derive(Debug, Clone)]
 enum Judgement {
@@ -61,6 +69,7 @@ pub struct Authenticator {
     cache: TokenCache,
     audiences: [String; 1],
     oidc: Option<Arc<Oidc>>,
+    proxies: RequestHeaders,
 }
 
 impl Authenticator {
@@ -73,12 +82,23 @@ impl Authenticator {
             cache: TokenCache::default(),
             audiences: [ISSUER.to_owned()],
             oidc: None,
+            proxies: RequestHeaders::new(pki, &RequestHeaderFlags::default())?,
         })
     }
 
     /// The same, and these issuers' tokens are good as well.
     pub fn trusting(self, oidc: Option<Arc<Oidc>>) -> Self {
         Self { oidc, ..self }
+    }
+
+    /// The same, and these front proxies are believed.
+    pub fn behind(self, proxies: RequestHeaders) -> Self {
+        Self { proxies, ..self }
+    }
+
+    /// Which front proxies are believed.
+    pub(crate) const fn proxies(&self) -> &RequestHeaders {
+        &self.proxies
     }
 
     /// Finds out whose token this is, when others must be asked. Call it before a token is judged.
@@ -105,7 +125,7 @@ impl Authenticator {
                 Ok(_) => read_certificate(own),
                 Err(error) => Judgement::Wrong(format!("client certificate: {error}")),
             };
-        Some(Peer(judgement))
+        Some(Peer { own: judgement, proxy: self.proxies.proxy(own, intermediates) })
     }
 
     /// Who asks. Without any credentials it is `system:anonymous`.
@@ -115,6 +135,11 @@ impl Authenticator {
         headers: &HeaderMap,
     ) -> Result<User, Unauthenticated> {
         self.authenticate_at(peer, headers, Timestamp::now())
+    }
+
+    /// Whether a request for this path may be nobody's: everywhere, unless the file about others' tokens says otherwise.
+    pub(crate) fn lets_in_anybody(&self, path: &str) -> bool {
+        self.oidc.as_ref().is_none_or(|oidc| oidc.lets_in_anybody(path))
     }
 
     /// Verifies a token for these audiences, for a TokenReview: the user and those audiences that it is for.
@@ -141,16 +166,20 @@ impl Authenticator {
         headers: &HeaderMap,
         now: Timestamp,
     ) -> Result<User, Unauthenticated> {
-        let wrong = match peer {
-            Some(Peer(Judgement::Known { user, not_after })) if now <= *not_after => {
+        let proxy = peer.and_then(|peer| peer.proxy.as_ref());
+        if let Some(user) = proxy.and_then(|proxy| self.proxies.user(proxy, headers, now)) {
+            return Ok(user);
+        }
+        let wrong = match peer.map(|peer| &peer.own) {
+            Some(Judgement::Known { user, not_after }) if now <= *not_after => {
                 // A certificate without a name names nobody.
                 if !user.name.is_empty() {
                     return Ok(user.clone());
                 }
                 None
             }
-            Some(Peer(Judgement::Known { .. })) => Some("client certificate: expired".to_owned()),
-            Some(Peer(Judgement::Wrong(cause))) => Some(cause.clone()),
+            Some(Judgement::Known { .. }) => Some("client certificate: expired".to_owned()),
+            Some(Judgement::Wrong(cause)) => Some(cause.clone()),
             None => None,
         };
         let refused = match bearer_token(headers) {

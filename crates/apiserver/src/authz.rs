@@ -15,6 +15,7 @@ mod table;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use coracle_api::selector::FieldTerm;
 use coracle_api::status::{GroupResource, Status, go_quote};
 use coracle_store::{Change, Gone, Range, Revision, Store, Watch};
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -45,6 +46,8 @@ pub struct Attributes<'a> {
     pub verb: &'a str,
     /// What it is done to.
     pub target: Target<'a>,
+    /// Which objects of a collection are meant, by their fields. What could not be read selects nothing that anybody may rely on.
+    pub fields: &'a [FieldTerm],
 }
 
 /// A resource, or a path that is none.
@@ -121,7 +124,7 @@ impl Authorizer {
             return self.current().decide(attributes);
         };
         // As upstream's `--authorization-mode=Node,RBAC`.
-        match self.nodes.decide(node, attributes.verb, &attributes.target) {
+        match self.nodes.decide(node, attributes) {
             Ok(()) => Decision::Allow(self.superuser.clone()),
             Err(why) => match self.current().decide(attributes) {
                 Decision::NoOpinion(other) => {

@@ -1,13 +1,14 @@
 //! What every cluster has: brought in at each start through the server's own door, where it is missing.
 
-use coracle_api::kinds;
+use coracle_api::kinds::{self, GroupVersion};
 use coracle_api::status::Status;
 use futures::{StreamExt as _, TryStreamExt as _};
 use http::{Method, Request, header};
 use serde_json::{Value, json};
 
+use crate::aggregation::{self, Priority};
 use crate::object::meta;
-use crate::pki::{FRONT_PROXY, Pki};
+use crate::pki::Pki;
 use crate::rules::service_cidr;
 use crate::server::{Server, StartError};
 use crate::{fairness, limits, rbac_bootstrap, storage};
@@ -23,7 +24,7 @@ pub(crate) async fn install(
         .into_iter()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
     let plain = priority_classes().into_iter().chain(api_services());
-    let rest = plain.map(Wanted::once).chain([service_cidr(server), authentication(pki)]);
+    let rest = plain.map(Wanted::once).chain([service_cidr(server), authentication(server, pki)]);
     let rest = rest.chain(fairness_objects()).chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
 }
@@ -153,17 +154,11 @@ fn priority_classes() -> Vec<Value> {
 
 /// One `APIService` for each group-version that we serve ourselves, as upstream registers them.
 fn api_services() -> Vec<Value> {
-    /// Upstream ranks the core group first, and its others below.
-    const CORE_PRIORITY: i64 = 18_000;
-    const GROUP_PRIORITY: i64 = 17_800;
-    let local = |(rank, version): (usize, &kinds::GroupVersion)| {
-        let rank = i64::try_from(rank).unwrap_or_default();
-        let minimum =
-            if version.group.is_empty() { CORE_PRIORITY } else { GROUP_PRIORITY - 10 * rank };
+    let local = |(version, priority): (&GroupVersion, Priority)| {
         let mut spec = json!({
             "version": version.version,
-            "groupPriorityMinimum": minimum,
-            "versionPriority": if version.version.contains("beta") { 9 } else { 15 },
+            "groupPriorityMinimum": priority.group,
+            "versionPriority": priority.version,
         });
         if !version.group.is_empty() {
             spec["group"] = json!(version.group);
@@ -178,7 +173,7 @@ fn api_services() -> Vec<Value> {
             "spec": spec,
         })
     };
-    kinds::group_versions().iter().enumerate().map(local).collect()
+    aggregation::built_in().map(local).collect()
 }
 
 /// Where the addresses of Services come from, as upstream's object says it; the server's own option decides.
@@ -193,22 +188,16 @@ fn service_cidr(server: &Server) -> Wanted {
 }
 
 /// What extension servers need to know in order to believe us, and our users' certificates.
-fn authentication(pki: &Pki) -> Wanted {
-    let list = |item: &str| json!([item]).to_string();
-    let object = json!({
+fn authentication(server: &Server, pki: &Pki) -> Wanted {
+    let mut object = json!({
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": { "name": "extension-apiserver-authentication", "namespace": "kube-system" },
-        "data": {
-            "client-ca-file": pki.ca_pem(),
-            "requestheader-allowed-names": list(FRONT_PROXY),
-            "requestheader-client-ca-file": pki.front_proxy_ca_pem(),
-            "requestheader-extra-headers-prefix": list("X-Remote-Extra-"),
-            "requestheader-group-headers": list("X-Remote-Group"),
-            "requestheader-uid-headers": list("X-Remote-Uid"),
-            "requestheader-username-headers": list("X-Remote-User"),
-        },
+        "data": { "client-ca-file": pki.ca_pem() },
     });
+    for (key, value) in server.authenticator.proxies().published() {
+        object["data"][key] = json!(value);
+    }
     Wanted { object, merge: |wanted, existing| keep_part(wanted, existing, &["/data"]) }
 }
 

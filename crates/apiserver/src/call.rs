@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
+use crate::audit::Source;
 use crate::identity::User;
 use crate::negotiate::{Encoding, Representation};
 use crate::printing::Include;
@@ -48,6 +49,8 @@ pub(crate) struct Call {
     pub(crate) uri: Uri,
     /// The client's connection itself, if it wants to speak another protocol on it.
     pub(crate) upgrade: Option<OnUpgrade>,
+    /// Where the connection comes from; a request made in this process comes from nowhere.
+    pub(crate) source: Option<Source>,
     /// Cancelled when streams must end.
     pub(crate) ends: CancellationToken,
     /// What the client should know although the request succeeded: one `Warning` header each.

@@ -82,8 +82,9 @@ pub(crate) async fn change_with(
             }
             Books::Brought => managed_fields::put(&mut new, entries),
         }
+        managed_fields::settle(call, kind, change.part, &old, &mut new).await?;
         admit(call, change, &mut new, &old).await?;
-        validate(change, &new, &old)?;
+        validate(call.kind, change, &new, &old)?;
         let reservation = call.server.addresses.allocate(kind, &mut new, Some(&old))?;
         let reserved = validate_admitted(call, change, &mut new, &old).await?;
         if change.dry_run {
@@ -208,18 +209,21 @@ async fn validate_admitted(
     call.server.admission.validate(&request(call, change, new, old)).await
 }
 
-fn validate(change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
+fn validate(asked: &Kind, change: &Change<'_>, new: &Value, old: &Value) -> Answer<()> {
     let rules = rules_of(change.kind);
     let mut errors = FieldErrors::new();
     rules::metadata::validate_update(change.kind, new, old, &mut errors);
     match change.part {
         Part::Whole => rules.validate_update(new, old, &mut errors),
         Part::Status => rules.validate_status_update(new, old, &mut errors),
-        Part::Subresource("finalize" | "binding") => (),
+        Part::Subresource("binding") => (),
         Part::Subresource("approval") => {
             rules::certificate::validate_approval(new, old, &mut errors);
         }
-        Part::Subresource(_) => rules.validate_part(new, old, &mut errors),
+        Part::Subresource(part) => rules.validate_part(part, new, old, &mut errors),
+    }
+    if rules::event::is_strict(asked) {
+        rules::event::validate_strictly(new, Some(old), &mut errors);
     }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(change.kind, change.name, &errors)) }
 }

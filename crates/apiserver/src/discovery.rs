@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::aggregation::Remotes;
+use crate::aggregation::{Order, Remotes};
 use crate::answer::{self, Answer};
 use crate::custom_resources::Snapshot;
 use crate::negotiate::{Encoding, OFFERED, Representation};
@@ -181,7 +181,7 @@ fn core_versions(advertise: SocketAddr) -> Value {
     })
 }
 
-/// The groups but for the core one; the first version of each is the preferred one.
+/// The groups but for the core one, in the order of their priorities; the first version of each is the preferred one.
 fn groups(kinds: &Snapshot, remotes: &Remotes) -> Vec<Value> {
     let mut groups: Vec<Value> = Vec::new();
     for version in kinds.group_versions().iter().filter(|version| !version.group.is_empty()) {
@@ -198,6 +198,11 @@ fn groups(kinds: &Snapshot, remotes: &Remotes) -> Vec<Value> {
         }
     }
     remotes.add_groups(&mut groups);
+    Order::new(kinds, remotes)
+        .sort(&mut groups, |group| group["name"].as_str().unwrap_or_default());
+    for group in &mut groups {
+        group["preferredVersion"] = group["versions"][0].clone();
+    }
     groups
 }
 
@@ -277,6 +282,8 @@ fn aggregated_list(kinds: &Snapshot, remotes: &Remotes, is_core: bool, api_versi
     }
     if !is_core {
         remotes.add_aggregated(&mut items);
+        Order::new(kinds, remotes)
+            .sort(&mut items, |item| item["metadata"]["name"].as_str().unwrap_or_default());
     }
     json!({
         "kind": "APIGroupDiscoveryList",

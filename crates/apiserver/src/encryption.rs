@@ -1,10 +1,11 @@
 //! Objects encrypted at rest: upstream's `EncryptionConfiguration` file, and what is done by it.
 //!
-//! The first provider of a resource writes, all read. An object is bound to its place: what was moved to another name
-//! cannot be decrypted there. Objects that another than the first key wrote are written anew at start, so that a key
+//! The first provider of a resource writes, all read. With `aesgcm` an object is bound to its place: what was moved to another
+//! name cannot be decrypted there; the other ciphers of upstream's format (`ciphers.rs`) know no places. Objects that another than the first key wrote are written anew at start, so that a key
 //! can be taken out of the file after one start with a newer one before it. In memory everything is readable.
 //! Format on disk and in the file: <https://kubernetes.io/docs/tasks/administer-cluster/encrypt-data/>.
 
+mod ciphers;
 mod config;
 
 use std::collections::BTreeSet;
@@ -13,16 +14,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use coracle_store::{Cipher, CipherError, Key, Store, WriteError};
 use parking_lot::Mutex;
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::storage;
+use ciphers::Secret;
 
 pub use config::EncryptionError;
 
 /// What everything encrypted begins with, and no object does.
 const MARK: &[u8] = b"k8s:enc:";
-const AESGCM: &str = "k8s:enc:aesgcm:v1:";
 const KEY_BYTES: usize = 32;
 
 /// Who encrypts what. Its keys are secrets: they are never shown.
@@ -48,8 +48,8 @@ struct Rule {
 enum Provider {
     /// As it is.
     Identity,
-    /// One key of `aesgcm`.
-    AesGcm { prefix: String, key: Box<LessSafeKey> },
+    /// One key: what all that it writes begins with, and how it writes.
+    Key { prefix: String, secret: Secret },
 }
 
 impl Encryption {
@@ -100,6 +100,7 @@ impl Encryption {
             }
         }
         store.compact(store.revision()).await?;
+        store.scrub().await?;
         Ok(written)
     }
 
@@ -121,19 +122,12 @@ impl Rule {
 
 impl Cipher for Encryption {
     fn seal(&self, key: &Key, bytes: &[u8]) -> Result<Option<Vec<u8>>, CipherError> {
-        let Some(Provider::AesGcm { prefix, key: secret }) = self.providers(&key.resource).first()
-        else {
+        let Some(Provider::Key { prefix, secret }) = self.providers(&key.resource).first() else {
             return Ok(None);
         };
-        let failed = |_| error(key, "cannot be encrypted");
-        let mut nonce = [0u8; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(failed)?;
-        let mut sealed = bytes.to_vec();
-        let place = Aad::from(place(key));
-        secret
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), place, &mut sealed)
-            .map_err(failed)?;
-        Ok(Some([prefix.as_bytes(), &nonce, &sealed].concat()))
+        let sealed = secret.seal(&self.random, &place(key), bytes);
+        let sealed = sealed.ok_or_else(|| error(key, "cannot be encrypted"))?;
+        Ok(Some([prefix.as_bytes(), &sealed].concat()))
     }
 
     fn open(&self, key: &Key, bytes: &[u8]) -> Result<Option<Vec<u8>>, CipherError> {
@@ -143,10 +137,10 @@ impl Cipher for Encryption {
             let opened = match provider {
                 Provider::Identity if bytes.starts_with(MARK) => continue,
                 Provider::Identity => None,
-                Provider::AesGcm { prefix, key: secret } => {
+                Provider::Key { prefix, secret } => {
                     let Some(rest) = bytes.strip_prefix(prefix.as_bytes()) else { continue };
                     fits = true;
-                    match decrypt(secret, key, rest) {
+                    match secret.open(&place(key), rest) {
                         Some(opened) => Some(opened),
                         None => continue,
                     }
@@ -168,15 +162,6 @@ impl Cipher for Encryption {
     }
 }
 
-fn decrypt(secret: &LessSafeKey, key: &Key, rest: &[u8]) -> Option<Vec<u8>> {
-    let (nonce, sealed) = rest.split_at_checked(NONCE_LEN)?;
-    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
-    let mut opened = sealed.to_vec();
-    let length = secret.open_in_place(nonce, Aad::from(place(key)), &mut opened).ok()?.len();
-    opened.truncate(length);
-    Some(opened)
-}
-
 /// The name that upstream gives the object in etcd.
 fn place(key: &Key) -> String {
     format!("/registry/{key}")
@@ -184,16 +169,6 @@ fn place(key: &Key) -> String {
 
 fn error(key: &Key, cause: &str) -> CipherError {
     CipherError { object: key.to_string(), cause: cause.to_owned() }
-}
-
-fn aes_gcm(name: &str, secret: &[u8]) -> Option<Provider> {
-    let algorithm = match secret.len() {
-        16 => &AES_128_GCM,
-        32 => &AES_256_GCM,
-        _ => return None,
-    };
-    let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, secret).ok()?));
-    Some(Provider::AesGcm { prefix: format!("{AESGCM}{name}:"), key })
 }
 
 #[cfg(test)]

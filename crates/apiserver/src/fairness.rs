@@ -2,15 +2,18 @@
 //!
 //! As upstream (<https://kubernetes.io/docs/concepts/cluster-administration/flow-control/>): FlowSchemas say which flow a request
 //! belongs to (`schema.rs`), PriorityLevelConfigurations how many of a level run at once, and how others wait (`seats.rs`).
-//! `defaults.rs` is what every cluster has, `upkeep.rs` keeps it, and says which schemas lead nowhere.
+//! How many seats a request takes says `width.rs`. `defaults.rs` is what every cluster has, `upkeep.rs` keeps it, and says which schemas
+//! lead nowhere. `dump.rs` shows what goes on.
 //!
-//! What is always true: a request that finds a free seat takes it under one short lock, and waits for nobody. The exempt level has no
+//! What is always true: a request that finds free seats takes them under one short lock, and waits for nobody. The exempt level has no
 //! limit. Watches have a seat until they have begun; what else lasts (logs, proxied requests) needs none.
 
 mod defaults;
+mod dump;
 mod schema;
 mod seats;
 mod upkeep;
+mod width;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,11 +29,13 @@ use crate::answer::Answer;
 use crate::identity::User;
 use crate::limits;
 use crate::object::meta;
+use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::storage;
-pub(crate) use defaults::{objects as default_objects, reconcile};
+pub(crate) use defaults::{mandatory, objects as default_objects, reconcile};
+pub(crate) use dump::at as dump_at;
 use schema::Schema;
-use seats::{LevelSpec, Refusal, Seats};
+use seats::{Asked, LevelSpec, Refusal, Seats, Wish};
 pub(crate) use seats::{Load, Seat};
 pub(crate) use upkeep::keep;
 
@@ -71,6 +76,17 @@ pub(crate) enum Patience {
     Usual,
     /// Clients in this process bound themselves how many requests they have open, and would only come again.
     Endless,
+}
+
+/// A request that comes in.
+pub(crate) struct Entering<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a Query,
+    pub(crate) patience: Patience,
+    /// Tells how much there is to go through.
+    pub(crate) store: &'a Store,
 }
 
 /// A schema's name, and what became of its requests.
@@ -119,26 +135,40 @@ impl Fairness {
         self.schemas.store(Arc::new(read));
     }
 
-    /// Finds the request's flow, and waits for a seat when it needs one.
+    /// Finds the request's flow, and waits for seats when there are none for it.
     pub(crate) async fn enter(
         &self,
-        user: &User,
-        info: &RequestInfo,
-        path: &str,
-        patience: Patience,
+        request: &Entering<'_>,
         flow: &mut Option<Flow>,
     ) -> Answer<Option<Seat<'_>>> {
-        let (level, number, counts) = {
+        let Entering { user, info, path, query, patience, store } = *request;
+        let (asked, counts) = {
             let schemas = self.schemas.load();
             let found = schemas.iter().find(|schema| schema.matches(user, info, path));
             // Only a user without any group gets past catch-all.
             let Some(schema) = found.or(schemas.last()) else { return Ok(None) };
             *flow =
                 Some(Flow { schema_uid: schema.uid.clone(), level_uid: schema.level_uid.clone() });
-            let number = if schema.is_exempt { 0 } else { schema.flow(user, info) };
-            (schema.level, number, schema.counts.clone())
+            let (number, seats) = if schema.is_exempt {
+                (0, 1)
+            } else {
+                (schema.flow(user, info), width::of(store, info, query))
+            };
+            let wish = Wish {
+                flow: number,
+                seats,
+                is_patient: patience == Patience::Endless,
+                schema: &schema.name,
+                distinguisher: schema.distinguisher(user, info),
+            };
+            (self.seats.ask(schema.level, &wish), schema.counts.clone())
         };
-        let refused = match self.seats.take(level, number, patience == Patience::Endless).await {
+        let seated = match asked {
+            Ok(Asked::Seated(seat)) => Ok(seat),
+            Ok(Asked::Queued(waiting)) => waiting.seated().await,
+            Err(refusal) => Err(refusal),
+        };
+        let refused = match seated {
             Ok(seat) => {
                 counts.dispatched.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(seat));

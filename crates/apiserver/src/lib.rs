@@ -30,6 +30,7 @@ pub mod encryption;
 mod expressions;
 mod extension;
 mod fairness;
+mod forwarded;
 mod handlers;
 mod health;
 pub mod identity;

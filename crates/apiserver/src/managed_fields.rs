@@ -3,6 +3,8 @@
 //! The algebra is `coracle_api::apply`'s. As upstream, an object of which nobody kept books (it was reset) stays without until
 //! somebody applies to it.
 
+mod versions;
+
 use std::sync::Arc;
 
 use coracle_api::apply::{
@@ -18,6 +20,8 @@ use crate::call::Call;
 use crate::change::Part;
 use crate::custom_resources::{self, Definition};
 use crate::object::{self, set_meta};
+
+pub(crate) use versions::{Translated, has_elsewhere, settle};
 
 /// The longest name of a manager; upstream's.
 const NAME_BYTES: usize = 128;
@@ -187,6 +191,10 @@ pub(crate) fn record(
     if base.is_empty() {
         return;
     }
+    // What those want who wrote another version is judged in that one.
+    let (elsewhere, base): (Vec<Value>, Vec<Value>) = base.into_iter().partition(|entry| {
+        entry["apiVersion"].as_str().is_some_and(|version| versions::is_elsewhere(kind, version))
+    });
     let entries = record_update(
         Shape::of(kind).type_ref(),
         old,
@@ -196,7 +204,17 @@ pub(crate) fn record(
         &out_of_reach(kind, part),
         &object::now(),
     );
-    put(new, Some(Value::Array(entries)));
+    put(new, Some(with_others(entries, elsewhere)));
+}
+
+/// All entries, in their order.
+fn with_others(mut entries: Vec<Value>, others: Vec<Value>) -> Value {
+    if others.is_empty() {
+        return Value::Array(entries);
+    }
+    entries.extend(others);
+    let all = Value::Array(entries);
+    Managed::read(&all).and_then(|all| all.to_json()).unwrap_or(all)
 }
 
 fn into_list(entries: Option<Value>) -> Vec<Value> {

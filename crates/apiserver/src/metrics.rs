@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::admission::metrics::AdmissionMetrics;
 use crate::fairness::Fairness;
 use crate::request_info::ResourcePath;
 use crate::server::Server;
@@ -82,6 +83,7 @@ struct Refused {
 #[derive(Default)]
 struct FairnessMetrics {
     executing: Family<LevelName, Gauge>,
+    seated: Family<LevelName, Gauge>,
     waiting: Family<LevelName, Gauge>,
     nominal: Family<LevelName, Gauge>,
     dispatched: Family<FlowName, Counter>,
@@ -92,8 +94,13 @@ impl FairnessMetrics {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "apiserver_flowcontrol_current_executing_requests",
-            "Requests of a priority level that have a seat now",
+            "Requests of a priority level that have seats now",
             self.executing.clone(),
+        );
+        registry.register(
+            "apiserver_flowcontrol_current_executing_seats",
+            "Seats that running requests of a priority level have now",
+            self.seated.clone(),
         );
         registry.register(
             "apiserver_flowcontrol_current_inqueue_requests",
@@ -121,12 +128,13 @@ impl FairnessMetrics {
     fn read(&self, fairness: &Fairness) {
         let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         // Levels that are gone are not reported any longer.
-        for family in [&self.executing, &self.waiting, &self.nominal] {
+        for family in [&self.executing, &self.seated, &self.waiting, &self.nominal] {
             family.clear();
         }
         for load in fairness.loads() {
             let level = LevelName { priority_level: load.level };
             self.executing.get_or_create(&level).set(gauge(load.executing));
+            self.seated.get_or_create(&level).set(gauge(load.seated));
             self.waiting.get_or_create(&level).set(gauge(load.waiting));
             self.nominal.get_or_create(&level).set(gauge(load.nominal));
         }
@@ -164,6 +172,7 @@ pub(crate) struct Metrics {
     in_flight: Family<RequestKind, Gauge>,
     revision: Gauge<f64, AtomicU64>,
     fairness: FairnessMetrics,
+    pub(crate) admission: AdmissionMetrics,
     reading: AtomicI64,
     writing: AtomicI64,
 }
@@ -198,8 +207,20 @@ impl Default for Metrics {
         );
         let fairness = FairnessMetrics::default();
         fairness.register(&mut registry);
+        let admission = AdmissionMetrics::default();
+        admission.register(&mut registry);
         let (reading, writing) = (AtomicI64::new(0), AtomicI64::new(0));
-        Self { registry, requests, durations, in_flight, revision, fairness, reading, writing }
+        Self {
+            registry,
+            requests,
+            durations,
+            in_flight,
+            revision,
+            fairness,
+            admission,
+            reading,
+            writing,
+        }
     }
 }
 

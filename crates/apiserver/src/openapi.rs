@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::aggregation::Remotes;
 use crate::answer::{self, Answer};
 use crate::custom_resources::{self, Snapshot};
 use crate::server::Server;
@@ -24,8 +25,20 @@ use crate::server::Server;
 pub(crate) struct OpenApi {
     /// Of group-versions with built-in kinds alone, by path below `/openapi/`: they never change.
     built_in: Mutex<HashMap<String, Document>>,
-    /// All others, as of the kinds with this number.
-    changing: Mutex<(u64, HashMap<String, Document>)>,
+    /// All others, as of the kinds and the remotes with these numbers.
+    changing: Mutex<((u64, u64), HashMap<String, Document>)>,
+}
+
+/// What the documents tell of.
+struct Served {
+    kinds: Arc<Snapshot>,
+    remotes: Arc<Remotes>,
+}
+
+impl Served {
+    fn numbers(&self) -> (u64, u64) {
+        (self.kinds.number, self.remotes.number)
+    }
 }
 
 /// The media types of version 2's message: by the second one, which is no valid media type, kubectl asks for the first.
@@ -86,12 +99,13 @@ impl OpenApi {
             ("v2", None) => return Err(Status::not_acceptable(&[JSON, MESSAGE])),
             (_, None) => return Err(Status::not_acceptable(&[JSON])),
         };
-        let kinds = server.kinds.snapshot();
-        let document = match self.kept(path, &kinds) {
+        let served =
+            Served { kinds: server.kinds.snapshot(), remotes: server.aggregator.remotes() };
+        let document = match self.kept(path, &served) {
             Some(document) => document,
             None => {
                 let (server, path) = (server.clone(), path.to_owned());
-                let make = move || server.openapi.make(&path, &kinds);
+                let make = move || server.openapi.make(&path, &served);
                 // Aside: the larger ones take long enough to be noticed by other requests.
                 let made = tokio::task::spawn_blocking(make).await.map_err(|error| {
                     Status::internal(format!("cannot make the OpenAPI document: {error}"))
@@ -110,9 +124,10 @@ impl OpenApi {
         Ok(response)
     }
 
-    fn kept(&self, path: &str, kinds: &Snapshot) -> Option<Document> {
+    fn kept(&self, path: &str, served: &Served) -> Option<Document> {
         if let Some(document) = self.built_in.lock().get(path) {
-            let changed = kinds
+            let changed = served
+                .kinds
                 .custom()
                 .iter()
                 .any(|kind| path == format!("v3/{}", path_of(&kind.group_version())));
@@ -121,25 +136,30 @@ impl OpenApi {
             }
         }
         let mut changing = self.changing.lock();
-        if changing.0 != kinds.number {
-            *changing = (kinds.number, HashMap::new());
+        if changing.0 != served.numbers() {
+            *changing = (served.numbers(), HashMap::new());
         }
         changing.1.get(path).cloned()
     }
 
     /// Makes the document of this path, if there is one, and keeps it.
-    fn make(&self, path: &str, kinds: &Snapshot) -> Option<Document> {
+    fn make(&self, path: &str, served: &Served) -> Option<Document> {
+        let kinds = &served.kinds;
         if path == "v3" {
             self.make_built_in();
         }
-        if let Some(document) = self.kept(path, kinds) {
+        if let Some(document) = self.kept(path, served) {
             return Some(document);
         }
-        let v2 = || openapi::v2_document(&custom(kinds.custom()));
+        let v2 = || {
+            let mut document = openapi::v2_document(&custom(kinds.custom()));
+            served.remotes.add_swagger(&mut document);
+            document
+        };
         let document = match path {
             "v2" => Document::new(v2().to_string(), JSON),
             MESSAGE_PATH => Document::new(openapi::v2_message(&v2()), MESSAGE),
-            "v3" => Document::new(self.index(kinds), JSON),
+            "v3" => Document::new(self.index(served), JSON),
             _ => {
                 let path = path.strip_prefix("v3/")?;
                 let versions = kinds.group_versions();
@@ -155,7 +175,7 @@ impl OpenApi {
             }
         };
         let mut changing = self.changing.lock();
-        if changing.0 == kinds.number {
+        if changing.0 == served.numbers() {
             changing.1.insert(path.to_owned(), document.clone());
         }
         Some(document)
@@ -173,11 +193,11 @@ impl OpenApi {
         *self.built_in.lock() = made;
     }
 
-    fn index(&self, kinds: &Snapshot) -> String {
+    fn index(&self, served: &Served) -> String {
         let mut paths = serde_json::Map::new();
-        for version in kinds.group_versions() {
+        for version in served.kinds.group_versions() {
             let path = path_of(version);
-            let Some(document) = self.make(&format!("v3/{path}"), kinds) else { continue };
+            let Some(document) = self.make(&format!("v3/{path}"), served) else { continue };
             let address = format!("/openapi/v3/{path}?hash={}", document.hash);
             paths.insert(path, json!({ "serverRelativeURL": address }));
         }

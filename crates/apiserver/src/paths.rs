@@ -10,10 +10,10 @@ use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Answer};
-use crate::health;
 use crate::negotiate::{Offer, Representation};
 use crate::query::Query;
 use crate::server::Server;
+use crate::{fairness, health};
 
 /// The Kubernetes version whose API this is.
 pub(crate) const GIT_VERSION: &str = "v1.37.0+coracle";
@@ -45,6 +45,11 @@ pub(crate) async fn answer(server: &Arc<Server>, parts: &Parts, query: &Query) -
                 "application/openmetrics-text; version=1.0.0; charset=utf-8",
                 text,
             ))
+        }
+        _ if path.starts_with("/debug/") => {
+            let text =
+                fairness::dump_at(&server.fairness, path).ok_or_else(Status::no_such_path)?;
+            Ok(answer::with_type(StatusCode::OK, "text/plain; charset=utf-8", text))
         }
         "/openid/v1/jwks" => {
             let body = Bytes::from(server.tokens.jwks().to_string());
@@ -110,6 +115,9 @@ fn known_paths(server: &Server) -> Vec<String> {
     }
     paths.extend(
         [
+            "/debug/api_priority_and_fairness/dump_priority_levels",
+            "/debug/api_priority_and_fairness/dump_queues",
+            "/debug/api_priority_and_fairness/dump_requests",
             "/healthz",
             "/livez",
             "/metrics",

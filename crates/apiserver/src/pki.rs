@@ -136,6 +136,7 @@ pub struct Pki {
     serving: CertifiedPem,
     token_key: KeyPair,
     /// Whom aggregated servers believe when we say who asks: an authority of its own, which signs for us alone.
+    front_proxy_issuer: Issuer<'static, KeyPair>,
     front_proxy_ca_pem: String,
     front_proxy: CertifiedPem,
 }
@@ -162,7 +163,15 @@ impl Pki {
                 serving
             }
         };
-        Ok(Self { issuer, ca_pem, serving, token_key, front_proxy_ca_pem, front_proxy })
+        Ok(Self {
+            issuer,
+            ca_pem,
+            serving,
+            token_key,
+            front_proxy_issuer,
+            front_proxy_ca_pem,
+            front_proxy,
+        })
     }
 
     /// The CA's certificate: what clients trust, and what the ConfigMaps `kube-root-ca.crt` hold.
@@ -187,6 +196,11 @@ impl Pki {
         groups: &[&str],
     ) -> Result<CertifiedPem, PkiError> {
         issue::leaf(&self.issuer, &issue::Leaf::client(user, groups))
+    }
+
+    /// The certificate of a front proxy before this server: whom it speaks for, it says in headers.
+    pub fn front_proxy_certificate(&self, name: &str) -> Result<CertifiedPem, PkiError> {
+        issue::leaf(&self.front_proxy_issuer, &issue::Leaf::client(name, &[]))
     }
 
     /// A serving certificate for the kubelet of this node.
@@ -233,8 +247,13 @@ impl Pki {
 
     /// How the API server speaks TLS. It asks for a client certificate but does not judge it: `authn` does, for each
     /// request, so that a wrong or expired one is answered with 401 as upstream does, not with a TLS alert.
-    pub fn server_config(&self) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-        tls::server(&self.serving, tls::asking_verifier(&self.ca_pem)?)
+    /// Clients choose a certificate by the authorities that we name: ours, and that of front proxies (PEM).
+    pub fn server_config(
+        &self,
+        front_proxies_pem: &str,
+    ) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let authorities = format!("{}\n{front_proxies_pem}", self.ca_pem.trim_end());
+        tls::server(&self.serving, tls::asking_verifier(&authorities)?)
     }
 
     /// How the API server speaks to kubelets: it verifies them, and shows its own certificate.
@@ -271,7 +290,12 @@ impl Pki {
 
     /// What judges client certificates: signed by our CA, valid now, meant for clients.
     pub(crate) fn client_verifier(&self) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
-        tls::demanding_verifier(&self.ca_pem)
+        Self::verifier_of(&self.ca_pem)
+    }
+
+    /// The same for certificates by these authorities (PEM).
+    pub(crate) fn verifier_of(ca_pem: &str) -> Result<Arc<dyn ClientCertVerifier>, PkiError> {
+        tls::demanding_verifier(ca_pem)
     }
 
     /// The CA's key, PEM, for whoever signs what CertificateSigningRequests ask for. A secret.

@@ -4,6 +4,7 @@
 //! (<https://github.com/kubernetes/kubernetes/blob/master/staging/src/k8s.io/apiserver/pkg/endpoints/request/requestinfo.go>):
 //! authorization and metrics need it for paths that no kind serves, too.
 
+use coracle_api::selector::{FieldSelector, FieldTerm};
 use http::Method;
 
 /// What is to be done, to which path or object.
@@ -14,6 +15,8 @@ pub(crate) struct RequestInfo {
     pub(crate) verb: &'static str,
     /// The object or collection, or `None` for paths such as `/healthz` and for discovery.
     pub(crate) resource: Option<ResourcePath>,
+    /// Which objects of a collection are meant; nothing where the selector cannot be read.
+    pub(crate) fields: Vec<FieldTerm>,
 }
 
 /// The parts of a path below `/api/v1` or `/apis/GROUP/VERSION`.
@@ -36,16 +39,11 @@ pub(crate) struct ResourcePath {
 }
 
 impl RequestInfo {
-    /// Reads a request line. `watching` and `name_selector` come from the query: `?watch=true` turns a list into a watch,
-    /// and `metadata.name=x` as field selector narrows a collection request to one name, which RBAC honours.
-    pub(crate) fn read(
-        method: &Method,
-        path: &str,
-        watching: bool,
-        name_selector: Option<&str>,
-    ) -> Self {
+    /// Reads a request line. `watching` and `fields` come from the query: `?watch=true` turns a list into a watch, and a field
+    /// selector narrows a collection request, which the node authorizer honours; RBAC does if it is for one name.
+    pub(crate) fn read(method: &Method, path: &str, watching: bool, fields: &str) -> Self {
         let Some(mut parts) = resource_parts(path) else {
-            return Self { verb: lower_case_method(method), resource: None };
+            return Self { verb: lower_case_method(method), resource: None, fields: Vec::new() };
         };
         let mut resource =
             ResourcePath { group: parts.group, version: parts.version, ..ResourcePath::default() };
@@ -65,6 +63,7 @@ impl RequestInfo {
             }
         }
         let mut segments = segments.into_iter();
+        let mut selected = FieldSelector::everything();
         resource.resource = segments.next().unwrap_or_default();
         resource.name = segments.next().unwrap_or_default();
         resource.subresource = segments.next().unwrap_or_default();
@@ -75,16 +74,17 @@ impl RequestInfo {
                 "delete" => verb = "deletecollection",
                 _ => (),
             }
-            if matches!(verb, "list" | "watch" | "deletecollection")
-                && let Some(name) = name_selector
-            {
-                name.clone_into(&mut resource.name);
+            if matches!(verb, "list" | "watch" | "deletecollection") {
+                selected = FieldSelector::parse(fields).unwrap_or_default();
+                if let Some(name) = only_name(&selected) {
+                    name.clone_into(&mut resource.name);
+                }
             }
         } else if verb == "get" && watching && resource.subresource.is_empty() {
             // `GET …/pods/web?watch=true` watches that one object.
             verb = "watch";
         }
-        Self { verb, resource: Some(resource) }
+        Self { verb, resource: Some(resource), fields: selected.terms().to_vec() }
     }
 
     /// Whether the answer may take as long as it likes: watches, logs and what is proxied.
@@ -97,6 +97,12 @@ impl RequestInfo {
                 )
             })
     }
+}
+
+/// The one name that a selector means, if it is one.
+fn only_name(selector: &FieldSelector) -> Option<&str> {
+    let name = selector.requires_exact("metadata.name")?;
+    (!matches!(name, "" | "." | "..") && !name.contains(['/', '%'])).then_some(name)
 }
 
 struct Parts {
@@ -179,7 +185,7 @@ mod tests {
             &method.parse().unwrap(),
             path,
             query.contains("watch=true"),
-            query.strip_prefix("name="),
+            query.strip_prefix("fieldSelector=").unwrap_or_default(),
         );
         let seen = match info.resource {
             None => info.verb.to_owned(),
@@ -223,7 +229,11 @@ mod tests {
             "/api/v1/namespaces/a/pods",
             "deletecollection /v1 ns=a pods name= sub= rest=",
         );
-        check("GET", "/api/v1/namespaces/a/pods?name=x", "list /v1 ns=a pods name=x sub= rest=");
+        check(
+            "GET",
+            "/api/v1/namespaces/a/pods?fieldSelector=metadata.name=x",
+            "list /v1 ns=a pods name=x sub= rest=",
+        );
         check("GET", "/api/v1/nodes/n/proxy/a/b", "get /v1 ns= nodes name=n sub=proxy rest=a/b");
         check(
             "GET",

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use coracle_api::status::{FieldErrors, Status};
+use coracle_api::selector::{FieldSelector, FieldTerm};
+use coracle_api::status::{FieldErrors, Path, Status};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -41,6 +42,26 @@ struct ResourceAttributes {
     resource: String,
     subresource: String,
     name: String,
+    #[serde(rename = "fieldSelector")]
+    field_selector: Option<SelectorAttributes>,
+    #[serde(rename = "labelSelector")]
+    label_selector: Option<SelectorAttributes>,
+}
+
+/// `fieldSelector` or `labelSelector`: as text or in parts.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct SelectorAttributes {
+    raw_selector: String,
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: Vec<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -194,14 +215,22 @@ impl Reviews {
             // Refused by validation; nothing asked is nothing allowed.
             (None, None) => return json!({ "allowed": false }),
         };
-        let (allowed, reason) = match self.authorizer.authorize(&Attributes { user, verb, target })
-        {
+        let asked = spec.resource_attributes.as_ref();
+        let (fields, ignored) = asked
+            .and_then(|asked| asked.field_selector.as_ref())
+            .map(SelectorAttributes::fields)
+            .unwrap_or_default();
+        let question = Attributes { user, verb, target, fields: &fields };
+        let (allowed, reason) = match self.authorizer.authorize(&question) {
             Decision::Allow(reason) => (true, reason.to_string()),
             Decision::NoOpinion(reason) => (false, reason),
         };
         let mut status = json!({ "allowed": allowed });
         if !reason.is_empty() {
             status["reason"] = reason.into();
+        }
+        if !allowed && !ignored.is_empty() {
+            status["evaluationError"] = ignored.into();
         }
         status
     }
@@ -228,7 +257,77 @@ fn attribute_errors(spec: &AccessSpec, review: &Value) -> FieldErrors {
         ),
         _ => (),
     }
+    if let Some(asked) = &spec.resource_attributes {
+        let place = Path::new("spec.resourceAttributes");
+        let selectors =
+            [("fieldSelector", &asked.field_selector), ("labelSelector", &asked.label_selector)];
+        for (name, selector) in selectors {
+            if let Some(selector) = selector {
+                selector.check(&place.child(name), &mut errors);
+            }
+        }
+    }
     errors
+}
+
+impl SelectorAttributes {
+    /// As upstream's `validateFieldSelectorAttributes` and its twin for labels.
+    fn check(&self, place: &Path, errors: &mut FieldErrors) {
+        match (self.raw_selector.is_empty(), self.requirements.is_empty()) {
+            (false, false) => errors.invalid(
+                place.child("rawSelector"),
+                self.raw_selector.as_str(),
+                "may not specified at the same time as requirements",
+            ),
+            (true, true) => errors.required(
+                place.child("requirements"),
+                format!("when {place} is specified, requirements or rawSelector is required"),
+            ),
+            _ => (),
+        }
+        for (index, requirement) in self.requirements.iter().enumerate() {
+            let place = place.child("requirements").index(index);
+            let values = place.child("values");
+            if requirement.key.is_empty() {
+                errors.required(place.child("key"), "must be specified");
+            }
+            match requirement.operator.as_str() {
+                "In" | "NotIn" if requirement.values.is_empty() => {
+                    errors.required(values, "must be specified when `operator` is 'In' or 'NotIn'")
+                }
+                "Exists" | "DoesNotExist" if !requirement.values.is_empty() => errors.forbidden(
+                    values,
+                    "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+                ),
+                "" => errors.required(place.child("operator"), "must be specified"),
+                // Newer clients may know operators that we do not: those narrow nothing.
+                _ => (),
+            }
+        }
+    }
+
+    /// What it says of fields, and what of it could not be read. What is left out narrows nothing: that is never too much.
+    fn fields(&self) -> (Vec<FieldTerm>, String) {
+        if !self.raw_selector.is_empty() {
+            return match FieldSelector::parse(&self.raw_selector) {
+                Ok(selector) => (selector.terms().to_vec(), String::new()),
+                Err(error) => {
+                    let place = "spec.resourceAttributes.fieldSelector";
+                    (Vec::new(), format!("{place} ignored due to parse error: {error}"))
+                }
+            };
+        }
+        let term = |requirement: &Requirement| {
+            let negated = match requirement.operator.as_str() {
+                "In" => false,
+                "NotIn" => true,
+                _ => return None,
+            };
+            let [value] = requirement.values.as_slice() else { return None };
+            Some(FieldTerm { field: requirement.key.clone(), value: value.clone(), negated })
+        };
+        (self.requirements.iter().filter_map(term).collect(), String::new())
+    }
 }
 
 /// A review is nobody's object: it bears no name.

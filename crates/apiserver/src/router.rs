@@ -19,13 +19,14 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::Predicate;
 
+use crate::aggregation::proxy::Lasts;
 use crate::annotations::Annotations;
 use crate::answer::{self, Answer};
-use crate::audit::{self, Record};
+use crate::audit::{self, Record, Source};
 use crate::authn::{self, Peer};
 use crate::authz::{Attributes, Target};
 use crate::call::{self, Call};
-use crate::fairness::{Flow, Patience};
+use crate::fairness::{Entering, Flow, Patience};
 use crate::identity::User;
 use crate::metrics::Served;
 use crate::negotiate::{Offer, Representation};
@@ -120,11 +121,8 @@ async fn answer(
         return Err(Status::new(414, Reason::Unknown, "the query is too long"));
     }
     let query = Query::parse(raw_query);
-    let name_selector =
-        query.get("fieldSelector").and_then(|selector| selector.strip_prefix("metadata.name="));
-    let name_selector = name_selector.filter(|name| !name.contains([',', '=', '!']));
-    let info =
-        RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), name_selector);
+    let fields = query.get("fieldSelector").unwrap_or_default();
+    let info = RequestInfo::read(&parts.method, parts.uri.path(), query.flag("watch"), fields);
     served.verb = info.verb;
 
     let patience = match parts.extensions.get::<InMemory>() {
@@ -137,19 +135,27 @@ async fn answer(
     let _seat = if long_running && info.verb != "watch" {
         None
     } else {
-        let path = parts.uri.path();
-        server.fairness.enter(&user, &info, path, patience, &mut trail.flow).await?
+        let entering = Entering {
+            user: &user,
+            info: &info,
+            path: parts.uri.path(),
+            query: &query,
+            patience,
+            store: &server.store,
+        };
+        server.fairness.enter(&entering, &mut trail.flow).await?
     };
     authorize(server, &user, &info, parts.uri.path(), trail)?;
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
     if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
-        let ends = long_running.then(|| take_ends(server, &mut parts));
-        return aggregation::proxy::forward(&server.aggregator, &remote, &user, parts, body, ends)
+        let ends = take_ends(server, &mut parts);
+        let lasts = if long_running { Lasts::Until(ends) } else { Lasts::AsUsual(ends) };
+        return aggregation::proxy::forward(server, &remote, &user, (parts, body), lasts)
             .boxed()
             .await;
     }
-    let RequestInfo { verb, resource } = info;
+    let RequestInfo { verb, resource, .. } = info;
     let Some(target) = resource else {
         return paths::answer(server, &parts, &query).boxed().await;
     };
@@ -194,6 +200,7 @@ async fn answer_about(
         ends,
         uri: parts.uri,
         upgrade: parts.extensions.remove::<OnUpgrade>(),
+        source: parts.extensions.remove::<Source>(),
         server: server.clone(),
         user,
         verb,
@@ -253,9 +260,13 @@ async fn identify(
             server.authenticator.prepare_request(&parts.headers).await;
             let peer = parts.extensions.get::<Peer>();
             let judged = server.authenticator.authenticate(peer, &parts.headers);
-            judged.map_err(|_| Status::unauthorized())
+            let is_let_in = |user: &User| {
+                *user != User::anonymous() || server.authenticator.lets_in_anybody(parts.uri.path())
+            };
+            judged.ok().filter(is_let_in).ok_or_else(Status::unauthorized)
         }
     };
+    server.authenticator.proxies().strip(&mut parts.headers);
     if let Some(log) = &server.audit {
         // Whoever showed wrong credentials is nobody, and still asked.
         let asking = user.as_ref().map_or_else(|_| User::default(), User::clone);
@@ -303,7 +314,8 @@ fn authorize(
             name: &resource.name,
         },
     };
-    let attributes = Attributes { user, verb: info.verb, target };
+    let fields = &info.fields;
+    let attributes = Attributes { user, verb: info.verb, target, fields };
     if let Some(record) = &mut trail.record {
         record.authorized(&server.authorizer.authorize(&attributes));
     }

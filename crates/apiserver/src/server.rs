@@ -19,8 +19,8 @@ use crate::admission::policies::{self, Policies};
 use crate::admission::webhooks::Webhooks;
 use crate::aggregation::{self, Aggregator};
 use crate::audit::AuditLog;
-use crate::authn::Authenticator;
 use crate::authn::oidc::Oidc;
+use crate::authn::{Authenticator, RequestHeaderFlags, RequestHeaders};
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
@@ -33,7 +33,7 @@ use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
 use crate::reviews::Reviews;
 use crate::router::InMemory;
-use crate::service_addresses::{Cidr, ServiceAddresses};
+use crate::service_addresses::{Cidr, ServiceAddresses, keep_ranges};
 use crate::tokens::TokenIssuer;
 use crate::turns::Turns;
 use crate::{authz, bootstrap, custom_resources, quota, router, serve, upkeep};
@@ -57,6 +57,8 @@ pub struct Extras {
     pub audit: Option<Arc<AuditLog>>,
     /// Whose tokens are good beside our own.
     pub oidc: Option<Arc<Oidc>>,
+    /// Which front proxies are believed beside our own.
+    pub request_header: RequestHeaderFlags,
 }
 
 /// Why the server did not start.
@@ -130,7 +132,8 @@ impl ApiServer {
         let Config { store, pki, advertise, service_cidr } = config;
         let tokens = Arc::new(TokenIssuer::new(&pki, store.clone())?);
         let authenticator = Authenticator::new(&pki, tokens.clone(), store.clone())?;
-        let authenticator = Arc::new(authenticator.trusting(extras.oidc));
+        let proxies = RequestHeaders::new(&pki, &extras.request_header)?;
+        let authenticator = Arc::new(authenticator.trusting(extras.oidc).behind(proxies));
         let authorizer = Authorizer::new(&store);
         let addresses = ServiceAddresses::load(service_cidr, &store).map_err(|status| {
             StartError::Bootstrap {
@@ -140,9 +143,12 @@ impl ApiServer {
         })?;
         let extensions = Arc::new(ExtensionClient::new(store.clone(), &pki));
         let kinds = Arc::new(Registry::new(extensions.clone()));
+        let metrics = Metrics::default();
+        let (counters, client) = (metrics.admission.clone(), extensions.clone());
+        let policies =
+            Policies::new(store.clone(), authorizer.clone(), kinds.clone(), counters.clone());
         let webhooks =
-            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), extensions.clone());
-        let policies = Policies::new(store.clone(), authorizer.clone(), kinds.clone());
+            Webhooks::new(store.clone(), authorizer.clone(), kinds.clone(), client, counters);
         let admission = Admission::new(store.clone(), authorizer.clone(), kinds.clone())
             .with_policies(policies)
             .with_webhooks(webhooks);
@@ -154,7 +160,7 @@ impl ApiServer {
             kinds,
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
-            metrics: Metrics::default(),
+            metrics,
             fairness: Fairness::new(&store),
             turns: Turns::default(),
             ready: AtomicBool::new(false),
@@ -189,6 +195,7 @@ impl ApiServer {
         upkeep.spawn(aggregation::keep_registered(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(aggregation::keep_available(server.clone(), client.clone(), ends.clone()));
         upkeep.spawn(fairness::keep(server.clone(), client.clone(), ends.clone()));
+        upkeep.spawn(keep_ranges(server.clone(), client.clone(), ends.clone()));
         let quotas = server.admission.quotas();
         upkeep.spawn(quota::keep_status(quotas, client.clone(), ends.clone()));
         let (kinds, store) = (server.kinds.clone(), server.store.clone());
@@ -229,7 +236,7 @@ impl ApiServer {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), PkiError> {
-        let tls = self.pki.server_config()?;
+        let tls = self.pki.server_config(self.server.authenticator.proxies().authorities_pem())?;
         serve::serve(&self, tls, listener, shutdown).await;
         Ok(())
     }

@@ -2,11 +2,16 @@
 //!
 //! The Services in the store say which are taken; this is the same knowledge in a form that can be asked quickly. It is read once at
 //! start, and kept because every write passes here: an address is reserved before its Service is written, and given back if it is not.
+//!
+//! Addresses come out of the range of the server's own option and of the `ServiceCIDR`s that people add (`ranges.rs`). Whose they are
+//! is told by `IPAddress` objects (`objects.rs`), which follow the Services' writes.
+
+mod cidr;
+mod objects;
+mod ranges;
 
 use std::collections::HashSet;
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
-use std::str::FromStr;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use coracle_api::kinds::Kind;
@@ -19,84 +24,24 @@ use serde_json::{Value, json};
 use crate::answer::Answer;
 use crate::object::{meta, text};
 use crate::storage;
+pub use cidr::{Cidr, ParseCidrError};
+pub(crate) use ranges::keep as keep_ranges;
 
 /// Ports that every node may open for Services; upstream's default.
 const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
 
-/// A range of IPv4 addresses, as `10.96.0.0/16`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cidr {
-    base: u32,
-    prefix_bits: u8,
-}
-
-/// The text is no range of IPv4 addresses.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an IPv4 range such as 10.96.0.0/16")]
-pub struct ParseCidrError(String);
-
-impl Cidr {
-    /// The range whose addresses share their first bits with `base`. We give no IPv6 addresses: such a range is empty.
-    pub fn new(base: impl Into<IpAddr>, prefix_bits: u8) -> Self {
-        match base.into() {
-            IpAddr::V4(base) => {
-                let prefix_bits = prefix_bits.min(32);
-                let mask = u32::MAX.checked_shl(32 - u32::from(prefix_bits)).unwrap_or(0);
-                Self { base: u32::from(base) & mask, prefix_bits }
-            }
-            IpAddr::V6(_) => Self { base: 0, prefix_bits: 32 },
-        }
-    }
-
-    /// The first address that a Service can have: that of the `kubernetes` Service.
-    pub fn first_address(self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(self.base.wrapping_add(1)))
-    }
-
-    /// Whether the address lies in the range.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        (u32::from(address) ^ self.base).checked_shr(32 - u32::from(self.prefix_bits)).unwrap_or(0)
-            == 0
-    }
-
-    fn size(self) -> u32 {
-        1u32.checked_shl(32 - u32::from(self.prefix_bits)).unwrap_or(u32::MAX)
-    }
-
-    /// Neither the base nor the broadcast address.
-    fn is_usable(self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.base);
-        offset >= 1 && offset < self.size().saturating_sub(1)
-    }
-}
-
-impl fmt::Display for Cidr {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}/{}", Ipv4Addr::from(self.base), self.prefix_bits)
-    }
-}
-
-impl FromStr for Cidr {
-    type Err = ParseCidrError;
-
-    fn from_str(text: &str) -> Result<Self, ParseCidrError> {
-        let read = || {
-            let (base, bits) = text.split_once('/')?;
-            let bits: u8 = bits.parse().ok().filter(|&bits| bits <= 32)?;
-            Some(Self::new(base.parse::<Ipv4Addr>().ok()?, bits))
-        };
-        read().ok_or_else(|| ParseCidrError(text.to_owned()))
-    }
-}
-
 /// Who has which address and port.
 pub(crate) struct ServiceAddresses {
+    /// The range of the server's own option.
     range: Cidr,
+    store: Store,
     taken: Mutex<Taken>,
 }
 
 #[derive(Default)]
 struct Taken {
+    /// Out of these addresses are given, out of the first first.
+    ranges: Vec<Cidr>,
     addresses: HashSet<Ipv4Addr>,
     ports: HashSet<u16>,
 }
@@ -105,6 +50,8 @@ struct Taken {
 pub(crate) struct Reservation {
     owner: Arc<ServiceAddresses>,
     is_service: bool,
+    /// The Service's namespace and name.
+    service: (String, String),
     addresses: Vec<Ipv4Addr>,
     ports: Vec<u16>,
     freed_addresses: Vec<Ipv4Addr>,
@@ -126,7 +73,7 @@ impl Reservation {
         let task = tokio::spawn(async move {
             let written = write.await;
             match &written {
-                Ok(_) => self.done(),
+                Ok(_) => self.done().await,
                 // It may be on disk: the addresses stay taken until the next start tells.
                 Err(WriteError::Unknown(_)) => self.keep(),
                 Err(_) => drop(self),
@@ -136,15 +83,12 @@ impl Reservation {
         task.await.unwrap_or(Err(WriteError::Closed))
     }
 
-    fn done(self) {
-        let mut taken = self.owner.taken.lock();
-        for address in &self.freed_addresses {
-            taken.addresses.remove(address);
-        }
-        for port in &self.freed_ports {
-            taken.ports.remove(port);
-        }
-        drop(taken);
+    async fn done(self) {
+        let store = &self.owner.store;
+        objects::write(store, &self.addresses, &self.service).await;
+        self.owner.forget(&self.freed_addresses, &self.freed_ports);
+        // As long as its object is there an address is not given again; whoever waits for that has to find it free by then.
+        objects::remove(store, &self.freed_addresses).await;
         self.keep();
     }
 
@@ -159,13 +103,7 @@ impl Drop for Reservation {
         if self.addresses.is_empty() && self.ports.is_empty() {
             return;
         }
-        let mut taken = self.owner.taken.lock();
-        for address in &self.addresses {
-            taken.addresses.remove(address);
-        }
-        for port in &self.ports {
-            taken.ports.remove(port);
-        }
+        self.owner.forget(&self.addresses, &self.ports);
     }
 }
 
@@ -181,7 +119,9 @@ impl ServiceAddresses {
             taken.addresses.extend(addresses_of(&service));
             taken.ports.extend(ports_of(&service));
         }
-        Ok(Self { range, taken: Mutex::new(taken) })
+        let addresses = Self { range, store: store.clone(), taken: Mutex::new(taken) };
+        addresses.set_ranges(addresses.held_ranges());
+        Ok(addresses)
     }
 
     /// The range out of which addresses are given.
@@ -203,6 +143,8 @@ impl ServiceAddresses {
         let mut errors = FieldErrors::new();
         let had_addresses: HashSet<Ipv4Addr> = old.into_iter().flat_map(addresses_of).collect();
         let had_ports: HashSet<u16> = old.into_iter().flat_map(ports_of).collect();
+        reservation.service =
+            (meta(object, "namespace").to_owned(), meta(object, "name").to_owned());
         let mut taken = self.taken.lock();
         let outcome = self
             .allocate_address(&mut taken, object, &had_addresses, &mut reservation, &mut errors)
@@ -233,10 +175,21 @@ impl ServiceAddresses {
         reservation
     }
 
+    fn forget(&self, addresses: &[Ipv4Addr], ports: &[u16]) {
+        let mut taken = self.taken.lock();
+        for address in addresses {
+            taken.addresses.remove(address);
+        }
+        for port in ports {
+            taken.ports.remove(port);
+        }
+    }
+
     fn reservation(self: &Arc<Self>, kind: &Kind) -> Reservation {
         Reservation {
             owner: self.clone(),
             is_service: kind.group.is_empty() && kind.kind == "Service",
+            service: Default::default(),
             addresses: Vec::new(),
             ports: Vec::new(),
             freed_addresses: Vec::new(),
@@ -260,34 +213,23 @@ impl ServiceAddresses {
             self.free_address(taken)
                 .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?
         } else {
-            let Ok(address) = asked.parse::<Ipv4Addr>() else {
-                // Validation has said already what is wrong with it, unless it is an IPv6 address, of which we give none.
-                errors.invalid(
-                    "spec.clusterIPs",
-                    json!([asked]),
-                    format!("failed to allocate IP {asked}: {}", self.not_in_range(&asked)),
-                );
-                return Ok(());
-            };
-            if had.contains(&address) {
+            let address = asked.parse::<Ipv4Addr>();
+            if address.as_ref().is_ok_and(|address| had.contains(address)) {
                 return Ok(());
             }
-            let refusal = if !self.range.contains(address) || !self.range.is_usable(address) {
-                Some(self.not_in_range(&asked))
-            } else if taken.addresses.contains(&address) {
-                Some("provided IP is already allocated".to_owned())
-            } else {
-                None
-            };
-            if let Some(refusal) = refusal {
-                errors.invalid(
-                    "spec.clusterIPs",
-                    json!([asked]),
-                    format!("failed to allocate IP {asked}: {refusal}"),
-                );
-                return Ok(());
+            // Validation has said already what is wrong with it, unless it is an IPv6 address, of which we give none.
+            let given = address.map_err(|_| MISMATCH.to_owned()).and_then(|address| {
+                self.check_wish(taken, address)?;
+                Ok(address)
+            });
+            match given {
+                Ok(address) => address,
+                Err(refusal) => {
+                    let detail = format!("failed to allocate IP {asked}: {refusal}");
+                    errors.invalid("spec.clusterIPs", json!([asked]), detail);
+                    return Ok(());
+                }
             }
-            address
         };
         taken.addresses.insert(address);
         reservation.addresses.push(address);
@@ -296,26 +238,45 @@ impl ServiceAddresses {
         Ok(())
     }
 
-    fn not_in_range(&self, asked: &str) -> String {
-        format!(
-            "the provided IP ({asked}) is not in the valid range. The range of valid IPs is {}",
-            self.range
-        )
+    /// Says why an address that was asked for cannot be given.
+    fn check_wish(&self, taken: &Taken, address: Ipv4Addr) -> Result<(), String> {
+        let Some(range) = taken.ranges.iter().find(|range| range.contains(address)) else {
+            return Err(MISMATCH.to_owned());
+        };
+        if !range.is_usable(address) {
+            return Err(format!(
+                "the provided IP ({address}) is not in the valid range. The range of valid IPs is {range}"
+            ));
+        }
+        if self.is_taken(taken, address) {
+            return Err("provided IP is already allocated".to_owned());
+        }
+        Ok(())
     }
 
-    /// A free address, from the upper part first: the lower one is for those that people choose.
+    /// By a Service, or by somebody who made an object for the address.
+    fn is_taken(&self, taken: &Taken, address: Ipv4Addr) -> bool {
+        taken.addresses.contains(&address) || objects::exists(&self.store, address)
+    }
+
+    /// A free address of the first range that has one, from its upper part first: the lower one is for those that people choose.
     fn free_address(&self, taken: &Taken) -> Option<Ipv4Addr> {
-        let size = self.range.size();
-        let chosen_by_people = (size / 16).clamp(16, 256).min(size / 2);
-        let upper = size.saturating_sub(1).saturating_sub(chosen_by_people);
-        let start = if upper == 0 { 0 } else { rand::rng().random_range(0..upper) };
-        let upper_offsets = (0..upper).map(|step| chosen_by_people + (start + step) % upper);
-        upper_offsets
-            .chain(1..chosen_by_people)
-            .map(|offset| Ipv4Addr::from(self.range.base.wrapping_add(offset)))
-            .find(|address| self.range.is_usable(*address) && !taken.addresses.contains(address))
+        taken.ranges.iter().find_map(|range| {
+            let size = range.size();
+            let chosen_by_people = (size / 16).clamp(16, 256).min(size / 2);
+            let upper = size.saturating_sub(1).saturating_sub(chosen_by_people);
+            let start = if upper == 0 { 0 } else { rand::rng().random_range(0..upper) };
+            let upper_offsets = (0..upper).map(|step| chosen_by_people + (start + step) % upper);
+            upper_offsets
+                .chain(1..chosen_by_people)
+                .map(|offset| Ipv4Addr::from(range.base.wrapping_add(offset)))
+                .find(|address| range.is_usable(*address) && !self.is_taken(taken, *address))
+        })
     }
 }
+
+/// As upstream says that no range has the address.
+const MISMATCH: &str = "the provided network does not match the current range";
 
 fn allocate_ports(
     taken: &mut Taken,
@@ -412,84 +373,4 @@ fn ports_of(service: &Value) -> Vec<u16> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn addresses(range: &str) -> Arc<ServiceAddresses> {
-        Arc::new(ServiceAddresses { range: range.parse().unwrap(), taken: Mutex::default() })
-    }
-
-    fn service_kind() -> &'static Kind {
-        coracle_api::kinds::by_kind("", "v1", "Service").unwrap()
-    }
-
-    #[test]
-    fn ranges_are_read_and_counted() {
-        let range: Cidr = "10.96.7.9/16".parse().unwrap();
-        assert_eq!(range.to_string(), "10.96.0.0/16");
-        assert_eq!(range.first_address(), Ipv4Addr::new(10, 96, 0, 1));
-        assert!(
-            range.contains(Ipv4Addr::new(10, 96, 255, 1))
-                && !range.contains(Ipv4Addr::new(10, 97, 0, 1))
-        );
-        assert!("10.0.0.0/33".parse::<Cidr>().is_err() && "x".parse::<Cidr>().is_err());
-    }
-
-    #[test]
-    fn every_service_gets_its_own_until_none_is_left() {
-        let addresses = addresses("10.0.0.0/28");
-        let mut seen = HashSet::new();
-        for _ in 0..14 {
-            let mut service =
-                json!({ "metadata": { "name": "a" }, "spec": { "type": "ClusterIP" } });
-            addresses.allocate(service_kind(), &mut service, None).unwrap().keep();
-            assert!(seen.insert(service["spec"]["clusterIP"].as_str().unwrap().to_owned()));
-        }
-        let mut service = json!({ "metadata": { "name": "a" }, "spec": { "type": "ClusterIP" } });
-        assert_eq!(addresses.allocate(service_kind(), &mut service, None).err().unwrap().code, 500);
-        let gone = json!({ "spec": { "clusterIP": seen.iter().next().unwrap() } });
-        addresses.leave(service_kind(), &gone).done();
-        addresses.allocate(service_kind(), &mut service, None).unwrap().keep();
-        assert_eq!(service["spec"]["clusterIP"], gone["spec"]["clusterIP"]);
-    }
-
-    #[test]
-    fn what_is_not_stored_is_given_back() {
-        let addresses = addresses("10.0.0.0/24");
-        let wish = || {
-            json!({ "metadata": { "name": "a" }, "spec": {
-                "type": "NodePort", "clusterIP": "10.0.0.7", "ports": [{ "port": 80, "nodePort": 30007 }, { "port": 81 }],
-            } })
-        };
-        drop(addresses.allocate(service_kind(), &mut wish(), None).unwrap());
-        let mut stored = wish();
-        addresses.allocate(service_kind(), &mut stored, None).unwrap().keep();
-        assert!(NODE_PORTS.contains(
-            &u16::try_from(stored["spec"]["ports"][1]["nodePort"].as_u64().unwrap()).unwrap()
-        ));
-        let refused = addresses.allocate(service_kind(), &mut wish(), None).err().unwrap();
-        assert_eq!(refused.code, 422);
-        assert!(
-            refused
-                .message
-                .contains("failed to allocate IP 10.0.0.7: provided IP is already allocated"),
-            "{refused}"
-        );
-        assert!(refused.message.contains("provided port is already allocated"), "{refused}");
-        // The Service itself may keep what it has.
-        let mut same = stored.clone();
-        addresses.allocate(service_kind(), &mut same, Some(&stored)).unwrap().keep();
-        assert_eq!(same, stored);
-    }
-
-    #[test]
-    fn wishes_outside_the_ranges_are_refused() {
-        let addresses = addresses("10.0.0.0/24");
-        let mut wish = json!({ "metadata": { "name": "a" }, "spec": {
-            "type": "NodePort", "clusterIP": "10.0.1.7", "ports": [{ "port": 80, "nodePort": 80 }],
-        } });
-        let refused = addresses.allocate(service_kind(), &mut wish, None).err().unwrap();
-        assert!(refused.message.contains("The range of valid IPs is 10.0.0.0/24"), "{refused}");
-        assert!(refused.message.contains("The range of valid ports is 30000-32767"), "{refused}");
-    }
-}
+mod tests;

@@ -2,12 +2,25 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use http::{HeaderMap, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::limits;
+
+/// Whether the client wants to speak another protocol on its connection.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::UPGRADE)
+        && listed(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
+}
+
+/// What `Connection` lists: names of headers that are for the next hop alone.
+pub(crate) fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::CONNECTION).into_iter();
+    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
 
 /// Answers the client as the other side did, and joins the two connections once both are upgraded. The task belongs to `tunnels`,
 /// and ends with `ends`.

@@ -5,10 +5,15 @@ mod harness;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use extension_server::{ExtensionServer, Reply};
 use harness::{Harness, next};
+use http::Request;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const FLUNDERS: &str = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders";
@@ -109,6 +114,30 @@ async fn follow(server: &Harness) -> impl futures::Stream<Item = Value> + Unpin 
     server.watch(&format!("{SERVICES}?watch=true&{name}")).await
 }
 
+const CONSOLE: &str = "/apis/wardle.example.com/v1alpha1/namespaces/default/flunders/a/console";
+
+fn swagger() -> Value {
+    let reference = |name: &str| json!({ "$ref": format!("#/definitions/{name}") });
+    let get = |name: &str| {
+        json!({ "get": {
+        "operationId": "read", "responses": { "200": { "description": "OK", "schema": reference(name) } },
+    } })
+    };
+    json!({
+        "swagger": "2.0", "info": { "title": "wardle", "version": "v0" },
+        "paths": {
+            FLUNDERS: get("com.example.wardle.Flunder"),
+            "/apis/apps/v1/namespaces/{namespace}/deployments": get("Stolen"),
+        },
+        "definitions": {
+            "com.example.wardle.Flunder": { "type": "object", "properties": {
+                "metadata": reference("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta") } },
+            "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta": { "type": "object", "description": "of another version" },
+            "Stolen": { "type": "object" },
+        },
+    })
+}
+
 /// Upstream's sample API server, as far as one sees from outside.
 fn sample(parts: &http::request::Parts, body: Value) -> Reply {
     let header = |name: &str| parts.headers.get(name).map_or("", |value| value.to_str().unwrap());
@@ -119,6 +148,10 @@ fn sample(parts: &http::request::Parts, body: Value) -> Reply {
             "resources": [{ "name": "flunders", "singularName": "flunder", "namespaced": true, "kind": "Flunder",
                 "verbs": ["create", "get", "list"] }],
         })),
+        ("GET", "/openapi/v2") => Reply::Json(swagger()),
+        ("GET", CONSOLE) if header("upgrade") == "shout" && header("x-remote-user") == "admin" => {
+            Reply::Shout
+        }
         ("GET", "/openapi/v3") => Reply::Json(json!({ "paths": {
             "apis/wardle.example.com/v1alpha1": { "serverRelativeURL": "/openapi/v3/apis/wardle.example.com/v1alpha1?hash=1" },
             "apis/other": { "serverRelativeURL": "https://evil.example.com" } } })),
@@ -232,4 +265,154 @@ async fn a_server_that_fails_its_check_is_not_asked_until_it_passes() {
     server.get(FLUNDERS).await.expect(200);
     server.delete("/api/v1/namespaces/default/services/hook", json!({})).await.expect(200);
     until(&mut watch, "ServiceNotFound").await;
+}
+
+/// Brings the sample server behind our door.
+async fn sample_behind(server: &Harness) {
+    let extension = ExtensionServer::start_for(&front_proxy_ca(server).await, sample).await;
+    lead_to(server, &extension).await;
+    let mut watch = follow(server).await;
+    let service = api_service(json!({ "caBundle": extension.ca_bundle }));
+    server.post(SERVICES, service).await.expect(201);
+    until(&mut watch, "Passed").await;
+}
+
+async fn front_proxy_ca(server: &Harness) -> String {
+    let map = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let map = server.get(map).await.expect(200);
+    map["data"]["requestheader-client-ca-file"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn what_a_server_says_in_openapi_v2_is_part_of_ours() {
+    let server = Harness::start().await;
+    let before = server.get("/openapi/v2").await;
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    sample_behind(&server).await;
+    let after = server.get("/openapi/v2").await;
+    assert_ne!(after.headers["etag"], before.headers["etag"]);
+    let document = after.expect(200);
+    assert_eq!(document["paths"][FLUNDERS]["get"]["operationId"], "read");
+    let flunder = &document["definitions"]["com.example.wardle.Flunder"];
+    // Theirs is another one, and ours stays what it was.
+    assert_eq!(flunder["properties"]["metadata"]["$ref"], format!("#/definitions/{meta}_v2"));
+    assert_eq!(document["definitions"][format!("{meta}_v2")]["description"], "of another version");
+    assert_eq!(document["definitions"][meta], before.body["definitions"][meta]);
+    // Nobody describes what others serve.
+    let deployments = "/apis/apps/v1/namespaces/{namespace}/deployments";
+    assert_eq!(document["paths"][deployments], before.body["paths"][deployments]);
+    assert!(document["definitions"].get("Stolen").is_none());
+    let message = Request::get("/openapi/v2")
+        .header("accept", "application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+        .body(Vec::new())
+        .unwrap();
+    let message = harness::send(&server.client, message).await;
+    assert_eq!(message.code, 200);
+    let name = b"com.example.wardle.Flunder";
+    assert!(message.bytes.windows(name.len()).any(|window| window == name));
+    server.delete(&format!("{SERVICES}/v1alpha1.wardle.example.com"), json!({})).await.expect(200);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while server.get("/openapi/v2").await.headers["etag"] != before.headers["etag"] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn groups_and_versions_come_in_the_order_of_their_priorities() {
+    let server = Harness::start().await;
+    let mut follows = follow(&server).await;
+    for (version, priority) in [("v1", 10), ("v1alpha1", 200), ("v2", 10)] {
+        let mut service = api_service(json!({ "insecureSkipTLSVerify": true }));
+        service["metadata"]["name"] = json!(format!("{version}.wardle.example.com"));
+        service["spec"]["version"] = json!(version);
+        service["spec"]["versionPriority"] = json!(priority);
+        server.post(SERVICES, service).await.expect(201);
+    }
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    // What clients see: `group: versions` in both forms.
+    let seen = async || {
+        let told = |items: &Value, name: &str| -> Vec<String> {
+            let version = |it: &Value| it["version"].as_str().unwrap().to_owned();
+            let one = |item: &Value| {
+                let versions: Vec<String> =
+                    item["versions"].as_array().unwrap().iter().map(version).collect();
+                format!("{}: {}", item.pointer(name).unwrap().as_str().unwrap(), versions.join(" "))
+            };
+            items.as_array().unwrap().iter().map(one).collect()
+        };
+        let groups = server.get("/apis").await.expect(200)["groups"].clone();
+        let request = Request::get("/apis").header("accept", accept).body(Vec::new()).unwrap();
+        let items = harness::send(&server.client, request).await.expect(200)["items"].clone();
+        let (plain, aggregated) = (told(&groups, "/name"), told(&items, "/metadata/name"));
+        let own = groups.as_array().unwrap().iter().find(|it| it["name"] == "wardle.example.com");
+        let preferred = own.map(|own| own["preferredVersion"]["version"].clone());
+        (plain, aggregated, preferred)
+    };
+    let name = "wardle.example.com: v1alpha1 v2 v1".to_owned();
+    let (plain, aggregated) = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let (plain, aggregated, preferred) = seen().await;
+            if plain.last() == Some(&name) && aggregated.last() == Some(&name) {
+                assert_eq!(preferred, Some(json!("v1alpha1")));
+                return (plain, aggregated);
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(plain.len(), aggregated.len());
+    until(&mut follows, "ServiceNotFound").await;
+    let first = json!({ "spec": { "groupPriorityMinimum": 19_000 } });
+    let path = format!("{SERVICES}/v1.wardle.example.com");
+    server.patch(&path, "merge-patch", first).await.expect(200);
+    tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let (plain, aggregated, _) = seen().await;
+            if plain[0] == name && aggregated[0] == name {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_speaks_another_protocol_is_handed_on_to_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Harness::start_in(tempfile::tempdir().unwrap(), address).await;
+    let stop = CancellationToken::new();
+    let (api, ends) = (server.api.clone(), stop.clone());
+    let serving = tokio::spawn(async move { api.serve(listener, ends).await.unwrap() });
+    sample_behind(&server).await;
+    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
+    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
+    let mut stream = BufReader::new(stream.unwrap());
+    let request = format!(
+        "GET {CONSOLE} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: shout\r\nX-Remote-User: root\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = String::new();
+    while stream.read_line(&mut head).await.unwrap() > 2 {}
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols"), "{head}");
+    assert!(head.to_ascii_lowercase().contains("upgrade: shout"), "{head}");
+    stream.write_all(b"ahoy").await.unwrap();
+    let mut heard = [0; 4];
+    stream.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"AHOY");
+    stop.cancel();
+    let rest = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut heard));
+    assert!(matches!(rest.await.expect("the tunnel ends"), Ok(0) | Err(_)));
+    serving.await.unwrap();
+    server.api.shutdown().await;
 }

@@ -40,7 +40,7 @@ async fn start(directory: &Path) -> Arc<ApiServer> {
         advertise: ([127, 0, 0, 1], 6443).into(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
     };
-    ApiServer::start_with(config, Extras { audit: Some(audit), oidc: None }).await.unwrap()
+    ApiServer::start_with(config, Extras { audit: Some(audit), ..Extras::default() }).await.unwrap()
 }
 
 /// What was recorded, each event as `user resource stage`.

@@ -315,3 +315,67 @@ async fn what_the_webhook_says_is_not_believed() {
     let maps = "/api/v1/namespaces/default/configmaps";
     server.post(maps, config_map("m", json!({}))).await.expect(201);
 }
+
+/// `MANAGER VERSION: FIELDS` of each entry.
+fn managers(object: &Value) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    let mut told: Vec<String> = entries
+        .map(|entry| {
+            let fields: Vec<&str> =
+                entry["fieldsV1"].as_object().unwrap().keys().map(String::as_str).collect();
+            let (_, version) = entry["apiVersion"].as_str().unwrap().split_once('/').unwrap();
+            format!("{} {version}: {}", entry["manager"].as_str().unwrap(), fields.join(" "))
+        })
+        .collect();
+    told.sort();
+    told
+}
+
+async fn apply(server: &Harness, path: &str, by: &str, config: Value) -> harness::Answer {
+    let path = format!("{path}/a?fieldManager={by}");
+    server.send(http::Method::PATCH, &path, "application/apply-patch+yaml", Some(config)).await
+}
+
+#[tokio::test]
+async fn a_manager_of_one_version_loses_what_another_version_changes() {
+    let (server, _hook, _) = start().await;
+    let made = apply(&server, ONE, "first", one("a", "h:1")).await.expect(201);
+    assert_eq!(managers(&made), ["first v1: f:hostPort"]);
+    // A write of something else is none of its business.
+    let size = json!({ "spec": { "size": 3 } });
+    let other = server.patch(&format!("{TWO}/a?fieldManager=other"), "merge-patch", size).await;
+    assert_eq!(managers(&other.expect(200)), ["first v1: f:hostPort", "other v2: f:spec"]);
+    let port = json!({ "port": "2" });
+    let taken = server.patch(&format!("{TWO}/a?fieldManager=other"), "merge-patch", port).await;
+    assert_eq!(managers(&taken.expect(200)), ["other v2: f:port f:spec"]);
+}
+
+#[tokio::test]
+async fn who_applies_in_two_versions_conflicts_and_shares_across_them() {
+    let (server, _hook, _) = start().await;
+    apply(&server, ONE, "first", one("a", "h:1")).await.expect(201);
+    let message = apply(&server, TWO, "second", two("a", "h", "2")).await.refused(409, "Conflict");
+    assert_eq!(message, "Apply failed with 1 conflict: conflict with \"first\": .port");
+    // What is wanted alike is shared.
+    let shared = apply(&server, TWO, "second", two("a", "h", "1")).await.expect(200);
+    assert_eq!(managers(&shared), ["first v1: f:hostPort", "second v2: f:host f:port"]);
+    let forced = format!("{TWO}/a?fieldManager=second&force=true");
+    let config = Some(two("a", "h", "2"));
+    let apply_patch = "application/apply-patch+yaml";
+    let forced = server.send(http::Method::PATCH, &forced, apply_patch, config).await.expect(200);
+    assert_eq!(managers(&forced), ["second v2: f:host f:port"]);
+    assert_eq!(server.get(&format!("{ONE}/a")).await.expect(200)["hostPort"], "h:2");
+}
+
+#[tokio::test]
+async fn a_manager_may_go_on_in_another_version() {
+    let (server, _hook, _) = start().await;
+    let mut config = one("a", "h:1");
+    config["spec"] = json!({ "size": 2 });
+    apply(&server, ONE, "first", config).await.expect(201);
+    let moved = apply(&server, TWO, "first", two("a", "h", "1")).await.expect(200);
+    assert_eq!(managers(&moved), ["first v2: f:host f:port"]);
+    // What it does not want any longer is gone with its wish.
+    assert_eq!(moved["spec"], Value::Null);
+    assert_eq!((&moved["host"], &moved["port"]), (&json!("h"), &json!("1")));
+}

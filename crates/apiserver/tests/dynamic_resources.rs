@@ -120,3 +120,21 @@ async fn the_range_of_services_is_an_object_and_addresses_are_names() {
     let wrong = json!({ "metadata": { "name": "not-one" }, "spec": parent });
     server.post(addresses, wrong).await.refused(422, "Invalid");
 }
+
+#[tokio::test]
+async fn devices_are_administered_from_labelled_namespaces_only() {
+    let server = Harness::start().await;
+    server.namespace("ops").await;
+    let claim = json!({ "metadata": { "name": "c" }, "spec": { "devices": { "requests": [
+        { "name": "gpu", "exactly": { "deviceClassName": "gpu", "adminAccess": true } },
+    ] } } });
+    let claims = "/apis/resource.k8s.io/v1/namespaces/ops/resourceclaims";
+    let why = server.post(claims, claim.clone()).await.refused(422, "Invalid");
+    let wanted = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the \
+        `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    assert!(why.ends_with(wanted), "{why}");
+    let label =
+        json!({ "metadata": { "labels": { "resource.kubernetes.io/admin-access": "true" } } });
+    server.patch("/api/v1/namespaces/ops", "merge-patch", label).await.expect(200);
+    server.post(claims, claim).await.expect(201);
+}

@@ -118,3 +118,27 @@ async fn mandatory_objects_come_back() {
     }
     assert_eq!(next(&mut watch).await["type"], "ADDED");
 }
+
+#[tokio::test]
+async fn who_looks_for_the_cause_of_a_wait_is_shown_the_levels() {
+    let server = Harness::start().await;
+    let dump = async |name: &str| {
+        let answer = server.get(&format!("/debug/api_priority_and_fairness/{name}")).await;
+        String::from_utf8(answer.bytes).unwrap()
+    };
+    let levels = dump("dump_priority_levels").await;
+    let header = levels.lines().next().unwrap();
+    assert!(
+        header.starts_with("PriorityLevelName, ") && header.contains("ExecutingRequests,"),
+        "{levels}"
+    );
+    assert_eq!(levels.lines().count(), 9, "{levels}");
+    assert!(dump("dump_queues").await.contains("workload-low"));
+    assert_eq!(dump("dump_requests").await.lines().count(), 1);
+    // Administrators only.
+    let client = server.api.client(coracle_apiserver::identity::User::new("alice", &[]));
+    let path = "/debug/api_priority_and_fairness/dump_requests";
+    let request = Request::get(path).body(Vec::new()).unwrap();
+    harness::send(&client, request).await.refused(403, "Forbidden");
+    server.get("/debug/pprof").await.refused(404, "NotFound");
+}

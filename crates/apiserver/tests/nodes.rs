@@ -92,3 +92,79 @@ async fn a_node_reads_the_volumes_of_its_pods_claims() {
         }
     }
 }
+
+/// A review may ask about a part of a collection, and so may expressions.
+#[tokio::test]
+async fn what_a_node_may_list_is_asked_with_selectors() {
+    let server = Harness::start().await;
+    let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    let review = |selector: Value| {
+        json!({ "spec": {
+            "user": "system:node:n1", "groups": ["system:nodes"],
+            "resourceAttributes": { "verb": "list", "resource": "pods", "fieldSelector": selector },
+        } })
+    };
+    let status = async |selector: Value| {
+        server.post(path, review(selector)).await.expect(201)["status"].clone()
+    };
+    let part = |operator: &str, values: &[&str]| json!({ "requirements": [{ "key": "spec.nodeName", "operator": operator, "values": values }] });
+    assert_eq!(status(json!({ "rawSelector": "spec.nodeName=n1" })).await["allowed"], true);
+    assert_eq!(status(part("In", &["n1"])).await["allowed"], true);
+    let refused = status(part("In", &["n1", "n2"])).await;
+    assert_eq!(refused["allowed"], false);
+    let why = "can only list/watch pods with spec.nodeName field selector";
+    assert!(refused["reason"].as_str().unwrap().contains(why), "{refused}");
+    assert_eq!(status(part("NotIn", &["n1"])).await["allowed"], false);
+    assert_eq!(status(part("Fancy", &["n1"])).await["allowed"], false);
+    let unread = status(json!({ "rawSelector": "spec.nodeName" })).await;
+    assert_eq!(unread["allowed"], false);
+    assert!(unread["evaluationError"].as_str().unwrap().contains("fieldSelector"), "{unread}");
+    let both =
+        json!({ "rawSelector": "a=b", "requirements": [{ "key": "a", "operator": "Exists" }] });
+    let message = server.post(path, review(both)).await.refused(422, "Invalid");
+    let place = "spec.resourceAttributes.fieldSelector";
+    let wanted = format!(
+        "{place}.rawSelector: Invalid value: \"a=b\": may not specified at the same time as requirements"
+    );
+    assert!(message.contains(&wanted), "{message}");
+    let message = server.post(path, review(json!({}))).await.refused(422, "Invalid");
+    let wanted = format!(
+        "{place}.requirements: Required value: when {place} is specified, requirements or rawSelector is required"
+    );
+    assert!(message.contains(&wanted), "{message}");
+
+    let node = server.api.client(User::node("n1"));
+    let list = async |query: &str| {
+        let request = Request::get(format!("/api/v1/pods{query}")).body(Vec::new()).unwrap();
+        harness::send(&node, request).await.code
+    };
+    assert_eq!(list("?fieldSelector=spec.nodeName%3Dn1").await, 200);
+    assert_eq!(list("?fieldSelector=spec.nodeName%3Dn2").await, 403);
+    assert_eq!(list("").await, 403);
+
+    let policies = "/apis/admissionregistration.k8s.io/v1";
+    let check = |selector: &str| {
+        format!(
+            "authorizer.group('').resource('pods').fieldSelector('{selector}').check('list').allowed()"
+        )
+    };
+    let expression = format!("{} && !{}", check("spec.nodeName=n1"), check("spec.nodeName=n2"));
+    let policy = json!({ "metadata": { "name": "own" }, "spec": {
+        "matchConstraints": { "resourceRules": [{ "apiGroups": [""], "apiVersions": ["*"], "resources": ["nodes"], "operations": ["*"] }] },
+        "validations": [{ "expression": expression }],
+    } });
+    server.post(&format!("{policies}/validatingadmissionpolicies"), policy).await.expect(201);
+    let binding = json!({ "metadata": { "name": "own" }, "spec": { "policyName": "own", "validationActions": ["Deny"] } });
+    server
+        .post(&format!("{policies}/validatingadmissionpolicybindings"), binding)
+        .await
+        .expect(201);
+    let made = json!({ "metadata": { "name": "n1" } });
+    let request = |client: kube::Client| {
+        let request = Request::post("/api/v1/nodes").header("content-type", "application/json");
+        let request = request.body(made.to_string().into_bytes()).unwrap();
+        async move { harness::send(&client, request).await }
+    };
+    request(server.client.clone()).await.refused(422, "Invalid");
+    request(node.clone()).await.expect(201);
+}

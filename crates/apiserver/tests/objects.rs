@@ -398,3 +398,65 @@ async fn an_autoscaler_is_the_same_in_both_versions() {
     let second = server.get(&format!("{}/web", path("v2"))).await.expect(200);
     assert_eq!(second["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"], 70);
 }
+
+#[tokio::test]
+async fn a_pod_is_resized_within_its_quality_of_service() {
+    let server = Harness::start().await;
+    server.namespace("shop").await;
+    let pods = "/api/v1/namespaces/shop/pods";
+    let mut web = pod("web");
+    web["spec"]["containers"][0]["resources"] = json!({ "requests": { "cpu": "100m" } });
+    let name = web["spec"]["containers"][0]["name"].clone();
+    server.post(pods, web).await.expect(201);
+    let patch = |resources: Value| json!({ "spec": { "containers": [{ "name": name, "resources": resources }] } });
+    let resize = format!("{pods}/web/resize");
+    let grown = patch(json!({ "requests": { "cpu": "200m" } }));
+    let grown = server.patch(&resize, "strategic-merge-patch", grown).await.expect(200);
+    assert_eq!(grown["spec"]["containers"][0]["resources"]["requests"]["cpu"], "200m");
+    assert_eq!(grown["metadata"]["generation"], 2);
+    let all = json!({ "cpu": "200m", "memory": "1Mi" });
+    let guaranteed = patch(json!({ "requests": all, "limits": all }));
+    let why = server.patch(&resize, "strategic-merge-patch", guaranteed).await;
+    let why = why.refused(422, "Invalid");
+    assert!(why.ends_with("Pod QOS Class may not change as a result of resizing"), "{why}");
+    let none = patch(json!({ "requests": { "cpu": null } }));
+    let why = server.patch(&resize, "strategic-merge-patch", none).await.refused(422, "Invalid");
+    assert!(why.contains("resource requests cannot be removed"), "{why}");
+}
+
+#[tokio::test]
+async fn events_are_held_to_the_rules_of_the_group_they_come_by() {
+    let server = Harness::start().await;
+    let event = json!({
+        "metadata": { "name": "e", "namespace": "default" },
+        "regarding": { "kind": "Pod", "name": "p", "namespace": "default" },
+        "note": "something", "type": "Normal",
+    });
+    let path = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let why = server.post(path, event.clone()).await.refused(422, "Invalid");
+    assert!(why.contains("eventTime: Required value"), "{why}");
+    let mut whole = event;
+    whole["eventTime"] = json!("2026-01-01T00:00:00.000000Z");
+    let why = server.post(path, whole.clone()).await.refused(422, "Invalid");
+    for part in
+        ["reportingController: Required value", "action: Required value", "reason: Required value"]
+    {
+        assert!(why.contains(part), "{why}");
+    }
+    for (field, value) in [
+        ("reportingController", "example.com/c"),
+        ("reportingInstance", "c-0"),
+        ("action", "Doing"),
+        ("reason", "Because"),
+    ] {
+        whole[field] = json!(value);
+    }
+    server.post(path, whole).await.expect(201);
+    let note = json!({ "note": "another" });
+    let why = server.patch(&format!("{path}/e"), "merge-patch", note).await.refused(422, "Invalid");
+    assert!(why.contains("message: Invalid value: \"another\": field is immutable"), "{why}");
+    // The old group asks for less, of old Events.
+    let old =
+        json!({ "metadata": { "name": "old" }, "involvedObject": { "namespace": "default" } });
+    server.post("/api/v1/namespaces/default/events", old).await.expect(201);
+}

@@ -3,6 +3,8 @@
 mod extension_server;
 mod harness;
 
+use std::sync::{Arc, Mutex};
+
 use base64::Engine as _;
 use extension_server::{ExtensionServer, Reply};
 use harness::{Harness, config_map, pod};
@@ -327,4 +329,119 @@ async fn reviews_are_written_in_the_webhooks_version() {
     let path = format!("{HOOKS}/validatingwebhookconfigurations");
     let message = server.post(&path, configuration).await.refused(422, "Invalid");
     assert!(message.contains("must include at least one of v1, v1beta1"), "{message}");
+}
+
+/// Adds a label, and writes down that it was asked.
+async fn labels_by(
+    server: &Harness,
+    name: &'static str,
+    label: impl Fn(&Value) -> Option<(String, String)> + Send + Sync + 'static,
+    asked: &Arc<Mutex<Vec<&'static str>>>,
+    policy: &str,
+) {
+    let asked = asked.clone();
+    let hook = ExtensionServer::start(move |_, question| {
+        asked.lock().unwrap().push(name);
+        let labels = &question["request"]["object"]["metadata"]["labels"];
+        match label(labels) {
+            Some((key, value)) => {
+                let path = format!("/metadata/labels/{key}");
+                patched(&question, json!([{ "op": "add", "path": path, "value": value }]))
+            }
+            None => review(&question, json!({ "allowed": true })),
+        }
+    })
+    .await;
+    let changes = json!({ "reinvocationPolicy": policy });
+    configure(server, "mutating", name, hook.client_config("/"), changes).await;
+}
+
+/// A policy that writes down how many labels it has seen.
+async fn counting_policy(server: &Harness) {
+    let expression = "[JSONPatch{op: 'add', path: '/metadata/labels/count', value: string(object.metadata.labels.size())}]";
+    let policy = json!({
+        "metadata": { "name": "count" },
+        "spec": {
+            "matchConstraints": { "resourceRules": [rule(&["CREATE"], &["configmaps"])] },
+            "reinvocationPolicy": "IfNeeded",
+            "mutations": [{ "patchType": "JSONPatch", "jsonPatch": { "expression": expression } }],
+        },
+    });
+    server.post(&format!("{HOOKS}/mutatingadmissionpolicies"), policy).await.expect(201);
+    let binding = json!({ "metadata": { "name": "count" }, "spec": { "policyName": "count" } });
+    server.post(&format!("{HOOKS}/mutatingadmissionpolicybindings"), binding).await.expect(201);
+}
+
+#[tokio::test]
+async fn who_wants_is_asked_again_after_later_changes_and_nobody_else() {
+    let server = Harness::start().await;
+    let asked = Arc::default();
+    counting_policy(&server).await;
+    let none = |_: &Value| None;
+    labels_by(&server, "a", none, &asked, "IfNeeded").await;
+    labels_by(&server, "b", none, &asked, "Never").await;
+    let one = |labels: &Value| {
+        labels["c"]
+            .is_null()
+            .then(|| ("c".to_owned(), labels["count"].as_str().unwrap().to_owned()))
+    };
+    labels_by(&server, "c", one, &asked, "Never").await;
+    labels_by(&server, "d", none, &asked, "IfNeeded").await;
+    let made = server.post(MAPS, config_map("x", json!({ "app": "x" }))).await.expect(201);
+    // The policy saw one label, and three when it was asked again. Its second change is after everybody: all who want are asked.
+    assert_eq!(made["metadata"]["labels"], json!({ "app": "x", "c": "1", "count": "3" }));
+    assert_eq!(*asked.lock().unwrap(), ["a", "b", "c", "d", "a", "d"]);
+}
+
+#[tokio::test]
+async fn a_change_of_the_second_round_is_shown_once_more_and_no_further() {
+    let server = Harness::start().await;
+    let asked = Arc::default();
+    let first =
+        |labels: &Value| labels["b"].is_string().then(|| ("a".to_owned(), "saw-b".to_owned()));
+    labels_by(&server, "a", first, &asked, "IfNeeded").await;
+    let second = |_: &Value| Some(("b".to_owned(), "1".to_owned()));
+    labels_by(&server, "b", second, &asked, "IfNeeded").await;
+    labels_by(&server, "c", |_: &Value| None, &asked, "IfNeeded").await;
+    let made = server.post(MAPS, config_map("x", json!({ "app": "x" }))).await.expect(201);
+    assert_eq!(made["metadata"]["labels"], json!({ "app": "x", "b": "1", "a": "saw-b" }));
+    // The second change is after the others, and nobody is asked a third time.
+    assert_eq!(*asked.lock().unwrap(), ["a", "b", "c", "a", "b", "c"]);
+}
+
+#[tokio::test]
+async fn calls_are_counted() {
+    let server = Harness::start().await;
+    let hook = ExtensionServer::start(|_, question| {
+        let bad = question["request"]["object"]["data"]["a"] == "bad";
+        review(&question, json!({ "allowed": !bad, "status": { "code": 418 } }))
+    })
+    .await;
+    configure(&server, "validating", "judge", hook.client_config("/"), json!({})).await;
+    let nobody = json!({ "url": "https://127.0.0.1:1/" });
+    configure(&server, "mutating", "gone", nobody, json!({ "failurePolicy": "Ignore" })).await;
+    server.post(MAPS, config_map("good", json!({}))).await.expect(201);
+    let mut bad = config_map("bad", json!({}));
+    bad["data"]["a"] = json!("bad");
+    server.post(MAPS, bad).await.expect(418);
+    let metrics = String::from_utf8(server.get("/metrics").await.bytes).unwrap();
+    let call = r#"name="judge.example.com",type="validating",operation="CREATE""#;
+    let gone = r#"name="gone.example.com",type="admit""#;
+    for line in [
+        format!(
+            r#"apiserver_admission_webhook_request_total{{{call},code="200",rejected="false"}} 1"#
+        ),
+        format!(
+            r#"apiserver_admission_webhook_request_total{{{call},code="418",rejected="true"}} 1"#
+        ),
+        format!(
+            r#"apiserver_admission_webhook_rejection_count{{{call},error_type="no_error",rejection_code="418"}} 1"#
+        ),
+        format!(
+            r#"apiserver_admission_webhook_admission_duration_seconds_count{{{call},rejected="true"}} 1"#
+        ),
+        format!(r"apiserver_admission_webhook_fail_open_count{{{gone}}} 2"),
+    ] {
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }

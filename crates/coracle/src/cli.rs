@@ -128,6 +128,35 @@ pub struct Security {
     #[arg(long, value_name = "NAME=VALUE")]
     pub oidc_required_claim: Vec<String>,
 
+    /// Who signs the certificates of front proxies, who say in headers who asks, beside our own authority for them.
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+
+    /// The names that those certificates may bear [default: any by that file, front-proxy-client by our own authority].
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        requires = "requestheader_client_ca_file"
+    )]
+    pub requestheader_allowed_names: Vec<String>,
+
+    /// In which headers they say the user's name [default: X-Remote-User].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    pub requestheader_username_headers: Vec<String>,
+
+    /// In which headers they say the user's uid [default: X-Remote-Uid].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    pub requestheader_uid_headers: Vec<String>,
+
+    /// In which headers they say the user's groups [default: X-Remote-Group].
+    #[arg(long, value_name = "HEADERS", value_delimiter = ',')]
+    pub requestheader_group_headers: Vec<String>,
+
+    /// What the headers start with in which they say what else is known of the user [default: X-Remote-Extra-].
+    #[arg(long, value_name = "PREFIXES", value_delimiter = ',')]
+    pub requestheader_extra_headers_prefix: Vec<String>,
+
     /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1.
     #[arg(long, value_name = "FILE", requires = "audit_log_path")]
     pub audit_policy_file: Option<PathBuf>,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use coracle_api::services::ServiceTable;
 use coracle_apiserver::audit::{AuditLog, LogFile};
+use coracle_apiserver::authn::RequestHeaderFlags;
 use coracle_apiserver::authn::oidc::{Oidc, OidcFlags};
 use coracle_apiserver::encryption::Encryption;
 use coracle_apiserver::identity::User;
@@ -139,8 +140,11 @@ impl ControlPlane {
             advertise: advertised,
             service_cidr,
         };
-        let extras =
-            Extras { audit: open_audit(&options.security)?, oidc: open_oidc(&options.security)? };
+        let extras = Extras {
+            audit: open_audit(&options.security)?,
+            oidc: open_oidc(&options.security)?,
+            request_header: request_header(&options.security)?,
+        };
         let api = ApiServer::start_with(config, extras).await?;
         let url = format!("https://{advertised}");
         let kubeconfig = pki.kubeconfig(&url, &User::admin())?;
@@ -307,11 +311,24 @@ pub async fn client_from(kubeconfig: &Path) -> Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// Which front proxies are believed, as the flags say.
+fn request_header(flags: &Security) -> Result<RequestHeaderFlags> {
+    Ok(RequestHeaderFlags {
+        client_ca_pem: flags.requestheader_client_ca_file.as_ref().map(read).transpose()?,
+        allowed_names: flags.requestheader_allowed_names.clone(),
+        username_headers: flags.requestheader_username_headers.clone(),
+        uid_headers: flags.requestheader_uid_headers.clone(),
+        group_headers: flags.requestheader_group_headers.clone(),
+        extra_headers_prefix: flags.requestheader_extra_headers_prefix.clone(),
+    })
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 /// Who issues tokens beside us, if the flags say so.
 fn open_oidc(flags: &Security) -> Result<Option<Arc<Oidc>>> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
     if let Some(path) = &flags.authentication_config {
         return Ok(Some(Oidc::from_yaml(&read(path)?)?));
     }

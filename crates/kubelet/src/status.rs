@@ -374,7 +374,7 @@ pub(crate) fn patch(uid: &str, known: &PodStatus, wanted: &PodStatus) -> Option<
     let wanted_fields = fields(wanted);
     for (name, value) in &wanted_fields {
         if known_fields.get(name) != Some(value) && name != "conditions" {
-            changes.insert(name.clone(), value.clone());
+            changes.insert(name.clone(), whole(name, value));
         }
     }
     for name in known_fields.keys() {
@@ -399,6 +399,16 @@ pub(crate) fn patch(uid: &str, known: &PodStatus, wanted: &PodStatus) -> Option<
         return None;
     }
     Some(json!({ "metadata": { "uid": uid }, "status": changes }))
+}
+
+/// The value as it is to be, whatever was there: a merge would keep an address that the pod had before.
+fn whole(field: &str, value: &Value) -> Value {
+    match value {
+        Value::Array(items) if matches!(field, "podIPs" | "hostIPs") => {
+            std::iter::once(json!({ "$patch": "replace" })).chain(items.iter().cloned()).collect()
+        }
+        other => other.clone(),
+    }
 }
 
 fn condition_patch(condition: &PodCondition, before: &[PodCondition]) -> Value {
@@ -558,6 +568,18 @@ mod tests {
                 .any(|condition| others.iter().any(|other| condition["type"] == *other))
         );
         assert_eq!(super::patch("u", &wanted, &wanted), None);
+    }
+
+    #[test]
+    fn an_address_takes_the_place_of_the_one_before() {
+        let status = |ip: &str| PodStatus {
+            pod_ip: Some(ip.to_owned()),
+            pod_ips: Some(vec![PodIP { ip: ip.to_owned() }]),
+            ..PodStatus::default()
+        };
+        let patch = super::patch("u", &status("10.0.0.1"), &status("10.0.0.2")).unwrap();
+        let wanted = json!([{ "$patch": "replace" }, { "ip": "10.0.0.2" }]);
+        assert_eq!(patch["status"]["podIPs"], wanted);
     }
 
     #[test]

@@ -188,6 +188,16 @@ impl Mirror {
         Ok(Listing { objects, revision, remaining })
     }
 
+    /// How many objects there are now.
+    pub(crate) fn count(&self, range: &Range) -> usize {
+        let state = self.state.read();
+        let Some(table) = state.tables.get(&range.resource) else { return 0 };
+        match &range.namespace {
+            Some(namespace) => table.objects.get(namespace).map_or(0, BTreeMap::len),
+            None => table.objects.values().map(BTreeMap::len).sum(),
+        }
+    }
+
     /// A position after this revision, and what rings when there is more.
     pub(crate) fn watch(
         &self,

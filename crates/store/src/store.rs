@@ -111,6 +111,11 @@ impl Store {
         self.mirror.list(range, at, after, limit)
     }
 
+    /// How many objects the range has now, without looking at any.
+    pub fn count(&self, range: &Range) -> usize {
+        self.mirror.count(range)
+    }
+
     /// All events of a range after a revision.
     ///
     /// # Errors
@@ -145,6 +150,18 @@ impl Store {
             .send(Command::Compact { before, done })
             .await
             .map_err(|_| WriteError::Closed)?;
+        outcome.await.map_err(|_| WriteError::Closed)?
+    }
+
+    /// Takes off the disk what compaction deleted: free space of the files may hold it until it is used again. It writes all that is
+    /// kept anew, and other writes wait for it.
+    ///
+    /// # Errors
+    /// When the database refuses (the disk must have room for a second copy), or the store is closed.
+    pub async fn scrub(&self) -> Result<(), WriteError> {
+        let (done, outcome) = oneshot::channel();
+        let sent = self.commands.send(Command::Scrub { done }).await;
+        sent.map_err(|_| WriteError::Closed)?;
         outcome.await.map_err(|_| WriteError::Closed)?
     }
 

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use crate::backend::{AppendError, Backend, Entry, EntryKind};
+use crate::backend::{AppendError, Backend, BackendError, Entry, EntryKind};
 use crate::error::{OpenError, WriteError};
 use crate::history::{Due, History};
 use crate::load;
@@ -28,6 +28,7 @@ pub(crate) const MOST_WRITES: usize = 4096;
 pub(crate) enum Command {
     Write(Write),
     Compact { before: Revision, done: oneshot::Sender<Result<(), WriteError>> },
+    Scrub { done: oneshot::Sender<Result<(), WriteError>> },
     Close { done: oneshot::Sender<()> },
 }
 
@@ -122,6 +123,14 @@ impl<B: Backend> Writer<B> {
                         self.commit().await;
                         self.history.request(before.min(self.mirror.revision()));
                         self.compactions.push(done);
+                    }
+                    Command::Scrub { done } => {
+                        self.commit().await;
+                        let scrubbed = self.backend.scrub().await;
+                        let unavailable =
+                            |error: BackendError| WriteError::Unavailable(error.to_string().into());
+                        // Who asked may have stopped waiting.
+                        done.send(scrubbed.map_err(unavailable)).ok();
                     }
                     Command::Close { done } => {
                         // What was queued before is still received; then the channel is at its end.

@@ -27,6 +27,11 @@ pub(super) fn prune(
     remove(type_ref, merged, &gone)
 }
 
+/// An object without what a manager wants of it.
+pub fn without(type_ref: TypeRef<'_>, object: &Value, fields: &FieldSet) -> Value {
+    remove(type_ref, object, &fields.clone().with_structs(type_ref))
+}
+
 /// A value without the paths of a set; a map or list that loses its last part goes, too.
 pub(super) fn remove(type_ref: TypeRef<'_>, value: &Value, set: &FieldSet) -> Value {
     remove_parts(type_ref, value, set).unwrap_or_else(|| match value {

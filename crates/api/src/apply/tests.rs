@@ -291,6 +291,35 @@ fn a_configuration_must_fit_its_kind() {
 }
 
 #[test]
+fn objects_within_custom_objects_have_the_fields_of_all_objects() {
+    let schema = json!({ "type": "object", "properties": { "spec": {
+        "type": "object",
+        "properties": { "template": {
+            "type": "object", "x-kubernetes-embedded-resource": true,
+            "properties": {
+                "metadata": { "type": "object", "properties": { "name": { "type": "string" } } },
+                "spec": { "type": "object" },
+            },
+        } },
+    } } });
+    let check = |template: Value, expected: &str| {
+        let config = json!({ "spec": { "template": template } });
+        let found = validate(TypeRef::Custom(&schema), &config).err().unwrap_or_default();
+        assert_eq!(found, expected);
+    };
+    let metadata = json!({ "name": "sub", "labels": { "a": "b" } });
+    check(json!({ "apiVersion": "foo/v1", "kind": "Sub", "metadata": metadata, "spec": {} }), "");
+    check(
+        json!({ "apiversion": "foo/v1" }),
+        ".spec.template.apiversion: field not declared in schema",
+    );
+    check(
+        json!({ "metadata": { "unknown": 1 } }),
+        ".spec.template.metadata.unknown: field not declared in schema",
+    );
+}
+
+#[test]
 fn books_are_read_strictly_and_reset_on_wish() {
     assert!(Managed::is_reset(&json!([])));
     assert!(Managed::is_reset(&json!([{}])));

@@ -16,7 +16,7 @@ pub enum TypeRef<'s> {
         /// The field, unless it is the root or an item.
         field: Option<&'static Field>,
     },
-    /// A whole object of a kind made at run time; its `openAPIV3Schema`.
+    /// A whole object of a kind made at run time, or one that stands in it; its `openAPIV3Schema`.
     Custom(&'s Value),
     /// A part of such an object, and its part of the schema.
     Structural(&'s Value),
@@ -64,6 +64,14 @@ impl<'s> TypeRef<'s> {
     /// The type of objects of a kind; [`TypeRef::Deduced`] for kinds that the schema does not know.
     pub fn of(kind: &Kind) -> Self {
         match Schema::get().of(kind) {
+            Some(type_id) => Self::Known { type_id, field: None },
+            None => Self::Deduced,
+        }
+    }
+
+    /// The same for a kind that has no resource of its own, such as a Scale.
+    pub fn named(group: &str, version: &str, kind: &str) -> Self {
+        match Schema::get().kind_type(group, version, kind) {
             Some(type_id) => Self::Known { type_id, field: None },
             None => Self::Deduced,
         }
@@ -122,6 +130,9 @@ fn structural<'s>(schema: &'s Value, value: &Value) -> Atom<'s> {
             Atom::List(Items { item, keys })
         }
         "object" if text("x-kubernetes-map-type") == "atomic" => Atom::Leaf,
+        "object" if flag("x-kubernetes-embedded-resource") => {
+            TypeRef::Custom(schema).resolve(value)
+        }
         "object"
             if schema.get("properties").is_some()
                 || schema.get("additionalProperties").is_some() =>

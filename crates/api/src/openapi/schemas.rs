@@ -8,7 +8,7 @@ use super::META;
 use crate::kinds::{self, GroupVersion, Kind};
 use crate::schema::Schema;
 
-const REFERENCE: &str = "#/definitions/";
+pub(super) const REFERENCE: &str = "#/definitions/";
 
 /// Upstream's name of a kind's definition.
 pub(super) fn name_of(group: &str, version: &str, kind: &str) -> Option<String> {
@@ -137,7 +137,7 @@ pub(super) fn reachable(definitions: &Map<String, Value>, roots: Vec<String>) ->
     found
 }
 
-fn references(schema: &Value, found: &mut Vec<String>) {
+pub(super) fn references(schema: &Value, found: &mut Vec<String>) {
     match schema {
         Value::Object(object) => {
             if let Some(name) = object.get("$ref").and_then(Value::as_str) {

@@ -207,6 +207,15 @@ fn json_patches_follow_the_rfc() {
             json!({ "a": { "b/c": [0, 1, 2, 3], "d~": "x" } }),
         ),
         (json!([{ "op": "remove", "path": "/a/d~0" }]), json!({ "a": { "b/c": [1, 2, 3] } })),
+        // Counted from the end, as upstream's library does.
+        (
+            json!([{ "op": "remove", "path": "/a/b~1c/-1" }, { "op": "replace", "path": "/a/b~1c/-2", "value": 9 }]),
+            json!({ "a": { "b/c": [9, 2], "d~": "x" } }),
+        ),
+        (
+            json!([{ "op": "add", "path": "/a/b~1c/-1", "value": 4 }]),
+            json!({ "a": { "b/c": [1, 2, 3, 4], "d~": "x" } }),
+        ),
         (
             json!([{ "op": "replace", "path": "/a/b~1c/1", "value": null }]),
             json!({ "a": { "b/c": [1, null, 3], "d~": "x" } }),
@@ -240,7 +249,7 @@ fn json_patches_follow_the_rfc() {
         (
             json!([{ "op": "remove", "path": "/x" }]),
             422,
-            "remove operation does not apply: doc is missing key: /x: missing value",
+            "error in remove for path: '/x': Unable to remove nonexistent key: x: missing value",
         ),
         (
             json!([{ "op": "replace", "path": "/x", "value": 1 }]),
@@ -250,9 +259,28 @@ fn json_patches_follow_the_rfc() {
         (
             json!([{ "op": "add", "path": "/x/y", "value": 1 }]),
             422,
-            "add operation does not apply: doc is missing path: /x/y: missing value",
+            "add operation does not apply: doc is missing path: \"/x/y\": missing value",
         ),
-        (json!([{ "op": "add", "path": "/a/b~1c/9", "value": 1 }]), 422, "index"),
+        (
+            json!([{ "op": "add", "path": "/a/b~1c/9", "value": 1 }]),
+            422,
+            "error in add for path: '/a/b~1c/9': Unable to access invalid index: 9: invalid index referenced",
+        ),
+        (
+            json!([{ "op": "remove", "path": "/a/b~1c/-4" }]),
+            422,
+            "error in remove for path: '/a/b~1c/-4': Unable to access invalid index: -4: invalid index referenced",
+        ),
+        (
+            json!([{ "op": "add", "path": "/a/b~1c/x", "value": 1 }]),
+            422,
+            "error in add for path: '/a/b~1c/x': strconv.Atoi: parsing \"x\": invalid syntax",
+        ),
+        (
+            json!([{ "op": "copy", "from": "/a/z", "path": "/e" }]),
+            422,
+            "error in copy for from: '/a/z': unable to get nonexistent key: z: missing value",
+        ),
         (json!([{ "op": "add", "path": "/a" }]), 400, "value"),
         (json!({ "op": "add" }), 400, "Patch"),
         (json!([{ "op": "paint", "path": "/a" }]), 422, "Unexpected kind: paint"),

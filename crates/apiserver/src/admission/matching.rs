@@ -59,16 +59,18 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// What the plugins see, without conversion.
+    /// The write as its client made it, with the labels of what it carries.
     pub(crate) fn of(request: &'a AdmissionRequest<'_>) -> Self {
+        // A Scale bears no labels.
+        let has_labels = request.subresource != "scale";
         Self {
             operation: request.operation,
-            kind: request.kind,
+            kind: request.requested,
             subresource: request.subresource,
             namespace: request.namespace,
             name: request.name,
-            object: Some(&*request.object).filter(|object| !object.is_null()),
-            old: request.old,
+            object: Some(&*request.object).filter(|object| has_labels && !object.is_null()),
+            old: request.old.filter(|_| has_labels),
         }
     }
 

@@ -7,9 +7,12 @@
 
 mod certificates;
 mod defaults;
+mod device_access;
+pub(crate) mod face;
 mod lifecycle;
 mod limit_ranger;
 pub(crate) mod matching;
+pub(crate) mod metrics;
 mod node_restriction;
 mod pod_security;
 pub(crate) mod policies;
@@ -238,6 +241,7 @@ impl Admission {
         pod_security::validate(&self.store, request)?;
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
+        device_access::validate(&self.store, request)?;
         certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
         if let Some(policies) = &self.policies {

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use coracle_api::kinds::{self, Kind};
+use coracle_api::openapi;
 use coracle_store::{Gone, Range, Watch};
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Offer, Remote, State, proxy};
+use super::{Offer, Priority, Remote, State, Swagger, proxy};
 use crate::extension::endpoints::{self, Nowhere};
 use crate::extension::{Destination, Extensions};
 use crate::identity::{MASTERS, User};
@@ -153,8 +154,12 @@ impl Upkeep {
             known.asking = true;
             let (client, name) = (self.server.aggregator.client.clone(), name.to_owned());
             let spec = known.spec.clone();
+            let before = match &known.state {
+                State::Available(offer) => offer.swagger.clone(),
+                State::Unavailable => None,
+            };
             self.checks.spawn(async move {
-                let found = ask(&client, &spec).await;
+                let found = ask(&client, &spec, before).await;
                 (name, spec, found)
             });
         }
@@ -252,6 +257,10 @@ impl Known {
             group: text(&self.spec, "/group").to_owned(),
             version: text(&self.spec, "/version").to_owned(),
             destination: Destination::of_api_service(&self.spec).map_err(|it| it.to_string()),
+            priority: Priority {
+                group: self.spec["groupPriorityMinimum"].as_i64().unwrap_or_default(),
+                version: self.spec["versionPriority"].as_i64().unwrap_or_default(),
+            },
             state: self.state.clone(),
         }
     }
@@ -284,7 +293,11 @@ fn reachable(server: &Server, spec: &Value) -> Result<(), Verdict> {
 }
 
 /// Asks the server what it offers in its group-version.
-async fn ask(client: &Extensions, spec: &Value) -> Result<Offer, String> {
+async fn ask(
+    client: &Extensions,
+    spec: &Value,
+    before: Option<Arc<Swagger>>,
+) -> Result<Offer, String> {
     let destination = Destination::of_api_service(spec).map_err(|error| error.to_string())?;
     let (group, version) = (text(spec, "/group"), text(spec, "/version"));
     let path = format!("/apis/{group}/{version}");
@@ -298,15 +311,56 @@ async fn ask(client: &Extensions, spec: &Value) -> Result<Offer, String> {
         format!("failing or missing response from {}: {why}", destination.shown(&path))
     })?;
     let list: Value = serde_json::from_slice(&list).unwrap_or_default();
-    // Not every server has OpenAPI v3, and none has to.
-    let index = client.fetch(&destination, "/openapi/v3", headers, timeout).await;
+    // Not every server has OpenAPI, and none has to.
+    let index = client.fetch(&destination, "/openapi/v3", headers.clone(), timeout);
+    let below = format!("{path}/");
+    let (index, swagger) =
+        tokio::join!(index, swagger(client, &destination, &below, headers, before));
     let index: Value =
         index.ok().and_then(|index| serde_json::from_slice(&index).ok()).unwrap_or_default();
     let address = index["paths"][path.trim_start_matches('/')]["serverRelativeURL"].as_str();
     Ok(Offer {
         resources: list["resources"].as_array().cloned().unwrap_or_default(),
         open_api: address.filter(|address| address.starts_with("/openapi/v3/")).map(str::to_owned),
+        swagger,
     })
+}
+
+/// What the server's OpenAPI v2 document says of paths below this one: the same as `before` if the server says so, or does not
+/// answer this time.
+async fn swagger(
+    client: &Extensions,
+    destination: &Destination,
+    below: &str,
+    mut headers: HeaderMap,
+    before: Option<Arc<Swagger>>,
+) -> Option<Arc<Swagger>> {
+    if let Some(tag) = before.as_ref().and_then(|before| before.tag.clone()) {
+        headers.insert(header::IF_NONE_MATCH, tag);
+    }
+    let timeout = limits::AVAILABILITY_TIMEOUT;
+    let answer = client.fetch_document(destination, "/openapi/v2", headers, timeout).await;
+    let (code, tag, body) = match answer {
+        Ok(answer) => answer,
+        Err(cause) => {
+            tracing::debug!(cause, "no OpenAPI v2 of an aggregated server");
+            return before;
+        }
+    };
+    match code {
+        StatusCode::OK => (),
+        StatusCode::NOT_FOUND | StatusCode::NOT_ACCEPTABLE => return None,
+        _ => return before,
+    }
+    let below = below.to_owned();
+    // Aside: a large document takes long enough to be noticed by other requests.
+    let read = move || {
+        let document = serde_json::from_slice(&body).ok()?;
+        Some(openapi::v2_part(document, &below))
+    };
+    let part = tokio::task::spawn_blocking(read).await.ok()??;
+    let swagger = Swagger { tag, part };
+    Some(before.filter(|before| **before == swagger).unwrap_or_else(|| Arc::new(swagger)))
 }
 
 /// Returns when one of the watches tells of something in these namespaces, or has ended, and then why.

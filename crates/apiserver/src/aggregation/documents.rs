@@ -1,8 +1,11 @@
 //! What aggregated servers add to discovery, as single lists and in one answer.
 
+use std::cmp::Reverse;
+
+use coracle_api::openapi;
 use serde_json::{Value, json};
 
-use super::{Remote, Remotes, State};
+use super::{Offer, Remote, Remotes, State};
 
 impl Remotes {
     /// Adds the group-versions to the list of groups.
@@ -39,6 +42,17 @@ impl Remotes {
                     "metadata": { "name": remote.group, "creationTimestamp": null },
                     "versions": [entry],
                 })),
+            }
+        }
+    }
+
+    /// Adds what the servers say in OpenAPI v2 to that document, those of higher priority first.
+    pub(crate) fn add_swagger(&self, document: &mut Value) {
+        let mut remotes: Vec<&Remote> = self.iter().collect();
+        remotes.sort_by_key(|remote| Reverse((remote.priority.group, remote.priority.version)));
+        for remote in remotes {
+            if let State::Available(Offer { swagger: Some(swagger), .. }) = &remote.state {
+                openapi::add_v2_part(document, swagger.part.clone());
             }
         }
     }
@@ -119,7 +133,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::Offer;
+    use super::super::Priority;
     use super::*;
 
     #[test]
@@ -132,11 +146,12 @@ mod tests {
                 group: "wardle.io".to_owned(),
                 version: version.to_owned(),
                 destination: Err(String::new()),
+                priority: Priority { group: 1, version: 1 },
                 state,
             };
             (("wardle.io".to_owned(), version.to_owned()), Arc::new(remote))
         };
-        let offer = Offer { resources: vec![flunders, status], open_api: None };
+        let offer = Offer { resources: vec![flunders, status], ..Offer::default() };
         let by_version = BTreeMap::from([
             remote("v1", State::Available(offer)),
             remote("v2", State::Unavailable),

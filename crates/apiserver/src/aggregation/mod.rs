@@ -2,7 +2,7 @@
 //!
 //! Start reading at [`Aggregator::remote_at`], which every request passes, and [`proxy::forward`]. `availability.rs` asks the servers
 //! whether they answer and says so in the APIServices' conditions, `registration.rs` keeps an APIService for each group-version that
-//! definitions make, `documents.rs` puts what the servers offer into discovery. As upstream
+//! definitions make, `documents.rs` puts what the servers offer into discovery and OpenAPI, in the order of `order.rs`. As upstream
 //! (<https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/kube-aggregator/pkg>).
 //!
 //! What is always true:
@@ -10,10 +10,11 @@
 //!   whose certificate only we hold, and never sees the caller's credentials.
 //! - A server that did not pass its last check is not asked: its users get 503 at once.
 //!
-//! Absent for now: upgraded connections, and the servers' part of OpenAPI v2.
+//! - Nothing of a server's is waited for by those who ask us: what it says of itself is fetched from time to time, and bounded.
 
 mod availability;
 pub(crate) mod documents;
+mod order;
 pub(crate) mod proxy;
 mod registration;
 
@@ -21,10 +22,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use serde_json::Value;
 
 use crate::extension::{Destination, Extensions};
 pub(crate) use availability::run as keep_available;
+pub(crate) use order::{Order, Priority, built_in};
 pub(crate) use registration::run as keep_registered;
 
 /// Knows who serves which group-version instead of us.
@@ -48,6 +51,7 @@ pub(crate) struct Remote {
     pub(crate) version: String,
     /// Or why it cannot be called.
     destination: Result<Destination, String>,
+    priority: Priority,
     state: State,
 }
 
@@ -65,6 +69,16 @@ struct Offer {
     resources: Vec<Value>,
     /// The address of its OpenAPI document, if it has one.
     open_api: Option<String>,
+    /// Its part of OpenAPI v2.
+    swagger: Option<Arc<Swagger>>,
+}
+
+/// What a server's OpenAPI v2 document says of its group-version.
+#[derive(Debug, PartialEq)]
+struct Swagger {
+    /// By which the server knows the whole document.
+    tag: Option<HeaderValue>,
+    part: Value,
 }
 
 impl Aggregator {

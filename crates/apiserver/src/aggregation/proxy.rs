@@ -1,17 +1,20 @@
-//! A request passed on to the server of its group-version, and the answer passed back.
+//! A request passed on to the server of its group-version, and the answer passed back; a connection that is upgraded is handed on.
 
 use axum::body::Body;
 use axum::response::Response;
 use coracle_api::status::Status;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
+use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 
-use super::{Aggregator, Remote, State};
+use super::{Remote, State};
 use crate::answer::Answer;
+use crate::audit::Source;
 use crate::handlers::subresources::until;
 use crate::identity::User;
-use crate::limits;
+use crate::server::Server;
+use crate::{forwarded, limits, tunnel};
 
 /// Headers that belong to one connection, and those by which callers show us who they are.
 const DROPPED: [HeaderName; 10] = [
@@ -27,43 +30,75 @@ const DROPPED: [HeaderName; 10] = [
     HeaderName::from_static("keep-alive"),
 ];
 
-/// Passes the request on as this user's. What goes on for ever ends with `ends`; all else has its deadline.
+/// How long a request may last.
+pub(crate) enum Lasts {
+    /// Until this ends it: a watch.
+    Until(CancellationToken),
+    /// As long as any request; but a connection that is upgraded, until this ends it.
+    AsUsual(CancellationToken),
+}
+
+/// Passes the request on as this user's.
 pub(crate) async fn forward(
-    aggregator: &Aggregator,
+    server: &Server,
     remote: &Remote,
     user: &User,
-    parts: Parts,
-    body: Body,
-    ends: Option<CancellationToken>,
+    (mut parts, body): (Parts, Body),
+    lasts: Lasts,
 ) -> Answer<Response> {
     let (State::Available(_), Ok(destination)) = (&remote.state, &remote.destination) else {
         return Ok(plain("service unavailable"));
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = Request::builder()
-        .method(parts.method)
-        .uri(destination.at(path).map_err(Status::internal)?)
-        .body(body)
-        .map_err(Status::internal)?;
-    *request.headers_mut() = parts.headers;
-    drop_hop_headers(request.headers_mut());
-    identify(request.headers_mut(), user);
-    let sent = aggregator.client.send(destination, request);
-    let sent = match &ends {
-        Some(_) => sent.await,
-        None => tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await.map_err(|_| {
-            Status::timeout("request did not complete within the allotted timeout", 0)
-        })?,
+    let uri = destination.at(path).map_err(Status::internal)?;
+    let client = parts.extensions.remove::<OnUpgrade>();
+    let request = request_for(uri, user, parts, body)?;
+    let sent = server.aggregator.client.send(destination, request);
+    let sent = match &lasts {
+        Lasts::Until(_) => sent.await,
+        Lasts::AsUsual(_) => {
+            tokio::time::timeout(limits::REQUEST_TIMEOUT, sent).await.map_err(|_| {
+                Status::timeout("request did not complete within the allotted timeout", 0)
+            })?
+        }
     };
     let mut response = match sent {
         Ok(response) => response.map(Body::new),
         Err(error) => return Ok(plain(&format!("error trying to reach service: {error}"))),
     };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let (Lasts::Until(ends) | Lasts::AsUsual(ends)) = lasts;
+        return Ok(match client {
+            Some(client) => tunnel::join(&server.tunnels, ends, client, response),
+            None => {
+                plain("error trying to reach service: it changed the protocol without being asked")
+            }
+        });
+    }
     drop_hop_headers(response.headers_mut());
-    Ok(match ends {
-        Some(ends) => response.map(|body| until(body, ends)),
-        None => response,
+    Ok(match lasts {
+        Lasts::Until(ends) => response.map(|body| until(body, ends)),
+        Lasts::AsUsual(_) => response,
     })
+}
+
+/// The request as the server gets it. What the client wants of its connection is told only where that is another protocol.
+fn request_for(uri: Uri, user: &User, parts: Parts, body: Body) -> Answer<Request<Body>> {
+    let protocol = parts.headers.get(header::UPGRADE).cloned();
+    let protocol = protocol.filter(|_| tunnel::is_wanted(&parts.headers));
+    let mut request =
+        Request::builder().method(parts.method).uri(uri).body(body).map_err(Status::internal)?;
+    *request.headers_mut() = parts.headers;
+    let headers = request.headers_mut();
+    drop_hop_headers(headers);
+    if let Some(protocol) = protocol {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, protocol);
+    }
+    identify(headers, user);
+    forwarded::tell_path(headers, parts.uri.path());
+    forwarded::tell_client(headers, parts.extensions.get::<Source>().copied());
+    Ok(request)
 }
 
 /// 503 in upstream's form: text.
@@ -77,13 +112,8 @@ fn plain(message: &str) -> Response {
 }
 
 fn drop_hop_headers(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|names| names.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let named: Vec<HeaderName> =
+        tunnel::listed(headers).filter_map(|name| name.parse().ok()).collect();
     for name in named.iter().chain(&DROPPED) {
         headers.remove(name);
     }

@@ -11,15 +11,12 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use super::order::OF_DEFINITIONS;
 use crate::server::Server;
 use crate::storage;
 
 /// Says of an APIService that we keep it: as long as there are such kinds, or at the start alone.
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
-
-/// Kinds of definitions come after all others in clients' eyes, and among each other in the order of their versions.
-const GROUP_PRIORITY: i64 = 1000;
-const VERSION_PRIORITY: i64 = 100;
 
 /// What is to be done about the APIServices.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,8 +94,8 @@ async fn take(client: &kube::Client, kind: &Kind, step: &Step) -> Result<(), kub
                 "spec": {
                     "group": group,
                     "version": version,
-                    "groupPriorityMinimum": GROUP_PRIORITY,
-                    "versionPriority": VERSION_PRIORITY,
+                    "groupPriorityMinimum": OF_DEFINITIONS.group,
+                    "versionPriority": OF_DEFINITIONS.version,
                 },
             });
             (Method::POST, collection, service)

@@ -231,7 +231,7 @@ rules:
     fn check(user: &str, method: Method, path: &str, expected: Level) {
         let policy = Policy::parse(POLICY).unwrap();
         let (path, watching) = path.split_once('?').map_or((path, false), |(path, _)| (path, true));
-        let info = RequestInfo::read(&method, path, watching, None);
+        let info = RequestInfo::read(&method, path, watching, "");
         assert_eq!(policy.wanted(&User::new(user, &[]), &info, path).level, expected, "{path}");
     }
 

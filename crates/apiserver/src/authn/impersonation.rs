@@ -83,7 +83,7 @@ impl Wanted {
         let check =
             |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| {
                 let target = Target::Resource { group, resource, subresource, namespace, name };
-                authorizer.check(&Attributes { user, verb: "impersonate", target })
+                authorizer.check(&Attributes { user, verb: "impersonate", target, fields: &[] })
             };
         match split_service_account(&self.user) {
             Some((namespace, name)) => check("", "serviceaccounts", "", namespace, name)?,
@@ -121,7 +121,7 @@ impl Wanted {
 }
 
 /// Keys of extras may hold what header names may not, such as a slash.
-fn percent_decoded(text: &str) -> String {
+pub(super) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {

@@ -2,8 +2,9 @@
 //!
 //! A token is verified once ([`Oidc::prepare`], which may ask the issuer for its keys) and then known until it ends. Keys are
 //! fetched when a token names one that is not known, and not more often than [`REFETCH`]: whoever makes up names of
-//! keys costs the issuer nothing. As upstream's `plugin/pkg/auth/authenticator/token/oidc`; absent are CEL expressions.
+//! keys costs the issuer nothing. As upstream's `plugin/pkg/auth/authenticator/token/oidc`.
 
+mod claims;
 mod config;
 mod keys;
 
@@ -21,7 +22,7 @@ use sha2::{Digest as _, Sha256};
 use tracing::debug;
 
 use crate::identity::User;
-use config::{Claim, Issuer};
+use config::{Anonymous, Configuration, Issuer};
 use keys::Keys;
 
 pub use config::{OidcError, OidcFlags};
@@ -45,6 +46,7 @@ const ALGORITHMS: [Algorithm; 8] = [
 /// The issuers that we trust, and their tokens that we know.
 pub struct Oidc {
     issuers: Vec<Trusted>,
+    anonymous: Anonymous,
     known: Mutex<HashMap<[u8; 32], (User, Timestamp)>>,
 }
 
@@ -67,15 +69,18 @@ impl Oidc {
     /// # Errors
     /// When they make no sense.
     pub fn from_flags(flags: &OidcFlags) -> Result<Arc<Self>, OidcError> {
-        Self::new(vec![config::from_flags(flags)?])
+        let issuers = vec![config::from_flags(flags)?];
+        Self::new(Configuration { issuers, anonymous: Anonymous::default() })
     }
 
-    fn new(issuers: Vec<Issuer>) -> Result<Arc<Self>, OidcError> {
+    fn new(configuration: Configuration) -> Result<Arc<Self>, OidcError> {
+        let Configuration { issuers, anonymous } = configuration;
         let trusted = issuers.into_iter().map(|issuer| {
             let keys = Keys::new(&issuer)?;
             Ok(Trusted { issuer, keys })
         });
-        Ok(Arc::new(Self { issuers: trusted.collect::<Result<_, _>>()?, known: Mutex::default() }))
+        let issuers = trusted.collect::<Result<_, _>>()?;
+        Ok(Arc::new(Self { issuers, anonymous, known: Mutex::default() }))
     }
 
     /// Verifies a token, if it is of one of our issuers, so that [`Oidc::user`] knows it.
@@ -90,6 +95,14 @@ impl Oidc {
         match trusted.verify(token, now).await {
             Ok((user, end)) => self.remember(token, user, end, now),
             Err(cause) => debug!(issuer = trusted.issuer.url, cause, "token refused"),
+        }
+    }
+
+    /// Whether a request for this path may be nobody's.
+    pub(super) fn lets_in_anybody(&self, path: &str) -> bool {
+        match &self.anonymous {
+            Anonymous::Everywhere => true,
+            Anonymous::At(paths) => paths.iter().any(|allowed| allowed == path),
         }
     }
 
@@ -168,36 +181,7 @@ fn user_of(issuer: &Issuer, claims: &Map<String, Value>) -> Result<User, String>
     if !audiences.iter().any(|audience| issuer.audiences.contains(audience)) {
         return Err(format!("expected audience in {:?} got {audiences:?}", issuer.audiences));
     }
-    for (claim, wanted) in &issuer.required {
-        if claims.get(claim).and_then(Value::as_str) != Some(wanted) {
-            return Err(format!("required claim {claim} is not {wanted}"));
-        }
-    }
-    let Claim { name, prefix } = &issuer.username;
-    let username = claims.get(name).and_then(Value::as_str).unwrap_or_default();
-    if username.is_empty() {
-        return Err(format!("claim {name} is not present"));
-    }
-    if name == "email" && claims.get("email_verified").is_some_and(|value| value != true) {
-        return Err("email not verified".to_owned());
-    }
-    let mut groups = Vec::new();
-    if let Some(Claim { name, prefix }) = &issuer.groups
-        && let Some(value) = claims.get(name).filter(|value| !value.is_null())
-    {
-        let named = strings(Some(value)).ok_or_else(|| format!("claim {name} is no list"))?;
-        groups = named.iter().map(|group| format!("{prefix}{group}")).collect();
-    }
-    let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
-    let mut user = User::new(format!("{prefix}{username}"), &groups);
-    if let Some(uid) = &issuer.uid {
-        user.uid = claims.get(uid).and_then(Value::as_str).unwrap_or_default().to_owned();
-    }
-    if let Some(id) = claims.get("jti").and_then(Value::as_str) {
-        let extra = "authentication.kubernetes.io/credential-id".to_owned();
-        user.extra.insert(extra, vec![format!("JTI={id}")]);
-    }
-    Ok(user)
+    issuer.rules.user(claims)
 }
 
 /// A string or a list of them.

@@ -9,27 +9,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::pki::{CertifiedPem, Sans};
-use crate::{ApiServer, Cidr, Config};
+use crate::{ApiServer, Cidr, Config, Extras};
 
 /// An API server without a socket, over a fresh store.
 pub(crate) async fn running() -> (tempfile::TempDir, Store, Arc<ApiServer>) {
-    let (dir, store, _, api) = started(SocketAddr::from((Ipv4Addr::LOCALHOST, 6443))).await;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 6443));
+    let (dir, store, _, api) = started(address, Extras::default()).await;
     (dir, store, api)
 }
 
-async fn started(advertise: SocketAddr) -> (tempfile::TempDir, Store, Arc<Pki>, Arc<ApiServer>) {
+async fn started(
+    advertise: SocketAddr,
+    extras: Extras,
+) -> (tempfile::TempDir, Store, Arc<Pki>, Arc<ApiServer>) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(crate::store_options(dir.path().join("state.db"))).await.unwrap();
     let pki = Arc::new(Pki::open_or_create(&dir.path().join("pki"), &Sans::default()).unwrap());
     let service_cidr = Cidr::new(Ipv4Addr::new(10, 96, 0, 0), 16);
-    let api = ApiServer::start(Config {
-        store: store.clone(),
-        pki: pki.clone(),
-        advertise,
-        service_cidr,
-    })
-    .await
-    .unwrap();
+    let config = Config { store: store.clone(), pki: pki.clone(), advertise, service_cidr };
+    let api = ApiServer::start_with(config, extras).await.unwrap();
     (dir, store, pki, api)
 }
 
@@ -44,9 +42,13 @@ struct Served {
 
 impl Served {
     async fn new() -> Self {
+        Self::with_extras(Extras::default()).await
+    }
+
+    async fn with_extras(extras: Extras) -> Self {
         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (dir, _store, pki, api) = started(address).await;
+        let (dir, _store, pki, api) = started(address, extras).await;
         let shutdown = CancellationToken::new();
         let serving = tokio::spawn({
             let (api, shutdown) = (api.clone(), shutdown.clone());
@@ -62,6 +64,18 @@ impl Served {
         path: &str,
         token: Option<&str>,
     ) -> (u16, Value) {
+        let bearer = token.map(|token| format!("Bearer {token}"));
+        let headers: Vec<_> = bearer.iter().map(|it| ("authorization", it.as_str())).collect();
+        self.get_with(tls, path, &headers).await
+    }
+
+    /// The same with these headers.
+    async fn get_with(
+        &self,
+        tls: Arc<rustls::ClientConfig>,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (u16, Value) {
         let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
         let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
         let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
@@ -69,8 +83,8 @@ impl Served {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
         let mut request = http::Request::get(path).header("host", "localhost");
-        if let Some(token) = token {
-            request = request.header("authorization", format!("Bearer {token}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         let response = sender.send_request(request.body(String::new()).unwrap()).await.unwrap();
         let status = response.status().as_u16();
@@ -161,6 +175,43 @@ async fn tokens_open_the_door_as_far_as_their_account_may() {
         .unwrap();
     admin.request::<Value>(request).await.unwrap();
     assert_eq!(get("/api/v1/namespaces/default/configmaps", &good).await, 401);
+    served.shutdown.cancel();
+    served.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_front_proxy_asks_for_others_and_may_what_they_may() {
+    let served = Served::new().await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let proxy = served.with(&served.pki.front_proxy_certificate("front-proxy-client").unwrap());
+    let master = [("x-remote-user", "root"), ("x-remote-group", "system:masters")];
+    assert_eq!(served.get_with(proxy.clone(), secrets, &master).await.0, 200);
+    let (code, body) = served.get_with(proxy.clone(), secrets, &[("x-remote-user", "alice")]).await;
+    assert_eq!(code, 403);
+    assert!(body["message"].as_str().unwrap().contains("User \"alice\""), "{body}");
+    assert_eq!(served.get_with(proxy, secrets, &[]).await.0, 401);
+    let alice = served.with(&served.pki.client_certificate("alice", &[]).unwrap());
+    assert_eq!(served.get_with(alice, secrets, &master).await.0, 403);
+    assert_eq!(served.get_with(served.anonymous(), secrets, &master).await.0, 403);
+    served.shutdown.cancel();
+    served.serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn nobody_is_let_in_where_the_file_says_so_alone() {
+    let file = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "anonymous": { "enabled": true, "conditions": [{ "path": "/livez" }] },
+    });
+    let oidc = Some(Oidc::from_yaml(&file.to_string()).unwrap());
+    let served = Served::with_extras(Extras { oidc, ..Extras::default() }).await;
+    let nobody = served.anonymous();
+    assert_eq!(served.get(nobody.clone(), "/livez", None).await.0, 200);
+    let (code, body) = served.get(nobody.clone(), "/readyz", None).await;
+    assert_eq!((code, &body["reason"]), (401, &json!("Unauthorized")));
+    assert_eq!(served.get(nobody, "/livez/ping", None).await.0, 401);
+    let alice = served.with(&served.pki.client_certificate("alice", &[]).unwrap());
+    assert_eq!(served.get(alice, "/readyz", None).await.0, 200);
     served.shutdown.cancel();
     served.serving.await.unwrap().unwrap();
 }

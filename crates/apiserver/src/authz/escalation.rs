@@ -94,7 +94,7 @@ fn may(
     name: &str,
 ) -> bool {
     let target = Target::Resource { group: GROUP, resource, subresource: "", namespace, name };
-    authorizer.authorize(&Attributes { user, verb, target }).is_allowed()
+    authorizer.authorize(&Attributes { user, verb, target, fields: &[] }).is_allowed()
 }
 
 /// Refuses when the user lacks any of these rules in the namespace.

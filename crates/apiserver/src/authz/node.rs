@@ -7,12 +7,13 @@
 
 use std::collections::HashMap;
 
+use coracle_api::selector::FieldTerm;
 use coracle_store::{Change, Gone, Key, Range, Store, Watch};
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Target;
 use super::rules::Rule;
+use super::{Attributes, Target};
 use crate::authn::stored;
 
 const LEASES: &str = "kube-node-lease";
@@ -56,11 +57,12 @@ impl NodeAuthorizer {
     }
 
     /// Whether this node may; the reason is for the refusal.
-    pub(super) fn decide(&self, node: &str, verb: &str, target: &Target<'_>) -> Result<(), String> {
+    pub(super) fn decide(&self, node: &str, question: &Attributes<'_>) -> Result<(), String> {
+        let Attributes { verb, ref target, fields, .. } = *question;
         let related = match target {
             Target::Path(_) => None,
             Target::Resource { group, resource, subresource, namespace, name } => {
-                let asked = Asked { node, verb, subresource, namespace, name };
+                let asked = Asked { node, verb, subresource, namespace, name, fields };
                 self.decide_related(group, resource, &asked)
             }
         };
@@ -78,7 +80,7 @@ impl NodeAuthorizer {
         resource: &str,
         asked: &Asked<'_>,
     ) -> Option<Result<(), String>> {
-        let Asked { verb, subresource, namespace, name, node } = *asked;
+        let Asked { verb, subresource, namespace, name, node, .. } = *asked;
         Some(match (group, resource) {
             ("", "secrets") => asked
                 .reads()
@@ -118,6 +120,9 @@ impl NodeAuthorizer {
                 let here = attached.is_some_and(|object| object["spec"]["nodeName"] == node);
                 if here { Ok(()) } else { Err(asked.unrelated()) }
             }),
+            ("", "nodes") => own_node(asked),
+            ("", "pods") => self.pods(asked),
+            ("resource.k8s.io", "resourceslices") => self.slices(asked),
             ("coordination.k8s.io", "leases") => lease(asked),
             ("storage.k8s.io", "csinodes") if subresource.is_empty() => {
                 let reads_all = matches!(verb, "list" | "watch") && name.is_empty();
@@ -130,6 +135,50 @@ impl NodeAuthorizer {
             }
             _ => return None,
         })
+    }
+
+    /// Of all pods a node sees those that it runs; what it writes is `NodeRestriction`'s to judge.
+    fn pods(&self, asked: &Asked<'_>) -> Result<(), String> {
+        let own = |pods: &HashMap<Key, Uses>| {
+            pods.keys().any(|pod| (&*pod.namespace, &*pod.name) == (asked.namespace, asked.name))
+        };
+        match (asked.subresource, asked.verb) {
+            ("", "list" | "watch") if asked.selects("spec.nodeName") => Ok(()),
+            ("", "list" | "watch") if asked.name.is_empty() => {
+                Err("can only list/watch pods with spec.nodeName field selector".to_owned())
+            }
+            ("", "get" | "list" | "watch") => asked.named().and_then(|()| self.related(asked, own)),
+            ("", "create" | "delete") | ("status", "update" | "patch") | ("eviction", "create") => {
+                Ok(())
+            }
+            _ => Err(String::new()),
+        }
+    }
+
+    /// And of all slices of devices those that are about it.
+    fn slices(&self, asked: &Asked<'_>) -> Result<(), String> {
+        let collection =
+            "can only list/watch/deletecollection resourceslices with nodeName field selector";
+        match asked.verb {
+            _ if !asked.subresource.is_empty() => {
+                Err("cannot authorize ResourceSlice subresources".to_owned())
+            }
+            "create" => Ok(()),
+            "get" | "update" | "patch" | "delete" => asked.named().and_then(|()| {
+                let slice = self.object("resourceslices.resource.k8s.io", "", asked.name);
+                let is_own = slice.is_some_and(|slice| slice["spec"]["nodeName"] == asked.node);
+                if is_own { Ok(()) } else { Err(asked.unrelated()) }
+            }),
+            "list" | "watch" | "deletecollection"
+                if asked.selects("spec.nodeName") || asked.selects("nodeName") =>
+            {
+                Ok(())
+            }
+            "list" | "watch" | "deletecollection" => Err(collection.to_owned()),
+            _ => Err(
+                "only the following verbs are allowed for a ResourceSlice: get, watch, list, create, update, patch, delete, deletecollection".to_owned(),
+            ),
+        }
     }
 
     fn related(
@@ -179,9 +228,21 @@ struct Asked<'a> {
     subresource: &'a str,
     namespace: &'a str,
     name: &'a str,
+    fields: &'a [FieldTerm],
 }
 
 impl Asked<'_> {
+    /// Whether nothing but what bears the node's name in this field is asked for.
+    fn selects(&self, field: &str) -> bool {
+        self.fields
+            .iter()
+            .any(|term| term.field == field && !term.negated && term.value == self.node)
+    }
+
+    fn named(&self) -> Result<(), String> {
+        if self.name.is_empty() { Err("No Object name found".to_owned()) } else { Ok(()) }
+    }
+
     fn reads(&self) -> Result<(), String> {
         if !matches!(self.verb, "get" | "list" | "watch") || !self.subresource.is_empty() {
             return Err("can only read resources of this type".to_owned());
@@ -196,11 +257,27 @@ impl Asked<'_> {
         if !verbs.contains(&self.verb) {
             return Err(format!("can only {} individual resources of this type", verbs.join(", ")));
         }
-        if self.name.is_empty() { Err("No Object name found".to_owned()) } else { Ok(()) }
+        self.named()
     }
 
     fn unrelated(&self) -> String {
         format!("no relationship found between node '{}' and this object", self.node)
+    }
+}
+
+/// What a node writes is `NodeRestriction`'s to judge.
+fn own_node(asked: &Asked<'_>) -> Result<(), String> {
+    let node = asked.node;
+    match (asked.subresource, asked.verb, asked.name) {
+        ("", "create" | "update" | "patch", _) | ("status", "update" | "patch", _) => Ok(()),
+        ("", "get" | "list" | "watch", name) if name == node => Ok(()),
+        ("", "get" | "list" | "watch", "") => {
+            Err(format!("node '{node}' cannot read all nodes, only its own Node object"))
+        }
+        ("", "get" | "list" | "watch", name) => {
+            Err(format!("node '{node}' cannot read '{name}', only its own Node object"))
+        }
+        _ => Err(String::new()),
     }
 }
 

@@ -1,3 +1,4 @@
+use coracle_api::selector::FieldSelector;
 use serde_json::{Value, json};
 
 use super::*;
@@ -101,8 +102,9 @@ pub(crate) fn alice() -> Value {
     json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "alice" })
 }
 
-/// `question` is `verb resource[.group][/subresource] [namespace [name]]`, or `verb /path`.
+/// `question` is `verb resource[.group][/subresource] [namespace [name]]` or `verb /path`, and perhaps `?` and a field selector.
 fn ask(authorizer: &Authorizer, user: &User, question: &str) -> Result<(), Status> {
+    let (question, selector) = question.split_once('?').unwrap_or((question, ""));
     let words: Vec<&str> = question.split(' ').collect();
     let word = |index: usize| words.get(index).copied().unwrap_or_default();
     let target = if words[1].starts_with('/') {
@@ -112,7 +114,8 @@ fn ask(authorizer: &Authorizer, user: &User, question: &str) -> Result<(), Statu
         let (resource, group) = full.split_once('.').unwrap_or((full, ""));
         Target::Resource { group, resource, subresource, namespace: word(2), name: word(3) }
     };
-    authorizer.check(&Attributes { user, verb: words[0], target })
+    let selector = FieldSelector::parse(selector).unwrap();
+    authorizer.check(&Attributes { user, verb: words[0], target, fields: selector.terms() })
 }
 
 fn refusal_of(authorizer: &Authorizer, user: &User, question: &str) -> String {
@@ -202,7 +205,7 @@ async fn decisions_say_which_binding_allows() {
         name: "b",
     };
     assert_eq!(
-        authorizer.authorize(&Attributes { user: &user, verb: "create", target }),
+        authorizer.authorize(&Attributes { user: &user, verb: "create", target, fields: &[] }),
         Decision::Allow(
             r#"RBAC: allowed by ClusterRoleBinding "system:kube-scheduler" of ClusterRole "system:kube-scheduler" to User "system:kube-scheduler""#.into()
         )
@@ -258,6 +261,36 @@ async fn each_component_may_do_its_work_and_not_that_of_others() {
         ask(&authorizer, &node, question).unwrap();
     }
     // None of its pods needs them.
+    for question in [
+        "list pods  ?spec.nodeName=n0",
+        "watch pods shop ?status.phase!=Failed,spec.nodeName=n0",
+        "get nodes  n0",
+        "list nodes  n0?metadata.name=n0",
+        "create pods shop",
+        "update pods/status shop p",
+        "create pods/eviction shop p",
+        "list resourceslices.resource.k8s.io  ?spec.nodeName=n0",
+    ] {
+        ask(&authorizer, &node, question).unwrap();
+    }
+    let why = |question: &str| {
+        let message = refusal_of(&authorizer, &node, question);
+        message.rsplit_once(": ").map_or(message.clone(), |(_, why)| why.to_owned())
+    };
+    let pods = "can only list/watch pods with spec.nodeName field selector";
+    assert_eq!(why("list pods"), pods);
+    assert_eq!(why("watch pods shop ?spec.nodeName!=n0"), pods);
+    assert_eq!(why("list pods  ?spec.nodeName=n1"), pods);
+    let unrelated = "no relationship found between node 'n0' and this object";
+    assert_eq!(why("get pods shop p"), unrelated);
+    let all = "node 'n0' cannot read all nodes, only its own Node object";
+    assert_eq!(why("watch nodes"), all);
+    let other = "node 'n0' cannot read 'n1', only its own Node object";
+    assert_eq!(why("get nodes  n1"), other);
+    let slices = "can only list/watch/deletecollection resourceslices with nodeName field selector";
+    assert_eq!(why("deletecollection resourceslices.resource.k8s.io"), slices);
+    assert_eq!(why("delete resourceslices.resource.k8s.io  s"), unrelated);
+    refusal_of(&authorizer, &node, "delete nodes  n0");
     refusal_of(&authorizer, &node, "get secrets shop key");
     refusal_of(&authorizer, &node, "create serviceaccounts/token shop default");
     refusal_of(&authorizer, &node, "create secrets shop");
@@ -411,7 +444,7 @@ async fn a_check_takes_microseconds() {
         namespace: "a",
         name: "b",
     };
-    let attributes = Attributes { user: &user, verb: "frobnicate", target };
+    let attributes = Attributes { user: &user, verb: "frobnicate", target, fields: &[] };
     let rounds = 2000;
     let started = std::time::Instant::now();
     for _ in 0..rounds {

@@ -43,7 +43,7 @@ pub(crate) use decode::decode;
 pub(crate) use definition::{Definition, definition_of};
 pub(crate) use json_path::JsonPath;
 pub(crate) use openapi::extend as extend_openapi;
-pub(crate) use registry::{Registry, Snapshot};
+pub(crate) use registry::{Registry, Snapshot, version_rank};
 pub(crate) use rules::rules_of;
 pub(crate) use structural::{validate_definition, validate_definition_update};
 pub(crate) use upkeep::Upkeep;

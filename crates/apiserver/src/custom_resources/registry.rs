@@ -234,7 +234,7 @@ fn leak_list(list: &Value) -> &'static [&'static str] {
 }
 
 /// Sorts versions as upstream does: `v2` before `v1` before `v1beta2` before `v1alpha1`, and others last by name.
-fn version_rank(version: &str) -> (std::cmp::Reverse<(u8, u64, u64)>, &str) {
+pub(crate) fn version_rank(version: &str) -> (std::cmp::Reverse<(u8, u64, u64)>, &str) {
     let rank = || {
         let rest = version.strip_prefix('v')?;
         let digits = rest.find(|character: char| !character.is_ascii_digit()).unwrap_or(rest.len());

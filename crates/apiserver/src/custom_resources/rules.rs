@@ -104,9 +104,18 @@ impl ObjectRules {
     }
 
     /// Checks what a subresource other than `status` wrote.
-    pub(crate) fn validate_part(&self, new: &Value, old: &Value, errors: &mut FieldErrors) {
+    pub(crate) fn validate_part(
+        &self,
+        part: &str,
+        new: &Value,
+        old: &Value,
+        errors: &mut FieldErrors,
+    ) {
         match self {
-            Self::BuiltIn(rules) => (rules.validate)(new, errors),
+            Self::BuiltIn(rules) => {
+                (rules.validate)(new, errors);
+                (rules.validate_part)(part, new, old, errors);
+            }
             Self::Custom(definition) => validate_custom(definition, new, Some(old), errors),
         }
     }

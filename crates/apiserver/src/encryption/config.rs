@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Provider, Rule, aes_gcm};
+use super::ciphers::{CIPHERS, Cipher};
+use super::{Provider, Rule};
 
 /// Why there is no encryption by this file.
 #[derive(Debug, thiserror::Error)]
@@ -81,10 +82,14 @@ fn rule(place: &str, given: Resources) -> Result<Rule, EncryptionError> {
         };
         match name.as_str() {
             "identity" => providers.push(Provider::Identity),
-            "aesgcm" => providers.extend(keys(&format!("{place}.aesgcm"), value)?),
             _ => {
-                let cause = format!("{name} is not supported here: aesgcm and identity are");
-                return Err(wrong(place, &cause));
+                let Some(cipher) = CIPHERS.iter().find(|cipher| cipher.name == name) else {
+                    let cause = format!(
+                        "{name} is not supported here: aesgcm, aescbc, secretbox and identity are"
+                    );
+                    return Err(wrong(place, &cause));
+                };
+                providers.extend(keys(&format!("{place}.{name}"), cipher, value)?);
             }
         }
     }
@@ -95,7 +100,7 @@ fn rule(place: &str, given: Resources) -> Result<Rule, EncryptionError> {
     Ok(Rule { resources: given.resources, providers })
 }
 
-fn keys(place: &str, given: Value) -> Result<Vec<Provider>, EncryptionError> {
+fn keys(place: &str, cipher: &Cipher, given: Value) -> Result<Vec<Provider>, EncryptionError> {
     // The library's error could quote a key.
     let given: Keys =
         serde_json::from_value(given).map_err(|_| wrong(place.to_owned(), "must have keys"))?;
@@ -111,9 +116,10 @@ fn keys(place: &str, given: Value) -> Result<Vec<Provider>, EncryptionError> {
         let secret = STANDARD
             .decode(&key.secret)
             .map_err(|_| wrong(format!("{place}.secret"), "must be base64 encoded"))?;
-        let provider = aes_gcm(&key.name, &secret)
-            .ok_or_else(|| wrong(format!("{place}.secret"), "must be a key of 16 or 32 bytes"))?;
-        providers.push(provider);
+        let secret = cipher.secret(&secret).ok_or_else(|| {
+            wrong(format!("{place}.secret"), &format!("must be a key of {}", cipher.key_bytes))
+        })?;
+        providers.push(Provider::Key { prefix: cipher.prefix(&key.name), secret });
     }
     Ok(providers)
 }

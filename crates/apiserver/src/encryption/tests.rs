@@ -51,6 +51,45 @@ fn what_is_sealed_opens_at_its_place_only() {
 }
 
 #[test]
+fn every_cipher_opens_what_it_sealed() {
+    let of = |cipher: &str| {
+        let text = format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - {cipher}: {{ keys: [{{ name: one, secret: \"{KEY}\" }}] }}\n"
+        );
+        Encryption::from_yaml(&text).unwrap()
+    };
+    let at = key("secrets", "a");
+    for name in ["aesgcm", "aescbc", "secretbox"] {
+        let cipher = of(name);
+        let plain = b"{\"kind\":\"Secret\"}";
+        let sealed = cipher.seal(&at, plain).unwrap().unwrap();
+        let prefix = format!("k8s:enc:{name}:v1:one:");
+        assert!(sealed.starts_with(prefix.as_bytes()));
+        assert!(!holds(&sealed, "Secret"));
+        assert_ne!(sealed, cipher.seal(&at, plain).unwrap().unwrap(), "a fresh nonce each time");
+        assert_eq!(cipher.open(&at, &sealed).unwrap().unwrap(), plain);
+        cipher.open(&at, &sealed[..prefix.len() + 20]).unwrap_err();
+        for other in ["aesgcm", "aescbc", "secretbox"].into_iter().filter(|other| *other != name) {
+            of(other).open(&at, &sealed).unwrap_err();
+        }
+    }
+}
+
+/// Made by `openssl enc -aes-256-cbc` with the key's bytes and an IV of sixteen bytes `i`.
+#[test]
+fn what_others_wrote_is_read() {
+    let text = format!(
+        "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n- resources: [secrets]\n  providers:\n  - aescbc: {{ keys: [{{ name: one, secret: \"{KEY}\" }}] }}\n"
+    );
+    let cipher = Encryption::from_yaml(&text).unwrap();
+    let sealed = [&b"k8s:enc:aescbc:v1:one:"[..], &[b'i'; 16], &STANDARD.decode(OPENSSL).unwrap()];
+    let opened = cipher.open(&key("secrets", "a"), &sealed.concat()).unwrap().unwrap();
+    assert_eq!(opened, b"{\"word\":\"open-sesame\"}");
+}
+
+const OPENSSL: &str = "IGz5doTmLi3Ke9BLraZy2O6tCHokKrI+HmdCQQV0huE=";
+
+#[test]
 fn a_wrong_file_is_refused_and_no_key_is_quoted() {
     let check = |text: &str, part: &str| {
         let error = Encryption::from_yaml(text).unwrap_err().to_string();
@@ -67,6 +106,8 @@ fn a_wrong_file_is_refused_and_no_key_is_quoted() {
     check(&file("{ aesgcm: { keys: [] } }"), "keys: must not be empty");
     check(&file("{ aesgcm: { keys: [{ name: a, secret: c2VjcmV0 }] } }"), "16 or 32 bytes");
     check(&file("{ aesgcm: { keys: [{ name: a, secret: c2VjcmV0! }] } }"), "base64");
+    check(&file("{ aescbc: { keys: [{ name: a, secret: c2VjcmV0 }] } }"), "16, 24 or 32 bytes");
+    check(&file("{ secretbox: { keys: [{ name: a, secret: c2VjcmV0 }] } }"), "of 32 bytes");
     Encryption::from_yaml(&Encryption::generate().unwrap()).unwrap();
 }
 
@@ -106,6 +147,7 @@ async fn the_disk_never_sees_the_secret_and_keys_are_changed_by_starting() {
         once(directory.path(), encryption(&[("two", OTHER), ("one", KEY)])).await;
     assert_eq!(rewritten, 1);
     assert!(holds(&bytes, "k8s:enc:aesgcm:v1:two:") && !holds(&bytes, "sesame"));
+    assert!(!holds(&bytes, "k8s:enc:aesgcm:v1:one:"), "what the old key wrote is gone");
     // The old key is not needed any more.
     let (rewritten, _) = once(directory.path(), encryption(&[("two", OTHER)])).await;
     assert_eq!(rewritten, 0);
@@ -116,8 +158,9 @@ async fn what_was_not_encrypted_is_after_a_start() {
     let directory = tempfile::tempdir().unwrap();
     let (_, bytes) = once(directory.path(), encryption(&[("-", "")])).await;
     assert!(holds(&bytes, "sesame"));
-    let (rewritten, _) = once(directory.path(), encryption(&[("one", KEY), ("-", "")])).await;
+    let (rewritten, bytes) = once(directory.path(), encryption(&[("one", KEY), ("-", "")])).await;
     assert_eq!(rewritten, 1);
+    assert!(!holds(&bytes, "sesame"), "no free page has it either");
     let (rewritten, _) = once(directory.path(), encryption(&[("one", KEY)])).await;
     assert_eq!(rewritten, 0);
 }

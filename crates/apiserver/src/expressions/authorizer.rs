@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::selector::{FieldSelector, FieldTerm};
 use coracle_cel::{EvaluationError, Foreign, ForeignValue, Value};
 
 use crate::authz::{Attributes, Authorizer, Decision, Target};
@@ -35,6 +36,8 @@ pub(crate) struct Resource {
     pub(crate) subresource: String,
     pub(crate) namespace: String,
     pub(crate) name: String,
+    /// By which fields objects are selected; nothing where that cannot be read.
+    pub(crate) fields: Vec<FieldTerm>,
 }
 
 /// What was decided.
@@ -100,14 +103,15 @@ impl ForeignValue for Question {
                 ..Resource::default()
             })),
             (About::Resource(resource), "check", [verb]) => {
-                let Resource { group, resource, subresource, namespace, name } = resource;
+                let Resource { group, resource, subresource, namespace, name, fields } = resource;
                 Ok(self.decide(
                     verb,
                     Target::Resource { group, resource, subresource, namespace, name },
+                    fields,
                 ))
             }
             (About::Path(path), "check", [verb]) => {
-                Ok(self.decide(&verb.to_lowercase(), Target::Path(path)))
+                Ok(self.decide(&verb.to_lowercase(), Target::Path(path), &[]))
             }
             (About::Resource(resource), part, [text]) => {
                 let (mut resource, text) = (resource.clone(), (*text).to_owned());
@@ -115,8 +119,12 @@ impl ForeignValue for Question {
                     "subresource" => resource.subresource = text,
                     "namespace" => resource.namespace = text,
                     "name" => resource.name = text,
-                    // RBAC knows no selectors: it decides as if there were none.
-                    "fieldSelector" | "labelSelector" => (),
+                    "fieldSelector" => {
+                        let selector = FieldSelector::parse(&text).unwrap_or_default();
+                        resource.fields = selector.terms().to_vec();
+                    }
+                    // Nobody who decides knows labels: it is as if there were none.
+                    "labelSelector" => (),
                     _ => return Err(failed("no such overload")),
                 }
                 ask(About::Resource(resource))
@@ -127,8 +135,8 @@ impl ForeignValue for Question {
 }
 
 impl Question {
-    fn decide(&self, verb: &str, target: Target<'_>) -> Value {
-        let attributes = Attributes { user: &self.asked.user, verb, target };
+    fn decide(&self, verb: &str, target: Target<'_>, fields: &[FieldTerm]) -> Value {
+        let attributes = Attributes { user: &self.asked.user, verb, target, fields };
         Foreign::value(Decided(self.asked.authorizer.authorize(&attributes)))
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Value as Json, json};
 
 use super::authorizer::{self, Asked, Resource};
 use super::types;
+use crate::admission::face::Carried;
 use crate::admission::{AdmissionRequest, Operation};
 use crate::authn::stored;
 use crate::authz::Authorizer;
@@ -65,7 +66,7 @@ impl<'a> Facts<'a> {
         Self {
             host,
             operation: request.operation,
-            requested: request.kind,
+            requested: request.requested,
             matched,
             subresource: request.subresource,
             namespace: if request.kind.namespaced { request.namespace } else { "" },
@@ -100,6 +101,7 @@ impl<'a> Facts<'a> {
                     subresource: self.subresource.to_owned(),
                     namespace: self.namespace.to_owned(),
                     name: self.name.to_owned(),
+                    fields: Vec::new(),
                 },
             ),
             _ => return None,
@@ -116,7 +118,7 @@ impl<'a> Facts<'a> {
 
     /// `request`: the fields of an `AdmissionRequest` that are not variables themselves.
     fn request(&self) -> Json {
-        let kind = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "kind": self.kind_of(kind) });
+        let kind = |kind: &'static Kind| Carried::by(kind, self.subresource).to_value();
         let resource = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "resource": kind.plural });
         let options = match self.operation {
             Operation::Create => Some("CreateOptions"),
@@ -156,11 +158,6 @@ impl<'a> Facts<'a> {
             }
         }
         request
-    }
-
-    /// The kind of the body: subresources have their own.
-    fn kind_of(&self, kind: &Kind) -> &'static str {
-        kind.subresource(self.subresource).map_or(kind.kind, |subresource| subresource.kind)
     }
 
     fn namespace_object(&self) -> Value {

@@ -12,7 +12,7 @@ mod types;
 
 pub(crate) use conditions::{Judgement, MatchConditions, compile, failure};
 pub(crate) use facts::{Facts, Host, PolicyScope, Variables};
-pub(crate) use types::{environment, environment_of, kind_type, of_structural};
+pub(crate) use types::{environment, environment_of, kind_type, of_structural, user as user_type};
 
 /// What a policy's expressions may cost together; upstream's bound.
 pub(crate) const POLICY_BUDGET: u64 = 10_000_000;

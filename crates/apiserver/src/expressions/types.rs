@@ -56,6 +56,20 @@ pub(crate) fn variables(fields: &[(String, Type)]) -> Type {
     Type::Object(Arc::new(Record { name: "kubernetes.variables", fields: fields.to_vec() }))
 }
 
+/// Who somebody is.
+pub(crate) fn user() -> Type {
+    let text = Type::String;
+    record(
+        "kubernetes.UserInfo",
+        &[
+            ("username", text.clone()),
+            ("uid", text.clone()),
+            ("groups", Type::list(text.clone())),
+            ("extra", Type::map(Type::list(text))),
+        ],
+    )
+}
+
 fn request() -> Type {
     let text = Type::String;
     let kind = record(
@@ -66,15 +80,7 @@ fn request() -> Type {
         "kubernetes.GroupVersionResource",
         &[("group", text.clone()), ("version", text.clone()), ("resource", text.clone())],
     );
-    let user = record(
-        "kubernetes.UserInfo",
-        &[
-            ("username", text.clone()),
-            ("uid", text.clone()),
-            ("groups", Type::list(text.clone())),
-            ("extra", Type::map(Type::list(text.clone()))),
-        ],
-    );
+    let user = user();
     record(
         "kubernetes.AdmissionRequest",
         &[

@@ -117,6 +117,21 @@ impl ExtensionClient {
         headers: HeaderMap,
         timeout: Duration,
     ) -> Result<Bytes, String> {
+        let (code, _, body) = self.fetch_document(from, path, headers, timeout).await?;
+        if code != StatusCode::OK {
+            return Err(format!("bad status from {}: {}", from.shown(path), code.as_u16()));
+        }
+        Ok(body)
+    }
+
+    /// Gets a document of an aggregated server: the code of the answer, its `ETag`, and the document.
+    pub(crate) async fn fetch_document(
+        &self,
+        from: &Destination,
+        path: &str,
+        headers: HeaderMap,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Option<HeaderValue>, Bytes), String> {
         let uri = from.at(path).map_err(|error| error.to_string())?;
         let mut request =
             Request::get(uri).body(Body::empty()).map_err(|error| error.to_string())?;
@@ -124,12 +139,9 @@ impl ExtensionClient {
         let answered = tokio::time::timeout(timeout, async {
             let response = self.send(from, request).await.map_err(|error| error.to_string())?;
             let (parts, body) = response.into_parts();
-            if parts.status != StatusCode::OK {
-                let code = parts.status.as_u16();
-                return Err(format!("bad status from {}: {code}", from.shown(path)));
-            }
             let body = Limited::new(body, limits::EXTENSION_ANSWER_BYTES).collect().await;
-            body.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
+            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            Ok((parts.status, parts.headers.get(header::ETAG).cloned(), body))
         });
         answered.await.unwrap_or_else(|_| {
             Err(format!("Get {:?}: context deadline exceeded", from.shown(path)))

@@ -53,7 +53,7 @@ fn is_mandatory(object: &Value) -> bool {
 }
 
 /// The mandatory objects of one kind: what holds although the store lacks them.
-pub(super) fn mandatory(kind: &str) -> Vec<Value> {
+pub(crate) fn mandatory(kind: &str) -> Vec<Value> {
     objects().into_iter().filter(|object| object["kind"] == kind && is_mandatory(object)).collect()
 }
 

@@ -109,14 +109,19 @@ impl Schema {
 
     /// The flow, as a number from which its queues are dealt.
     pub(super) fn flow(&self, user: &User, info: &RequestInfo) -> u64 {
-        let distinguisher = match self.distinguisher {
+        let distinguisher = self.distinguisher(user, info);
+        BuildHasherDefault::<DefaultHasher>::default().hash_one((&*self.name, distinguisher))
+    }
+
+    /// What tells the request's flow from others of the schema.
+    pub(super) fn distinguisher<'a>(&self, user: &'a User, info: &'a RequestInfo) -> &'a str {
+        match self.distinguisher {
             Distinguisher::Nothing => "",
             Distinguisher::User => &user.name,
             Distinguisher::Namespace => {
                 info.resource.as_ref().map_or("", |resource| &resource.namespace)
             }
-        };
-        BuildHasherDefault::<DefaultHasher>::default().hash_one((&*self.name, distinguisher))
+        }
     }
 }
 
@@ -238,7 +243,7 @@ mod tests {
             })
             .collect();
         schemas.sort_by_key(Schema::order);
-        let info = RequestInfo::read(&method, path, false, None);
+        let info = RequestInfo::read(&method, path, false, "");
         let found = schemas.iter().find(|schema| schema.matches(user, &info, path));
         assert_eq!(&*found.unwrap().name, expected, "{} {path}", user.name);
     }

@@ -5,12 +5,15 @@
 //! before borrowers when a seat becomes free.
 //!
 //! Before a level that is full, requests wait in queues: a flow is dealt a hand of them, and joins the shortest, so that a flow that
-//! floods its hand leaves others with a queue of theirs. Queues take turns. Where we differ from upstream: every request takes one
-//! seat, and turns are counted, not the time that requests take.
+//! floods its hand leaves others with a queue of theirs. Queues take turns. A request takes as many seats as it is wide
+//! (`width.rs`): a list of many objects takes several. Where we differ from upstream: turns are counted, not the time that requests
+//! take; and a write is as wide as any request however many watch, because its event is put into one ring that all of them read.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::Value;
 use smallvec::SmallVec;
@@ -80,7 +83,20 @@ pub(crate) struct Load {
     pub(crate) level: String,
     pub(crate) nominal: usize,
     pub(crate) executing: usize,
+    /// The seats of those that run.
+    pub(crate) seated: usize,
     pub(crate) waiting: usize,
+}
+
+/// A request that waits.
+pub(super) struct Queued {
+    pub(super) level: String,
+    pub(super) schema: String,
+    pub(super) queue: usize,
+    pub(super) place: usize,
+    pub(super) distinguisher: String,
+    pub(super) arrived: Timestamp,
+    pub(super) seats: usize,
 }
 
 /// Of all levels.
@@ -109,7 +125,9 @@ struct Level {
     /// What it may have with what it borrows.
     most: usize,
     queuing: Option<Queuing>,
+    /// Requests that run, and the seats that they have.
     executing: usize,
+    seated: usize,
     waiting: usize,
     queues: Vec<VecDeque<Waiter>>,
     /// Whose turn it is.
@@ -118,7 +136,28 @@ struct Level {
 
 struct Waiter {
     id: u64,
+    seats: usize,
+    schema: Arc<str>,
+    distinguisher: Box<str>,
+    arrived: Timestamp,
     turn: oneshot::Sender<()>,
+}
+
+/// What a request wants, and whose it is.
+pub(super) struct Wish<'a> {
+    /// Its queues are dealt by this number.
+    pub(super) flow: u64,
+    pub(super) seats: usize,
+    /// Joins a queue of any length.
+    pub(super) is_patient: bool,
+    pub(super) schema: &'a Arc<str>,
+    pub(super) distinguisher: &'a str,
+}
+
+/// What became of a wish at first.
+pub(super) enum Asked<'a> {
+    Seated(Seat<'a>),
+    Queued(Waiting<'a>),
 }
 
 impl Seats {
@@ -147,31 +186,18 @@ impl Seats {
         places
     }
 
-    /// Takes a seat, when there is one for it. `is_patient` requests join a queue of any length.
-    pub(super) async fn take(
-        &self,
-        level: usize,
-        flow: u64,
-        is_patient: bool,
-    ) -> Result<Seat<'_>, Refusal> {
-        let mut waiting = {
-            let mut state = self.state.lock();
-            let Some(found) = state.levels.get(level) else { return Err(Refusal::Full) };
-            if found.waiting == 0 && state.may_run(found) {
-                state.levels[level].executing += 1;
-                return Ok(Seat { seats: self, level });
-            }
-            let (id, turn) = state.join(level, flow, is_patient)?;
-            Waiting { seats: self, level, id, turn, is_over: false }
-        };
-        let waited = tokio::time::timeout(self.queue_timeout, &mut waiting.turn).await;
-        match waited {
-            Ok(Ok(())) => {
-                waiting.is_over = true;
-                Ok(Seat { seats: self, level })
-            }
-            _ => Err(Refusal::TimedOut),
+    /// Takes seats, when there are enough, or a place in a queue.
+    pub(super) fn ask(&self, level: usize, wish: &Wish<'_>) -> Result<Asked<'_>, Refusal> {
+        let mut state = self.state.lock();
+        let Some(found) = state.levels.get(level) else { return Err(Refusal::Full) };
+        // However large the list: others of the level have room as well.
+        let seats = if found.is_exempt { 1 } else { wish.seats.clamp(1, found.widest()) };
+        if found.waiting == 0 && state.may_run(found, seats) {
+            state.levels[level].seat(seats);
+            return Ok(Asked::Seated(Seat { seats: self, level, width: seats }));
         }
+        let (id, turn) = state.join(level, seats, wish)?;
+        Ok(Asked::Queued(Waiting { seats: self, level, width: seats, id, turn, is_over: false }))
     }
 
     /// What goes on in each level.
@@ -182,6 +208,7 @@ impl Seats {
             level: name,
             nominal: level.nominal,
             executing: level.executing,
+            seated: level.seated,
             waiting: level.waiting,
         };
         named.map(load).collect()
@@ -192,9 +219,39 @@ impl Seats {
         self.state.lock().levels.iter().map(|level| level.name.clone()).collect()
     }
 
-    fn release(&self, level: usize) {
+    /// Who waits, of all levels: the level, the queue and the place there.
+    pub(super) fn waiting(&self) -> Vec<Queued> {
+        let state = self.state.lock();
+        let mut all = Vec::new();
+        for level in state.levels.iter().filter(|level| level.waiting > 0) {
+            let name = level.name.clone().unwrap_or_default();
+            for (queue, waiters) in level.queues.iter().enumerate() {
+                all.extend(waiters.iter().enumerate().map(|(place, waiter)| Queued {
+                    level: name.clone(),
+                    schema: waiter.schema.to_string(),
+                    queue,
+                    place,
+                    distinguisher: waiter.distinguisher.to_string(),
+                    arrived: waiter.arrived,
+                    seats: waiter.seats,
+                }));
+            }
+        }
+        all
+    }
+
+    /// How many wait in each queue, by level, and how many seats they want.
+    pub(super) fn queues(&self) -> Vec<(String, Vec<(usize, usize)>)> {
+        let state = self.state.lock();
+        let named = state.levels.iter().filter_map(|level| Some((level.name.clone()?, level)));
+        let count =
+            |queue: &VecDeque<Waiter>| (queue.len(), queue.iter().map(|waiter| waiter.seats).sum());
+        named.map(|(name, level)| (name, level.queues.iter().map(count).collect())).collect()
+    }
+
+    fn release(&self, level: usize, seats: usize) {
         let mut state = self.state.lock();
-        state.levels[level].executing -= 1;
+        state.levels[level].leave(seats);
         state.give_out();
     }
 }
@@ -214,36 +271,46 @@ impl State {
         place
     }
 
-    /// Whether one more request of the level may run.
-    fn may_run(&self, level: &Level) -> bool {
-        if level.is_exempt || level.executing < level.reserved {
+    /// Whether one more request of the level, of this width, may run. One that is wider than all that the level can have runs alone.
+    fn may_run(&self, level: &Level, seats: usize) -> bool {
+        if level.is_exempt || level.seated + seats <= level.reserved {
             return true;
         }
-        let used = |level: &Level| level.executing.saturating_sub(level.reserved);
-        level.executing < level.most
-            && self.levels.iter().filter(|other| !other.is_exempt).map(used).sum::<usize>()
-                < self.pool
+        let borrowed = |level: &Level| level.seated.saturating_sub(level.reserved);
+        let all: usize = self.levels.iter().filter(|other| !other.is_exempt).map(borrowed).sum();
+        let more = |seats: usize| {
+            let wanted = (level.seated + seats).saturating_sub(level.reserved);
+            level.seated + seats <= level.most && all + wanted - borrowed(level) <= self.pool
+        };
+        more(seats) || (level.seated == 0 && (level.reserved > 0 || more(1)))
     }
 
     /// Queues a request of this flow.
     fn join(
         &mut self,
         level: usize,
-        flow: u64,
-        is_patient: bool,
+        seats: usize,
+        wish: &Wish<'_>,
     ) -> Result<(u64, oneshot::Receiver<()>), Refusal> {
         let found = &mut self.levels[level];
         let Some(queuing) = found.queuing else { return Err(Refusal::Full) };
-        let hand = deal(flow, found.queues.len(), queuing.hand_size);
+        let hand = deal(wish.flow, found.queues.len(), queuing.hand_size);
         let shortest = hand.into_iter().min_by_key(|queue| found.queues[*queue].len());
         let queue = shortest.map(|queue| &mut found.queues[queue]).ok_or(Refusal::Full)?;
-        if !is_patient && queue.len() >= queuing.length_limit {
+        if !wish.is_patient && queue.len() >= queuing.length_limit {
             return Err(Refusal::QueueFull);
         }
         let (turn, receiver) = oneshot::channel();
         let id = self.next_id;
         self.next_id += 1;
-        queue.push_back(Waiter { id, turn });
+        queue.push_back(Waiter {
+            id,
+            seats,
+            schema: wish.schema.clone(),
+            distinguisher: wish.distinguisher.into(),
+            arrived: Timestamp::now(),
+            turn,
+        });
         found.waiting += 1;
         self.waiting += 1;
         Ok((id, receiver))
@@ -254,18 +321,22 @@ impl State {
         while self.waiting > 0 {
             let may_run = |level: &&usize| {
                 let level = &self.levels[**level];
-                level.waiting > 0 && self.may_run(level)
+                level.turn().is_some_and(|queue| {
+                    level.queues[queue]
+                        .front()
+                        .is_some_and(|first| self.may_run(level, first.seats))
+                })
             };
             let places: Vec<usize> = (0..self.levels.len()).collect();
             let borrows = |place: &&usize| {
                 let level = &self.levels[**place];
-                (level.executing >= level.nominal, level.executing)
+                (level.seated >= level.nominal, level.seated)
             };
             let Some(&place) = places.iter().filter(may_run).min_by_key(borrows) else { return };
             let level = &mut self.levels[place];
             let Some(waiter) = level.next() else { return };
             level.waiting -= 1;
-            level.executing += 1;
+            level.seat(waiter.seats);
             self.waiting -= 1;
             // Who gave up at this moment finds that it is not in the queue, and gives the seat back.
             waiter.turn.send(()).ok();
@@ -283,6 +354,7 @@ impl Level {
             most: 0,
             queuing: None,
             executing: 0,
+            seated: 0,
             waiting: 0,
             queues: Vec::new(),
             next_queue: 0,
@@ -319,12 +391,32 @@ impl Level {
         (self.nominal, self.reserved, self.most) = (1, 1, 1);
     }
 
+    fn seat(&mut self, seats: usize) {
+        self.executing += 1;
+        self.seated += seats;
+    }
+
+    fn leave(&mut self, seats: usize) {
+        self.executing -= 1;
+        self.seated -= seats;
+    }
+
+    /// How many seats one request may take at most: as upstream, a sixth of the level's.
+    fn widest(&self) -> usize {
+        self.nominal.div_ceil(6).max(1)
+    }
+
+    /// The queue whose turn it is.
+    fn turn(&self) -> Option<usize> {
+        let queues = self.queues.len();
+        let mut turns = (0..queues).map(|turn| (self.next_queue + turn) % queues);
+        turns.find(|queue| !self.queues[*queue].is_empty())
+    }
+
     /// The first of the queue whose turn it is.
     fn next(&mut self) -> Option<Waiter> {
-        let queues = self.queues.len();
-        let turns = (0..queues).map(|turn| (self.next_queue + turn) % queues);
-        let queue = turns.into_iter().find(|queue| !self.queues[*queue].is_empty())?;
-        self.next_queue = (queue + 1) % queues;
+        let queue = self.turn()?;
+        self.next_queue = (queue + 1) % self.queues.len();
         self.queues[queue].pop_front()
     }
 }
@@ -349,13 +441,28 @@ fn deal(flow: u64, queues: usize, hand_size: usize) -> SmallVec<[usize; limits::
 }
 
 /// A request that waits for its turn; leaves the queue when nobody waits for it any longer.
-struct Waiting<'a> {
+pub(super) struct Waiting<'a> {
     seats: &'a Seats,
     level: usize,
+    width: usize,
     id: u64,
     turn: oneshot::Receiver<()>,
     /// It has its seat.
     is_over: bool,
+}
+
+impl<'a> Waiting<'a> {
+    /// Waits for its turn, as long as a request may.
+    pub(super) async fn seated(mut self) -> Result<Seat<'a>, Refusal> {
+        let waited = tokio::time::timeout(self.seats.queue_timeout, &mut self.turn).await;
+        match waited {
+            Ok(Ok(())) => {
+                self.is_over = true;
+                Ok(Seat { seats: self.seats, level: self.level, width: self.width })
+            }
+            _ => Err(Refusal::TimedOut),
+        }
+    }
 }
 
 impl Drop for Waiting<'_> {
@@ -377,21 +484,22 @@ impl Drop for Waiting<'_> {
             level.waiting -= 1;
             state.waiting -= 1;
         } else {
-            level.executing -= 1;
+            level.leave(self.width);
             state.give_out();
         }
     }
 }
 
-/// The right to run; given back when dropped.
+/// The right to run: one seat or several, given back when dropped.
 pub(crate) struct Seat<'a> {
     seats: &'a Seats,
     level: usize,
+    width: usize,
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.seats.release(self.level);
+        self.seats.release(self.level, self.width);
     }
 }
 
@@ -415,9 +523,60 @@ mod tests {
 
     const QUEUING: Option<Queuing> = Some(Queuing { queues: 8, hand_size: 2, length_limit: 2 });
 
+    /// Takes so many seats, or waits for them.
+    async fn wide(
+        seats: &Seats,
+        level: usize,
+        flow: u64,
+        width: usize,
+    ) -> Result<Seat<'_>, Refusal> {
+        let schema = Arc::from("schema");
+        let wish =
+            Wish { flow, seats: width, is_patient: false, schema: &schema, distinguisher: "" };
+        match seats.ask(level, &wish)? {
+            Asked::Seated(seat) => Ok(seat),
+            Asked::Queued(waiting) => waiting.seated().await,
+        }
+    }
+
+    async fn take(
+        seats: &Seats,
+        level: usize,
+        flow: u64,
+        is_patient: bool,
+    ) -> Result<Seat<'_>, Refusal> {
+        let schema = Arc::from("schema");
+        let wish = Wish { flow, seats: 1, is_patient, schema: &schema, distinguisher: "" };
+        match seats.ask(level, &wish)? {
+            Asked::Seated(seat) => Ok(seat),
+            Asked::Queued(waiting) => waiting.seated().await,
+        }
+    }
+
     /// Takes a seat if there is one at once.
     fn now(seats: &Seats, level: usize) -> Result<Option<Seat<'_>>, Refusal> {
-        seats.take(level, 1, false).now_or_never().transpose()
+        take(seats, level, 1, false).now_or_never().transpose()
+    }
+
+    #[tokio::test]
+    async fn wide_requests_take_several_seats_and_are_waited_for() {
+        let seats = Seats::new(Duration::from_secs(60));
+        let place = seats.configure(&[level("a", 1, 0, QUEUING)], 12)[0];
+        // A request takes a sixth of the level at most: two of the twelve.
+        let mut held: Vec<_> =
+            (0..5).map(|_| wide(&seats, place, 1, 9).now_or_never().unwrap().unwrap()).collect();
+        assert_eq!((seats.loads()[0].executing, seats.loads()[0].seated), (5, 10));
+        let one = now(&seats, place).unwrap().unwrap();
+        let mut waits = Box::pin(wide(&seats, place, 1, 2));
+        assert!(waits.as_mut().now_or_never().is_none(), "one seat is not enough");
+        let queued = seats.waiting();
+        assert_eq!((queued.len(), queued[0].seats, &*queued[0].schema), (1, 2, "schema"));
+        assert!(seats.queues()[0].1.contains(&(1, 2)));
+        drop(one);
+        let wide_one = waits.now_or_never().unwrap().unwrap();
+        drop(wide_one);
+        held.clear();
+        assert_eq!(seats.loads()[0].seated, 0);
     }
 
     #[test]
@@ -469,22 +628,22 @@ mod tests {
         let seats = Seats::new(Duration::from_millis(20));
         let place = seats.configure(&[level("a", 1, 0, QUEUING)], 1)[0];
         let held = now(&seats, place).unwrap().unwrap();
-        let mut first = Box::pin(seats.take(place, 1, false));
+        let mut first = Box::pin(take(&seats, place, 1, false));
         assert!(first.as_mut().now_or_never().is_none());
-        let late = seats.take(place, 1, false).await;
+        let late = take(&seats, place, 1, false).await;
         assert_eq!(late.err(), Some(Refusal::TimedOut));
         drop(held);
         // The first one's time is over, too, but its turn has come before anybody looked.
         let second = first.await.unwrap();
         let waiting: Vec<_> = (0..4)
-            .map(|_| Box::pin(seats.take(place, 1, false)))
+            .map(|_| Box::pin(take(&seats, place, 1, false)))
             .map(|mut waiting| {
                 assert!(waiting.as_mut().now_or_never().is_none());
                 waiting
             })
             .collect();
         assert_eq!(now(&seats, place).err(), Some(Refusal::QueueFull));
-        assert!(seats.take(place, 1, true).now_or_never().is_none(), "patience joins any queue");
+        assert!(take(&seats, place, 1, true).now_or_never().is_none(), "patience joins any queue");
         drop(waiting);
         drop(second);
         assert!(now(&seats, place).unwrap().is_some());
@@ -496,9 +655,9 @@ mod tests {
         let queuing = Some(Queuing { queues: 64, hand_size: 4, length_limit: 50 });
         let place = seats.configure(&[level("a", 1, 0, queuing)], 1)[0];
         let held = now(&seats, place).unwrap().unwrap();
-        let mut flood: Vec<_> = (0..100).map(|_| Box::pin(seats.take(place, 1, false))).collect();
+        let mut flood: Vec<_> = (0..100).map(|_| Box::pin(take(&seats, place, 1, false))).collect();
         assert!(flood.iter_mut().all(|waiting| waiting.as_mut().now_or_never().is_none()));
-        let mut other = Box::pin(seats.take(place, u64::MAX / 3, false));
+        let mut other = Box::pin(take(&seats, place, u64::MAX / 3, false));
         assert!(other.as_mut().now_or_never().is_none());
         drop(held);
         let mut turns = 0;
@@ -518,10 +677,10 @@ mod tests {
         let borrower = LevelSpec { borrowing_limit_percent: None, ..level("a", 1, 0, QUEUING) };
         let places = seats.configure(&[borrower, level("b", 3, 67, QUEUING)], 4);
         let mut held: Vec<_> = (0..3).map(|_| now(&seats, places[0]).unwrap().unwrap()).collect();
-        let mut more = Box::pin(seats.take(places[0], 1, false));
+        let mut more = Box::pin(take(&seats, places[0], 1, false));
         assert!(more.as_mut().now_or_never().is_none(), "the lender keeps one");
         let own = now(&seats, places[1]).unwrap().unwrap();
-        let mut back = Box::pin(seats.take(places[1], 1, false));
+        let mut back = Box::pin(take(&seats, places[1], 1, false));
         assert!(back.as_mut().now_or_never().is_none());
         drop(held.pop());
         let back = back.now_or_never().unwrap().unwrap();
@@ -536,7 +695,7 @@ mod tests {
         let seats = Seats::new(Duration::from_secs(60));
         let places = seats.configure(&[level("a", 1, 0, QUEUING), level("b", 1, 0, QUEUING)], 2);
         let held = now(&seats, places[1]).unwrap().unwrap();
-        let mut waits = Box::pin(seats.take(places[1], 1, false));
+        let mut waits = Box::pin(take(&seats, places[1], 1, false));
         assert!(waits.as_mut().now_or_never().is_none());
         let again = seats.configure(&[level("a", 1, 0, QUEUING), level("c", 1, 0, QUEUING)], 2);
         assert_eq!(again[0], places[0]);

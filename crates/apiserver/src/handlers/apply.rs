@@ -1,5 +1,7 @@
 //! `PATCH` with `application/apply-patch+yaml`: server-side apply.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use axum::response::Response;
 use coracle_api::apply::{
     self, Applied, Apply, FieldSet, Managed, Manager, Operation, unchanged_since,
@@ -7,6 +9,7 @@ use coracle_api::apply::{
 use coracle_api::decode::FieldValidation;
 use coracle_api::kinds::Kind;
 use coracle_api::status::{Reason, Status};
+use coracle_store::Key;
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -16,7 +19,8 @@ use super::update::{check_create, check_name, check_uid};
 use crate::answer::Answer;
 use crate::call::{Call, yaml_to_json};
 use crate::change::{Change, Part, change_with};
-use crate::managed_fields::{self, APPLY_PATCH, Books, Shape};
+use crate::custom_resources;
+use crate::managed_fields::{self, APPLY_PATCH, Books, Shape, Translated};
 use crate::object::{self, meta, set_meta};
 use crate::{limits, storage, views, yaml};
 
@@ -124,9 +128,20 @@ pub(crate) async fn write(call: &mut Call, wish: &Wish) -> Answer<(StatusCode, W
         if call.server.store.get(&key).is_some() {
             let Wish { kind, part, .. } = *wish;
             let what = Change { kind, namespace: &namespace, name: &name, part, dry_run };
-            let written =
-                change_with(call, &what, Books::Brought, |old| applied(call, wish, old)).await;
+            let translated = translate(call, wish, &key).await?;
+            let is_late = AtomicBool::new(false);
+            let written = change_with(call, &what, Books::Brought, |old| {
+                let translated = translated.as_ref().filter(|translated| translated.is_of(old));
+                if translated.is_none() && managed_fields::has_elsewhere(kind, old) {
+                    is_late.store(true, Ordering::Relaxed);
+                    return Err(Status::modified(kind, &name));
+                }
+                applied(call, wish, old, translated)
+            })
+            .await;
             match written {
+                // Somebody wrote since the translation: it has to be made again.
+                Err(_) if is_late.load(Ordering::Relaxed) => (),
                 Err(status) if status.reason == Reason::NotFound && wish.part == Part::Whole => (),
                 written => return Ok((StatusCode::OK, written?)),
             }
@@ -141,6 +156,15 @@ pub(crate) async fn write(call: &mut Call, wish: &Wish) -> Answer<(StatusCode, W
         }
     }
     Err(Status::modified(wish.kind, &name))
+}
+
+/// Who wants what in the object as it is, if some say so in another version than the wish.
+async fn translate(call: &Call, wish: &Wish, key: &Key) -> Answer<Option<Translated>> {
+    let Some(current) = call.server.store.get(key).filter(|_| wish.kind.custom.is_some()) else {
+        return Ok(None);
+    };
+    let live = custom_resources::decoded(wish.kind, current).await?;
+    Translated::of(call, wish.kind, &live).await
 }
 
 async fn create(call: &mut Call, wish: &Wish, dry_run: bool) -> Answer<Written> {
@@ -162,11 +186,17 @@ async fn create(call: &mut Call, wish: &Wish, dry_run: bool) -> Answer<Written> 
 }
 
 /// The state that the wish makes of the current one.
-fn applied(call: &Call, wish: &Wish, old: &Value) -> Answer<Value> {
+fn applied(
+    call: &Call,
+    wish: &Wish,
+    old: &Value,
+    translated: Option<&Translated>,
+) -> Answer<Value> {
     check_uid(wish.kind, &wish.config, old)?;
     let mut live = old.clone();
     let managed = managed_fields::take(&mut live);
     let managed = managed.as_ref().and_then(Managed::read).unwrap_or_default();
+    let managed = translated.map_or(managed, |translated| translated.managed.clone());
     let merged = match merge(call, wish, &live, managed.clone()) {
         Err(conflicts) if is_kubectl(call) => {
             let allowed = from_client_side(wish.kind, &live);
@@ -197,6 +227,10 @@ fn applied(call: &Call, wish: &Wish, old: &Value) -> Answer<Value> {
     if meta(&wish.config, "resourceVersion").is_empty() {
         set_meta(&mut object, "resourceVersion", None);
     }
+    let managed = match translated {
+        Some(translated) => translated.restore(managed),
+        None => managed,
+    };
     managed_fields::put(&mut object, managed.to_json());
     Ok(object)
 }

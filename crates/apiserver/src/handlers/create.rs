@@ -165,7 +165,7 @@ async fn store_under_a_free_name(
             // Labels that hold the name wait for it; both are safe to repeat.
             prepare(kind, &mut object);
         }
-        validate(kind, &name, &object)?;
+        validate(call.kind, kind, &name, &object)?;
         let reserved = admit(call, kind, &name, &mut object, dry_run).await?;
         let key = storage::key(kind, call.namespace(), &name);
         if dry_run {
@@ -188,10 +188,13 @@ async fn store_under_a_free_name(
     Err(Status::generate_name_conflict(kind, &name))
 }
 
-fn validate(kind: &'static Kind, name: &str, object: &Value) -> Answer<()> {
+fn validate(asked: &Kind, kind: &'static Kind, name: &str, object: &Value) -> Answer<()> {
     let mut errors = FieldErrors::new();
     rules::metadata::validate(kind, object, &mut errors);
     rules_of(kind).validate(object, &mut errors);
+    if rules::event::is_strict(asked) {
+        rules::event::validate_strictly(object, None, &mut errors);
+    }
     if errors.is_empty() { Ok(()) } else { Err(Status::invalid(kind, name, &errors)) }
 }
 

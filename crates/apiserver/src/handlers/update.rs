@@ -82,6 +82,7 @@ async fn create_instead(call: &mut Call, object: Value, dry_run: bool) -> Answer
 pub(super) fn check_create(call: &Call) -> Answer<()> {
     call.server.authorizer.check(&authz::Attributes {
         user: &call.user,
+        fields: &[],
         verb: "create",
         target: authz::Target::Resource {
             group: &call.target.group,

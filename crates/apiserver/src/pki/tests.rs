@@ -89,7 +89,7 @@ fn the_serving_certificate_is_renewed_for_new_names_and_before_it_expires() {
     };
     let second = Pki::open_or_create(dir.path(), &sans).unwrap();
     assert_ne!(first.serving.certificate, second.serving.certificate);
-    let server = second.server_config().unwrap();
+    let server = second.server_config("").unwrap();
     let client = second.anonymous_client_config().unwrap();
     for name in [
         "box.example",
@@ -100,7 +100,7 @@ fn the_serving_certificate_is_renewed_for_new_names_and_before_it_expires() {
     ] {
         assert_eq!(handshake(client.clone(), server.clone(), name), Ok(0), "{name}");
     }
-    handshake(client, first.server_config().unwrap(), "box.example").unwrap_err();
+    handshake(client, first.server_config("").unwrap(), "box.example").unwrap_err();
 
     let soon = OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS - 1);
     let expiring = issue::leaf(
@@ -130,7 +130,7 @@ fn a_serving_certificate_without_its_key_or_by_another_authority_is_made_again()
     assert_eq!(
         handshake(
             third.anonymous_client_config().unwrap(),
-            third.server_config().unwrap(),
+            third.server_config("").unwrap(),
             "localhost"
         ),
         Ok(0)
@@ -219,7 +219,7 @@ fn a_kubeconfig_holds_everything_kubectl_needs() {
         key: decode(&user["client-key-data"]),
     };
     assert_eq!(
-        handshake(pki.client_config(&own).unwrap(), pki.server_config().unwrap(), "localhost"),
+        handshake(pki.client_config(&own).unwrap(), pki.server_config("").unwrap(), "localhost"),
         Ok(1)
     );
 }

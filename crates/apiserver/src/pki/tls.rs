@@ -184,10 +184,14 @@ fn provider() -> Arc<CryptoProvider> {
 
 fn roots(ca_pem: &str) -> Result<Arc<RootCertStore>, PkiError> {
     let failed = |cause: String| PkiError::Tls { purpose: "the authority", cause };
-    let der = CertificateDer::from_pem_slice(ca_pem.as_bytes())
-        .map_err(|error| failed(error.to_string()))?;
     let mut roots = RootCertStore::empty();
-    roots.add(der).map_err(|error| failed(error.to_string()))?;
+    for der in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let der = der.map_err(|error| failed(error.to_string()))?;
+        roots.add(der).map_err(|error| failed(error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(failed("no certificate in it".to_owned()));
+    }
     Ok(Arc::new(roots))
 }
 

@@ -5,7 +5,7 @@ use coracle_api::quantity::Quantity;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{one_of, required_one_of};
+use crate::rules::checks::{none_negative, one_of, required_one_of};
 use crate::rules::json::{Read, default, object, set, with};
 use crate::rules::{Rules, generic};
 
@@ -27,6 +27,10 @@ pub static RULES: Rules = Rules {
         generic::start_status(autoscaler, json!({"desiredReplicas": 0, "currentMetrics": null}));
     },
     validate,
+    validate_status_update: |new, _, errors| {
+        let counts = ["currentReplicas", "desiredReplicas"];
+        none_negative(&new["status"], &counts, &Path::new("status"), errors);
+    },
     ..Rules::GENERIC
 };
 
@@ -217,6 +221,10 @@ fn validate_scaling(rules: &Value, path: &Path, errors: &mut FieldErrors) {
         errors.invalid(path.child("stabilizationWindowSeconds"), window.clone(), detail);
     }
     one_of(&rules["selectPolicy"], &["Disabled", "Max", "Min"], path.child("selectPolicy"), errors);
+    if Quantity::from_value(&rules["tolerance"]).is_ok_and(|tolerance| tolerance.is_negative()) {
+        let at = path.child("tolerance");
+        errors.invalid(at, rules["tolerance"].clone(), "must be greater than or equal to zero");
+    }
     if rules["policies"].size() == 0 {
         errors.required(path.child("policies"), "must specify at least one Policy");
     }

@@ -27,6 +27,77 @@ pub fn not_negative(value: &Value, path: impl Into<Path>, errors: &mut FieldErro
     }
 }
 
+/// None of the numbers is below zero.
+pub fn none_negative(owner: &Value, fields: &[&str], path: &Path, errors: &mut FieldErrors) {
+    for field in fields {
+        not_negative(&owner[*field], path.child(field), errors);
+    }
+}
+
+/// The number of one field is not above that of another.
+pub fn not_above(
+    owner: &Value,
+    (field, bound): (&str, &str),
+    detail: &str,
+    path: &Path,
+    errors: &mut FieldErrors,
+) {
+    if owner[field].int() > owner[bound].int() {
+        errors.invalid(path.child(field), owner[field].clone(), detail);
+    }
+}
+
+/// Conditions as most kinds have them (`ValidateConditions` of apimachinery).
+pub fn conditions(conditions: &Value, path: &Path, errors: &mut FieldErrors) {
+    let mut seen = Vec::new();
+    for (index, condition) in conditions.items().iter().enumerate() {
+        let at = path.index(index);
+        let kind = condition["type"].text();
+        unique(&mut seen, kind, at.child("type"), errors);
+        match kind {
+            "" => errors.required(at.child("type"), "must be set"),
+            kind => errors.invalid_each(at.child("type"), kind, names::qualified_name(kind)),
+        }
+        let states = ["False", "True", "Unknown"];
+        if !states.contains(&condition["status"].text()) {
+            errors.not_supported(at.child("status"), condition["status"].text(), &states);
+        }
+        not_negative(&condition["observedGeneration"], at.child("observedGeneration"), errors);
+        if is_zero(&condition["lastTransitionTime"]) {
+            errors.required(at.child("lastTransitionTime"), "must be set");
+        }
+        reason(condition["reason"].text(), at.child("reason"), errors);
+        if condition["message"].text().len() > MESSAGE_BYTES {
+            errors.too_long(at.child("message"), MESSAGE_BYTES);
+        }
+    }
+}
+
+const MESSAGE_BYTES: usize = 32 * 1024;
+const REASON_BYTES: usize = 1024;
+
+fn reason(reason: &str, path: Path, errors: &mut FieldErrors) {
+    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',' | b':');
+    let bytes = reason.as_bytes();
+    let is_word = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.iter().all(inside)
+        && bytes.last().is_some_and(|last| last.is_ascii_alphanumeric() || *last == b'_');
+    if reason.is_empty() {
+        errors.required(path, "must be set");
+        return;
+    }
+    if !is_word {
+        let detail = "a condition reason must start with alphabetic character, optionally followed by a string of \
+            alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. 'my_name',  or \
+            'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex used for validation is \
+            '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+        errors.invalid(&path, reason, detail);
+    }
+    if reason.len() > REASON_BYTES {
+        errors.too_long(path, REASON_BYTES);
+    }
+}
+
 /// The number, if there, is above zero.
 pub fn positive(value: &Value, path: impl Into<Path>, errors: &mut FieldErrors) {
     if value.is_set() && value.int() <= 0 {

@@ -7,7 +7,7 @@ use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
 use crate::rules::Rules;
-use crate::rules::checks::immutable;
+use crate::rules::checks::{immutable, required};
 use crate::rules::generic::same;
 use crate::rules::json::{Read, default_zero, object, set, unset};
 
@@ -32,7 +32,8 @@ pub static CONFIG_MAP: Rules = Rules {
             validate_key(key, "binaryData", errors);
             bytes += decoded_bytes(content.text());
         }
-        validate_size(bytes, errors);
+        // The whole object is too long; upstream writes the empty path in this way.
+        validate_size(bytes, "[]", errors);
     },
     validate_update: |new, old, errors| {
         immutable_once_said(new, old, &["data", "binaryData"], errors)
@@ -74,10 +75,9 @@ fn validate_key(key: &str, field: &str, errors: &mut FieldErrors) {
     errors.invalid_each(Path::new(field).key(key), key, names::config_key(key));
 }
 
-fn validate_size(bytes: usize, errors: &mut FieldErrors) {
+fn validate_size(bytes: usize, path: &str, errors: &mut FieldErrors) {
     if bytes > MAX_BYTES {
-        // The whole object is too long; upstream writes the empty path in this way.
-        errors.too_long("[]", MAX_BYTES);
+        errors.too_long(path, MAX_BYTES);
     }
 }
 
@@ -92,7 +92,7 @@ fn validate_secret(secret: &Value, errors: &mut FieldErrors) {
         validate_key(key, "data", errors);
         bytes += decoded_bytes(content.text());
     }
-    validate_size(bytes, errors);
+    validate_size(bytes, "data", errors);
     let data = Path::new("data");
     let needs = |keys: &[&str], errors: &mut FieldErrors| {
         for key in keys {
@@ -116,7 +116,9 @@ fn validate_secret(secret: &Value, errors: &mut FieldErrors) {
                 needs(&["username", "password"], errors);
             }
         }
-        "kubernetes.io/ssh-auth" => needs(&["ssh-privatekey"], errors),
+        "kubernetes.io/ssh-auth" => {
+            required(&secret["data"]["ssh-privatekey"], data.key("ssh-privatekey"), errors);
+        }
         "kubernetes.io/tls" => needs(&["tls.crt", "tls.key"], errors),
         _ => (),
     }

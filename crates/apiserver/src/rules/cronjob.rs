@@ -36,7 +36,7 @@ pub static RULES: Rules = Rules {
 fn validate(cron_job: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&cron_job["spec"], Path::new("spec"));
     let name = cron_job["metadata"]["name"].text();
-    if name.len() > NAME_MAX {
+    if name.len() > NAME_MAX && cron_job["metadata"]["resourceVersion"].text().is_empty() {
         errors.invalid(
             "metadata.name",
             name,
@@ -65,6 +65,10 @@ fn validate(cron_job: &Value, errors: &mut FieldErrors) {
     }
     let at = path.child("jobTemplate").child("spec");
     let template = &spec["jobTemplate"]["spec"];
+    if template["selector"].is_set() {
+        let detail = "`selector` will be auto-generated";
+        errors.invalid(at.child("selector"), template["selector"].clone(), detail);
+    }
     if template["manualSelector"].flag() {
         errors.not_supported(at.child("manualSelector"), true, &["nil", "false"]);
     }

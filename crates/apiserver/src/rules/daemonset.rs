@@ -3,7 +3,7 @@
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{is_nothing, not_negative};
+use crate::rules::checks::{is_nothing, none_negative, not_negative};
 use crate::rules::json::{Read, default, default_zero, object};
 use crate::rules::{Rules, generic, pod, workload};
 
@@ -37,8 +37,24 @@ pub static RULES: Rules = Rules {
         not_negative(&spec["revisionHistoryLimit"], path.child("revisionHistoryLimit"), errors);
     },
     validate_update: workload::same_selector,
+    validate_status_update: |new, old, errors| {
+        none_negative(&new["status"], &COUNTS, &Path::new("status"), errors);
+        workload::collisions(new, old, errors);
+    },
     ..Rules::GENERIC
 };
+
+const COUNTS: [&str; 9] = [
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+    "collisionCount",
+];
 
 fn strategy(strategy: &Value, path: &Path, errors: &mut FieldErrors) {
     let rolling = &strategy["rollingUpdate"];

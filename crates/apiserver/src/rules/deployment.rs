@@ -37,6 +37,9 @@ pub static RULES: Rules = Rules {
     prepare_status_update: generic::take_status_keep_labels,
     validate,
     validate_update: workload::same_selector,
+    validate_status_update: |new, old, errors| {
+        workload::replica_counts(new, old, "readyReplicas", errors);
+    },
     ..Rules::GENERIC
 };
 

@@ -55,6 +55,10 @@ fn validate_subset(subset: &Value, path: &Path, errors: &mut FieldErrors) {
         for (index, address) in subset[list].items().iter().enumerate() {
             let at = path.child(list).index(index);
             validate_ip(address["ip"].text(), &at.child("ip"), errors);
+            let node = address["nodeName"].text();
+            if address["nodeName"].is_set() {
+                errors.invalid_each(at.child("nodeName"), node, names::dns_subdomain(node));
+            }
             let host = address["hostname"].text();
             if !host.is_empty() {
                 errors.invalid_each(at.child("hostname"), host, names::dns_label(host));

@@ -4,7 +4,7 @@ use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{one_of, required, required_name, required_one_of};
+use crate::rules::checks::{required, unique};
 use crate::rules::json::{Read, default, default_zero, object, with};
 use crate::rules::{Rules, generic};
 
@@ -12,19 +12,11 @@ use crate::rules::{Rules, generic};
 const MAX_PRECEDENCE: i64 = 10_000;
 /// The one level that has no limits.
 const EXEMPT: &str = "exempt";
-const VERBS: [&str; 11] = [
-    "create",
-    "delete",
-    "deletecollection",
-    "get",
-    "list",
-    "patch",
-    "post",
-    "proxy",
-    "put",
-    "update",
-    "watch",
-];
+const VERBS: [&str; 9] =
+    ["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
+const MAX_QUEUES: i64 = 10_000_000;
+/// Of these bits of a flow's hash its hand is dealt.
+const MAX_HASH_BITS: f64 = 60.0;
 
 pub static SCHEMA: Rules = Rules {
     default: |schema| default_zero(object(schema, "spec"), "matchingPrecedence", 1000),
@@ -32,28 +24,35 @@ pub static SCHEMA: Rules = Rules {
     validate: |schema, errors| {
         let (spec, path) = (&schema["spec"], Path::new("spec"));
         let precedence = spec["matchingPrecedence"].int();
-        if !(1..=MAX_PRECEDENCE).contains(&precedence) {
-            let detail = format!("must be between 1 and {MAX_PRECEDENCE}, inclusive");
+        if precedence <= 0 {
+            let detail = "must be a positive value";
+            errors.invalid(path.child("matchingPrecedence"), precedence, detail);
+        }
+        if precedence > MAX_PRECEDENCE {
+            let detail = format!("must not be greater than {MAX_PRECEDENCE}");
             errors.invalid(path.child("matchingPrecedence"), precedence, detail);
         }
         if precedence == 1 && schema["metadata"]["name"] != EXEMPT {
             let detail = format!("only the schema named '{EXEMPT}' may have matchingPrecedence 1");
             errors.invalid(path.child("matchingPrecedence"), precedence, detail);
         }
-        let level = &spec["priorityLevelConfiguration"]["name"];
-        required_name(
-            level,
-            names::dns_subdomain,
-            path.child("priorityLevelConfiguration").child("name"),
-            errors,
-        );
+        let method = &spec["distinguisherMethod"];
         let methods = ["ByNamespace", "ByUser"];
-        let at = path.child("distinguisherMethod").child("type");
-        one_of(&spec["distinguisherMethod"]["type"], &methods, at, errors);
+        if method.is_set() && !methods.contains(&method["type"].text()) {
+            let at = path.child("distinguisherMethod").child("type");
+            errors.not_supported(at, method.clone(), &methods);
+        }
+        let at = path.child("priorityLevelConfiguration").child("name");
+        match spec["priorityLevelConfiguration"]["name"].text() {
+            "" => errors.required(at, "must reference a priority level"),
+            level => errors.invalid_each(at, level, names::dns_subdomain(level)),
+        }
         for (index, rules) in spec["rules"].items().iter().enumerate() {
             validate_rules(rules, &path.child("rules").index(index), errors);
         }
+        fixed(schema, errors);
     },
+    validate_status_update: |new, _, errors| typed_conditions(new, errors),
     ..Rules::GENERIC
 };
 
@@ -73,10 +72,13 @@ pub static PRIORITY_LEVEL: Rules = Rules {
     prepare_create: |level| generic::start_status(level, json!({})),
     validate: |level, errors| {
         let (spec, path) = (&level["spec"], Path::new("spec"));
-        required_one_of(&spec["type"], &["Exempt", "Limited"], path.child("type"), errors);
         if (spec["type"] == "Exempt") != (level["metadata"]["name"] == EXEMPT) {
-            let detail = format!("type must be 'Exempt' if and only if `name` is '{EXEMPT}'");
-            errors.invalid(path.child("type"), spec["type"].clone(), detail);
+            let detail = format!("type must be 'Exempt' if and only if name is '{EXEMPT}'");
+            errors.invalid(path.child("type"), spec["type"].text(), detail);
+        }
+        let types = ["Exempt", "Limited"];
+        if !types.contains(&spec["type"].text()) {
+            errors.not_supported(path.child("type"), spec["type"].text(), &types);
         }
         for (field, kind) in [("exempt", "Exempt"), ("limited", "Limited")] {
             let at = path.child(field);
@@ -85,13 +87,48 @@ pub static PRIORITY_LEVEL: Rules = Rules {
             }
             shares(&spec[field], &at, errors);
         }
-        if spec["type"] == "Limited" {
+        fixed(level, errors);
+        if spec["type"] == "Limited" && !spec["limited"].is_set() {
+            errors.required(path.child("limited"), "must not be empty when type is Limited");
+        } else if spec["type"] == "Limited" {
             let response = path.child("limited").child("limitResponse");
             limit_response(&spec["limited"]["limitResponse"], &response, errors);
         }
     },
+    validate_status_update: |new, _, errors| typed_conditions(new, errors),
     ..Rules::GENERIC
 };
+
+/// What every cluster must have cannot be bent: only the exempt level's shares can.
+fn fixed(object: &Value, errors: &mut FieldErrors) {
+    let name = object["metadata"]["name"].text();
+    let kind = object["kind"].text();
+    let mandatory = crate::fairness::mandatory(kind);
+    let Some(wanted) = mandatory.iter().find(|wanted| wanted["metadata"]["name"] == name) else {
+        return;
+    };
+    let mut spec = object["spec"].clone();
+    if kind == "PriorityLevelConfiguration" && spec["exempt"].is_set() {
+        generic::carry(&mut spec, &wanted["spec"], "exempt");
+    }
+    if !generic::same(&spec, &wanted["spec"]) {
+        let detail = format!("spec of '{name}' must equal the fixed value");
+        errors.invalid("spec", object["spec"].clone(), detail);
+    }
+}
+
+/// Conditions have a type each.
+fn typed_conditions(object: &Value, errors: &mut FieldErrors) {
+    let path = Path::new("status").child("conditions");
+    let mut seen = Vec::new();
+    for (index, condition) in object["status"]["conditions"].items().iter().enumerate() {
+        let at = path.index(index).child("type");
+        unique(&mut seen, condition["type"].text(), &at, errors);
+        if condition["type"].text().is_empty() {
+            errors.required(at, "must not be empty");
+        }
+    }
+}
 
 fn default_limited(limited: &mut Value) {
     default(limited, "nominalConcurrencyShares", 30);
@@ -128,6 +165,7 @@ fn validate_rules(rules: &Value, path: &Path, errors: &mut FieldErrors) {
         }
         if rule["namespaces"].size() > 0 {
             stars_alone(&rule["namespaces"], &at.child("namespaces"), ("", "namespace"), errors);
+            namespaces(&rule["namespaces"], &at.child("namespaces"), errors);
         } else if !rule["clusterScope"].flag() {
             let detail =
                 "resource rules that are not cluster scoped must supply at least one namespace";
@@ -140,6 +178,43 @@ fn validate_rules(rules: &Value, path: &Path, errors: &mut FieldErrors) {
         let missing = "nonResourceURLs must contain at least one value";
         let words = (missing, "non-resource URL");
         stars_alone(&rule["nonResourceURLs"], &at.child("nonResourceURLs"), words, errors);
+        urls(&rule["nonResourceURLs"], &at.child("nonResourceURLs"), errors);
+    }
+}
+
+fn namespaces(namespaces: &Value, path: &Path, errors: &mut FieldErrors) {
+    if namespaces.items().iter().any(|name| name == "*") {
+        return;
+    }
+    for (index, name) in namespaces.items().iter().enumerate() {
+        for message in names::dns_label(name.text()) {
+            let detail =
+                format!("each member of this list must be '*' or a DNS-1123 label; {message}");
+            errors.invalid(path.index(index), name.clone(), detail);
+        }
+    }
+}
+
+/// Paths, whose last part may be a star.
+fn urls(urls: &Value, path: &Path, errors: &mut FieldErrors) {
+    if urls.items().iter().any(|url| url == "*") {
+        return;
+    }
+    for (index, url) in urls.items().iter().enumerate() {
+        let text = url.text();
+        let stars = text.matches('*').count();
+        let wrong = match text {
+            "/" => continue,
+            "" => "must not be empty",
+            _ if !text.starts_with('/') => "must start with slash",
+            _ if text.contains(' ') => "must not contain white-space",
+            _ if text.contains("//") => "must not contain double slash",
+            _ if stars > 1 || (stars == 1 && !text.ends_with("/*")) => {
+                "wildcard can only do suffix matching"
+            }
+            _ => continue,
+        };
+        errors.invalid(path.index(index), text, wrong);
     }
 }
 
@@ -164,7 +239,7 @@ fn validate_subject(subject: &Value, path: &Path, errors: &mut FieldErrors) {
             (true, true) => {
                 required(&about["name"], at.child("name"), errors);
                 if known == "ServiceAccount" {
-                    required(&about["namespace"], at.child("namespace"), errors);
+                    service_account(about, &at, errors);
                 }
             }
             (false, false) => (),
@@ -172,10 +247,24 @@ fn validate_subject(subject: &Value, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
+fn service_account(account: &Value, at: &Path, errors: &mut FieldErrors) {
+    let name = account["name"].text();
+    if !name.is_empty() && name != "*" {
+        errors.invalid_each(at.child("name"), name, names::dns_subdomain(name));
+    }
+    let at = at.child("namespace");
+    match account["namespace"].text() {
+        "" => errors.required(at, "must specify namespace for service account"),
+        namespace => errors.invalid_each(at, namespace, names::dns_label(namespace)),
+    }
+}
+
 fn verbs(verbs: &Value, path: &Path, errors: &mut FieldErrors) {
     stars_alone(verbs, path, ("verbs must contain at least one value", "verb"), errors);
-    for verb in verbs.items().iter().filter(|verb| *verb != "*" && !VERBS.contains(&verb.text())) {
-        errors.not_supported(path, verb.clone(), &VERBS);
+    let all = verbs.items();
+    let is_known = |verb: &Value| VERBS.contains(&verb.text());
+    if !all.iter().any(|verb| verb == "*") && !all.iter().all(is_known) {
+        errors.not_supported(path, verbs.clone(), &VERBS);
     }
 }
 
@@ -228,11 +317,32 @@ fn limit_response(response: &Value, path: &Path, errors: &mut FieldErrors) {
                 }
             }
             let (hand, queues) = (queuing["handSize"].int(), queuing["queues"].int());
+            if queues > MAX_QUEUES {
+                let detail = format!("must not be greater than {MAX_QUEUES}");
+                errors.invalid(at.child("queues"), queues, detail);
+            }
             if hand > queues {
                 let detail = format!("should not be greater than queues ({queues})");
+                errors.invalid(at.child("handSize"), hand, detail);
+            } else if hand > 0 && entropy_bits(queues, hand) > MAX_HASH_BITS {
+                let detail = format!(
+                    "required entropy bits of deckSize {queues} and handSize {hand} should not be greater than {MAX_HASH_BITS}"
+                );
                 errors.invalid(at.child("handSize"), hand, detail);
             }
         }
         other => errors.not_supported(path.child("type"), other, &["Queue", "Reject"]),
     }
+}
+
+/// How many bits a hash must have to deal a hand of so many queues.
+fn entropy_bits(queues: i64, hand: i64) -> f64 {
+    /// Far more than any hash has bits.
+    const MAX_HAND: i64 = 64;
+    if hand > MAX_HAND {
+        return f64::INFINITY;
+    }
+    #[expect(clippy::cast_precision_loss, reason = "queues are at most ten million")]
+    let bits = (0..hand).map(|dealt| ((queues - dealt).max(1) as f64).log2()).sum::<f64>();
+    bits.ceil()
 }

@@ -1,15 +1,18 @@
 //! `Job`.
 
+use coracle_api::names;
 use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{
-    NEGATIVE, immutable, label_selector, not_negative, one_of, required_one_of,
-};
+use crate::rules::checks::{immutable, label_selector, not_negative, one_of};
 use crate::rules::generic::{carry, same};
 use crate::rules::json::{Read, default, default_zero, each, object, set, with};
 use crate::rules::{Rules, generic, pod, workload};
+
+mod failure;
+mod status;
+mod success;
 
 /// Upstream's label of the Job that a pod belongs to.
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
@@ -37,6 +40,7 @@ pub static RULES: Rules = Rules {
     fields: |job| vec![("status.successful", job["status"]["succeeded"].int().to_string())],
     validate,
     validate_update,
+    validate_status_update: status::validate,
     ..Rules::GENERIC
 };
 
@@ -129,7 +133,9 @@ pub fn validate_spec(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         path.child("podReplacementPolicy"),
         errors,
     );
-    failure_policy(&spec["podFailurePolicy"], &path.child("podFailurePolicy"), errors);
+    failure::validate(spec, &path.child("podFailurePolicy"), errors);
+    success::validate(spec, &path.child("successPolicy"), errors);
+    managed_by(&spec["managedBy"], &path.child("managedBy"), errors);
     let template = path.child("template");
     pod::spec::validate_template(&spec["template"], &template, errors);
     let policy = spec["template"]["spec"]["restartPolicy"].text();
@@ -168,6 +174,7 @@ fn completion(spec: &Value, path: &Path, errors: &mut FieldErrors) {
                 errors.invalid(path.child(field), value.clone(), detail);
             }
         }
+        indexed_failures(spec, path, errors);
         return;
     }
     if spec["backoffLimitPerIndex"].is_set() {
@@ -187,53 +194,59 @@ fn completion(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn failure_policy(policy: &Value, path: &Path, errors: &mut FieldErrors) {
-    /// As upstream: rules are tried one after another for every failed pod.
-    const MAX_RULES: usize = 20;
-    if policy["rules"].size() > MAX_RULES {
-        errors.too_many(path.child("rules"), policy["rules"].size(), MAX_RULES);
+/// The bounds of what an object can say of its failed indexes.
+fn indexed_failures(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    /// Above so many indexes, fewer may run and fail.
+    const MANY: i64 = 100_000;
+    const MAX_OF_MANY: i64 = 10_000;
+    let (failures, completions) = (&spec["maxFailedIndexes"], &spec["completions"]);
+    let at = path.child("maxFailedIndexes");
+    if failures.is_set() && failures.int() > completions.int() {
+        errors.invalid(&at, failures.clone(), "must be less than or equal to completions");
     }
-    for (index, rule) in policy["rules"].items().iter().enumerate() {
-        let at = path.child("rules").index(index);
-        let actions = ["Count", "FailIndex", "FailJob", "Ignore"];
-        required_one_of(&rule["action"], &actions, at.child("action"), errors);
-        let (codes, conditions) = (&rule["onExitCodes"], &rule["onPodConditions"]);
-        if codes.is_set() && conditions.size() > 0 {
-            errors.invalid(
-                &at,
-                "",
-                "specifying both OnExitCodes and OnPodConditions is not supported",
+    if failures.int() > MANY {
+        let detail = format!("must be less than or equal to {MANY}");
+        errors.invalid(&at, failures.clone(), detail);
+    }
+    if failures.is_set() && !spec["backoffLimitPerIndex"].is_set() {
+        let at = path.child("backoffLimitPerIndex");
+        errors.required(at, "when maxFailedIndexes is specified");
+    }
+    if !spec["backoffLimitPerIndex"].is_set() || completions.int() <= MANY {
+        return;
+    }
+    if !failures.is_set() {
+        errors.required(&at, format!("must be specified when completions is above {MANY}"));
+    }
+    for (field, at) in [("parallelism", path.child("parallelism")), ("maxFailedIndexes", at)] {
+        if spec[field].int() > MAX_OF_MANY {
+            let detail = format!(
+                "must be less than or equal to {MAX_OF_MANY} when completions are above {MANY} and used with backoff limit per index"
             );
-        } else if !codes.is_set() && conditions.size() == 0 {
-            errors.invalid(
-                &at,
-                "",
-                "specifying one of OnExitCodes and OnPodConditions is required",
-            );
+            errors.invalid(at, spec[field].clone(), detail);
         }
-        if codes.is_set() {
-            let at = at.child("onExitCodes");
-            required_one_of(&codes["operator"], &["In", "NotIn"], at.child("operator"), errors);
-            if codes["values"].size() == 0 {
-                errors.invalid(
-                    at.child("values"),
-                    codes["values"].clone(),
-                    "at least one value is required",
-                );
-            }
-            for (index, code) in codes["values"].items().iter().enumerate() {
-                if code.int() < 0 {
-                    errors.invalid(at.child("values").index(index), code.clone(), NEGATIVE);
-                }
-                if codes["operator"] == "In" && code.int() == 0 {
-                    errors.invalid(
-                        at.child("values").index(index),
-                        0,
-                        "must not be 0 for the In operator",
-                    );
-                }
-            }
+    }
+}
+
+/// Who runs the Job has a domain and a path.
+fn managed_by(name: &Value, path: &Path, errors: &mut FieldErrors) {
+    const MAX_BYTES: usize = 63;
+    if !name.is_set() {
+        return;
+    }
+    let text = name.text();
+    match text.split_once('/') {
+        _ if text.is_empty() => errors.required(path, ""),
+        Some((domain, rest)) if !domain.is_empty() && !rest.is_empty() => {
+            errors.invalid_each(path, domain, names::dns_subdomain(domain));
         }
+        _ => {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            errors.invalid(path, text, detail);
+        }
+    }
+    if text.len() > MAX_BYTES {
+        errors.too_long(path, MAX_BYTES);
     }
 }
 

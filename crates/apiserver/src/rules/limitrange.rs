@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::rules::Rules;
 use crate::rules::checks::{quantity_not_negative, required};
 use crate::rules::json::{Read, default, each, object, unset};
+use crate::rules::quantities::equal;
 
 const ONE: Quantity = Quantity::new(1, Format::DecimalSi);
 
@@ -78,23 +79,63 @@ fn validate_item(item: &Value, path: &Path, errors: &mut FieldErrors) {
             }
         }
     }
-    // Each amount may not exceed the one after it.
-    let ordered = [
-        ("min", "max", "min"),
-        ("defaultRequest", "max", "defaultRequest"),
-        ("default", "max", "default"),
-        ("defaultRequest", "default", "defaultRequest"),
-    ];
-    for (low, high, blamed) in ordered {
-        for (name, quantity) in item[low].entries() {
-            let amounts =
-                (Quantity::from_value(quantity), Quantity::from_value(&item[high][name.as_str()]));
-            if let (Ok(small), Ok(large)) = amounts
+    order(item, path, errors);
+    ratio_of_bounds(item, path, errors);
+}
+
+/// Each amount may not exceed another: the lists, their names in messages, and which of them is blamed.
+const ORDER: [((&str, &str), (&str, &str), &str); 6] = [
+    (("min", "min"), ("max", "max"), "min"),
+    (("min", "min"), ("defaultRequest", "default request"), "defaultRequest"),
+    (("defaultRequest", "default request"), ("max", "max"), "defaultRequest"),
+    (("defaultRequest", "default request"), ("default", "default limit"), "defaultRequest"),
+    (("min", "min"), ("default", "default"), "default"),
+    (("default", "default"), ("max", "max"), "default"),
+];
+
+fn order(item: &Value, path: &Path, errors: &mut FieldErrors) {
+    let amount = |list: &str, name: &str| Quantity::from_value(&item[list][name]);
+    for ((low, low_name), (high, high_name), blamed) in ORDER {
+        for (name, _) in item[low].entries() {
+            if let (Ok(small), Ok(large)) = (amount(low, name), amount(high, name))
                 && small > large
             {
-                let detail = format!("{low} value {small} is greater than {high} value {large}");
-                errors.invalid(path.child(blamed).key(name), small.to_string(), detail);
+                // Upstream shows what is blamed, but for `default`: there it shows the other.
+                let other = if blamed == low { high } else { low };
+                let shown = &item[if blamed == "default" { other } else { blamed }][name];
+                let detail =
+                    format!("{low_name} value {small} is greater than {high_name} value {large}");
+                errors.invalid(path.child(blamed).key(name), shown.clone(), detail);
             }
+        }
+    }
+    for (name, request) in item["defaultRequest"].entries() {
+        let limit = &item["default"][name.as_str()];
+        let overcommits = !name.contains('/') && !name.starts_with("hugepages-");
+        if !overcommits && limit.is_set() && !equal(limit, request) {
+            let detail = format!(
+                "default value {} must equal to defaultRequest value {} in {name}",
+                limit.text(),
+                request.text()
+            );
+            errors.invalid(path.child("defaultRequest").key(name), request.clone(), detail);
+        }
+    }
+}
+
+/// No container can have a larger ratio of limit to request than the bounds allow.
+fn ratio_of_bounds(item: &Value, path: &Path, errors: &mut FieldErrors) {
+    for (name, ratio) in item["maxLimitRequestRatio"].entries() {
+        let amount = |list: &str| {
+            let quantity = Quantity::from_value(&item[list][name.as_str()]).ok()?;
+            Some(quantity.as_f64())
+        };
+        let (Some(min), Some(max)) = (amount("min"), amount("max")) else { continue };
+        let Ok(wanted) = Quantity::from_value(ratio) else { continue };
+        let most = max / min;
+        if wanted.as_f64() > most {
+            let detail = format!("ratio {} is greater than max/min = {most:.6}", ratio.text());
+            errors.invalid(path.child("maxLimitRequestRatio").key(name), ratio.clone(), detail);
         }
     }
 }

@@ -20,7 +20,7 @@ mod daemonset;
 mod deployment;
 mod device;
 mod endpoints;
-mod event;
+pub(crate) mod event;
 mod extension;
 mod flowcontrol;
 mod generic;
@@ -72,6 +72,8 @@ pub struct Rules {
     pub validate_update: fn(new: &Value, old: &Value, &mut FieldErrors),
     /// Checks a write of `status`.
     pub validate_status_update: fn(new: &Value, old: &Value, &mut FieldErrors),
+    /// Checks what a subresource other than `status` wrote; `validate` runs as well.
+    pub validate_part: fn(part: &str, new: &Value, old: &Value, &mut FieldErrors),
     /// Field selectors beyond `metadata.name` and `metadata.namespace`: every field the kind supports, empty ones too.
     pub fields: fn(&Value) -> Vec<(&'static str, String)>,
 }
@@ -86,6 +88,7 @@ impl Rules {
         validate: |_, _| (),
         validate_update: |_, _, _| (),
         validate_status_update: |_, _, _| (),
+        validate_part: |_, _, _, _| (),
         fields: |_| Vec::new(),
     };
 }

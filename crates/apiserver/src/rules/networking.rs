@@ -1,11 +1,14 @@
 //! `NetworkPolicy`, `Ingress`, `IngressClass`.
 
+use std::net::IpAddr;
+
 use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
 use crate::rules::checks::{immutable, label_selector, one_of, port_number_or_name};
 use crate::rules::json::{Read, default, each, object, set, with};
+use crate::rules::service::validation::balancer_status;
 use crate::rules::{Rules, generic};
 
 mod ingress;
@@ -41,6 +44,11 @@ pub static NETWORK_POLICY: Rules = Rules {
 pub static INGRESS: Rules = Rules {
     prepare_create: |ingress| generic::start_status(ingress, json!({"loadBalancer": {}})),
     validate: ingress::validate,
+    validate_status_update: |new, _, errors| {
+        let path = Path::new("status").child("loadBalancer");
+        let status = &new["status"]["loadBalancer"];
+        balancer_status(status, &path, errors);
+    },
     ..Rules::GENERIC
 };
 
@@ -139,6 +147,9 @@ fn validate_policy_port(port: &Value, at: &Path, errors: &mut FieldErrors) {
     if !last.is_set() {
         return;
     }
+    for message in names::port_number(last.int()) {
+        errors.invalid(at.child("endPort"), last.clone(), message);
+    }
     if !first.is_set() {
         errors.required(at.child("port"), "must be specified when `endPort` is specified");
     } else if first.is_string() {
@@ -179,8 +190,29 @@ fn validate_peer(peer: &Value, at: &Path, errors: &mut FieldErrors) {
     for (index, except) in block["except"].items().iter().enumerate() {
         if !is_cidr(except.text()) {
             errors.invalid(path.child("except").index(index), except.clone(), NO_CIDR);
+        } else if !is_inside(except.text(), block["cidr"].text()) {
+            let detail = "must be a strict subset of `cidr`";
+            errors.invalid(path.child("except").index(index), except.clone(), detail);
         }
     }
+}
+
+/// Whether the inner range is a part of the outer one, and smaller.
+fn is_inside(inner: &str, outer: &str) -> bool {
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, false),
+        IpAddr::V6(address) => (u128::from(address), true),
+    };
+    let read = |text: &str| {
+        let (address, length) = text.split_once('/')?;
+        Some((bits(address.parse().ok()?), length.parse::<u32>().ok()?))
+    };
+    let (Some((inner, longer)), Some((outer, shorter))) = (read(inner), read(outer)) else {
+        // What is wrong with them has been said.
+        return true;
+    };
+    let differing = (inner.0 ^ outer.0).checked_shr(128 - shorter).unwrap_or(0);
+    inner.1 == outer.1 && longer > shorter && (shorter == 0 || differing == 0)
 }
 
 /// Whether the text is a range of addresses: `10.9.8.0/24`.

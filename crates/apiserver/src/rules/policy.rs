@@ -3,7 +3,9 @@
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{at_most_all, count_or_percent, immutable, label_selector, one_of};
+use crate::rules::checks::{
+    at_most_all, conditions, count_or_percent, immutable, label_selector, none_negative, one_of,
+};
 use crate::rules::json::{Read, default};
 use crate::rules::{Rules, generic};
 
@@ -16,6 +18,12 @@ pub static DISRUPTION_BUDGET: Rules = Rules {
         generic::start_status(budget, status);
     },
     validate: validate_budget,
+    validate_status_update: |new, _, errors| {
+        let (status, path) = (&new["status"], Path::new("status"));
+        conditions(&status["conditions"], &path.child("conditions"), errors);
+        let counts = ["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
+        none_negative(status, &counts, &path, errors);
+    },
     ..Rules::GENERIC
 };
 
@@ -24,10 +32,10 @@ pub static PRIORITY_CLASS: Rules = Rules {
     validate: |class, errors| {
         let name = class["metadata"]["name"].text();
         if name.starts_with("system-") {
-            let known = matches!(name, "system-node-critical" | "system-cluster-critical");
-            if !known {
-                let detail =
-                    "priority class names with 'system-' prefix are reserved for system use only";
+            if let Err(why) = known_system_class(class) {
+                let detail = format!(
+                    "priority class names with 'system-' prefix are reserved for system use only. error: {why}"
+                );
                 errors.forbidden("metadata.name", detail);
             }
         } else if class["value"].int() > MAX_PRIORITY {
@@ -46,6 +54,23 @@ pub static PRIORITY_CLASS: Rules = Rules {
     },
     ..Rules::GENERIC
 };
+
+/// The classes that keep a cluster alive are what they are.
+fn known_system_class(class: &Value) -> Result<(), String> {
+    let name = class["metadata"]["name"].text();
+    let value = match name {
+        "system-node-critical" => 2_000_001_000,
+        "system-cluster-critical" => 2_000_000_000,
+        _ => return Err(format!("{name} is not a known system priority class")),
+    };
+    if class["value"].int() != value {
+        return Err(format!("value of {name} PriorityClass must be {value}"));
+    }
+    if class["globalDefault"].flag() {
+        return Err(format!("globalDefault of {name} PriorityClass must be false"));
+    }
+    Ok(())
+}
 
 fn validate_budget(budget: &Value, errors: &mut FieldErrors) {
     let (spec, path) = (&budget["spec"], Path::new("spec"));

@@ -5,7 +5,7 @@ use coracle_api::quantity::Quantity;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
-use crate::rules::checks::{immutable, quantity_not_negative};
+use crate::rules::checks::{IMMUTABLE, quantity_not_negative};
 use crate::rules::json::Read;
 use crate::rules::{Rules, generic};
 
@@ -62,7 +62,23 @@ pub static RULES: Rules = Rules {
         scope_selector(spec, &selector, errors);
     },
     validate_update: |new, old, errors| {
-        immutable(&new["spec"]["scopes"], &old["spec"]["scopes"], "spec.scopes", errors);
+        let scopes = &new["spec"]["scopes"];
+        let (mut is, mut was) = (scopes.items().to_vec(), old["spec"]["scopes"].items().to_vec());
+        for set in [&mut is, &mut was] {
+            set.sort_unstable_by(|one, other| one.text().cmp(other.text()));
+            set.dedup();
+        }
+        if is != was {
+            errors.invalid("spec.scopes", scopes.clone(), IMMUTABLE);
+        }
+    },
+    validate_status_update: |new, _, errors| {
+        for list in ["hard", "used"] {
+            let at = Path::new("status").child(list);
+            for (name, quantity) in new["status"][list].entries() {
+                validate_amount(name, quantity, &at.key(name), errors);
+            }
+        }
     },
     ..Rules::GENERIC
 };
@@ -117,7 +133,7 @@ fn scope_selector(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     conflicts(&scopes, &spec["scopes"], path, errors);
 }
 
-const ONLY_EXISTS: &str = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
+const ONLY_EXISTS: &str = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, \
     ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
 
 /// A scope tells some objects apart; a quota of it can only limit those.

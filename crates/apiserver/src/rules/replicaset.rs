@@ -29,5 +29,8 @@ pub static RULES: Rules = Rules {
         workload::selector_and_template(spec, "ReplicaSet", &path, errors);
     },
     validate_update: workload::same_selector,
+    validate_status_update: |new, old, errors| {
+        workload::replica_counts(new, old, "readyReplicas", errors);
+    },
     ..Rules::GENERIC
 };

@@ -45,6 +45,9 @@ pub static RULES: Rules = Rules {
             errors,
         );
     },
+    validate_status_update: |new, old, errors| {
+        workload::replica_counts(new, old, "readyReplicas", errors);
+    },
     ..Rules::GENERIC
 };
 

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use crate::rules::json::{Read, default, default_zero, each, is_zero, object, set, unset, with};
 use crate::rules::{Rules, generic};
 
-mod validation;
+mod addresses;
+pub mod validation;
 
 /// How long a client stays with an endpoint: three hours.
 const AFFINITY_SECONDS: i64 = 10_800;
@@ -23,6 +24,7 @@ pub static RULES: Rules = Rules {
     prepare_status_update: generic::take_status,
     validate: validation::validate,
     validate_update: validation::validate_update,
+    validate_status_update: validation::validate_status,
     fields: |service| {
         let spec = &service["spec"];
         vec![
@@ -203,6 +205,18 @@ fn join_cluster_ips(spec: &mut Value) {
 fn families(spec: &mut Value) {
     if spec["type"].text() == "ExternalName" {
         return;
+    }
+    if spec["clusterIP"] == "None"
+        && spec["selector"].size() == 0
+        && spec["ipFamilyPolicy"].text() != "SingleStack"
+    {
+        // Who has no address and picks its own endpoints may have some of either family.
+        default_zero(spec, "ipFamilyPolicy", "RequireDualStack");
+        default_zero(spec, "ipFamilies", json!(["IPv4"]));
+        if let [one] = spec["ipFamilies"].items() {
+            let other = if one == "IPv4" { "IPv6" } else { "IPv4" };
+            set(spec, "ipFamilies", json!([one, other]));
+        }
     }
     default_zero(spec, "ipFamilies", json!(["IPv4"]));
     default_zero(spec, "ipFamilyPolicy", "SingleStack");

@@ -35,6 +35,9 @@ pub static RULES: Rules = Rules {
     },
     validate,
     validate_update,
+    validate_status_update: |new, old, errors| {
+        workload::replica_counts(new, old, "status.readyReplicas", errors);
+    },
     ..Rules::GENERIC
 };
 

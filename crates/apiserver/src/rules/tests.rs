@@ -1,7 +1,11 @@
 //! Tables of cases: what is filled in, what is refused and in which words.
 
 mod configuration;
+mod parts;
 mod pods;
+mod services;
+mod statuses;
+mod updates;
 mod workloads;
 
 use coracle_api::kinds;
@@ -61,6 +65,55 @@ fn check_update(
         .map(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
         .collect();
     assert_eq!(errors, want, "{name} {new}");
+}
+
+/// Creates `old`, then writes its status as `change` makes it.
+fn check_status(
+    api_version: &str,
+    name: &str,
+    old: Value,
+    change: impl FnOnce(&mut Value),
+    want: &[&str],
+) {
+    let rules = for_kind(kind(api_version, name));
+    let (mut old, errors) = create(api_version, name, old);
+    assert_eq!(errors, Vec::<String>::new());
+    let mut new = old.clone();
+    change(&mut new);
+    old["metadata"]["resourceVersion"] = json!("1");
+    (rules.prepare_status_update)(&mut new, &old);
+    (rules.default)(&mut new);
+    let mut errors = FieldErrors::new();
+    (rules.validate_status_update)(&new, &old, &mut errors);
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(errors, want, "{name} {new}");
+}
+
+/// Creates `old` in the state that `before` brings it to, then writes a part of it as `change` makes it.
+fn check_part(
+    part: &str,
+    object: Value,
+    before: impl FnOnce(&mut Value),
+    change: impl FnOnce(&mut Value),
+    want: &[&str],
+) {
+    let rules = for_kind(kind("v1", "Pod"));
+    let (mut old, errors) = create("v1", "Pod", object);
+    assert_eq!(errors, Vec::<String>::new());
+    old["metadata"]["resourceVersion"] = json!("1");
+    before(&mut old);
+    (rules.default)(&mut old);
+    let mut new = old.clone();
+    change(&mut new);
+    (rules.default)(&mut new);
+    let mut errors = FieldErrors::new();
+    (rules.validate)(&new, &mut errors);
+    (rules.validate_part)(part, &new, &old, &mut errors);
+    let errors: Vec<String> = errors
+        .iter()
+        .map(|error| error.to_string().lines().next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(errors, want, "{new}");
 }
 
 fn pod_with(spec: Value) -> Value {

@@ -4,7 +4,9 @@ use coracle_api::selector::LabelSelector;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
-use crate::rules::checks::{IMMUTABLE, at_most_all, count_or_percent, is_nothing, label_selector};
+use crate::rules::checks::{
+    IMMUTABLE, at_most_all, count_or_percent, is_nothing, label_selector, none_negative, not_above,
+};
 use crate::rules::generic::same;
 use crate::rules::json::Read;
 use crate::rules::pod::spec::validate_template;
@@ -72,6 +74,48 @@ pub fn same_selector(new: &Value, old: &Value, errors: &mut FieldErrors) {
     let (new, old) = (&new["spec"]["selector"], &old["spec"]["selector"]);
     if !same(new, old) {
         errors.invalid("spec.selector", new.clone(), IMMUTABLE);
+    }
+}
+
+/// The counts of a status that says how many of its pods are how far.
+const COUNTS: [&str; 10] = [
+    "replicas",
+    "currentReplicas",
+    "updatedReplicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "terminatingReplicas",
+    "observedGeneration",
+    "collisionCount",
+];
+
+/// Checks a status that counts replicas; `ready` is how messages call those that are ready.
+pub fn replica_counts(new: &Value, old: &Value, ready: &str, errors: &mut FieldErrors) {
+    const TOO_MANY: &str = "cannot be greater than status.replicas";
+    let (status, path) = (&new["status"], Path::new("status"));
+    none_negative(status, &COUNTS, &path, errors);
+    let parts = [
+        "fullyLabeledReplicas",
+        "updatedReplicas",
+        "readyReplicas",
+        "currentReplicas",
+        "availableReplicas",
+    ];
+    for part in parts {
+        not_above(status, (part, "replicas"), TOO_MANY, &path, errors);
+    }
+    let detail = format!("cannot be greater than {ready}");
+    not_above(status, ("availableReplicas", "readyReplicas"), &detail, &path, errors);
+    collisions(new, old, errors);
+}
+
+/// The number that keeps names apart only grows.
+pub fn collisions(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (count, before) = (&new["status"]["collisionCount"], &old["status"]["collisionCount"]);
+    if before.is_set() && count.int() < before.int() {
+        errors.invalid("status.collisionCount", count.clone(), "cannot be decremented");
     }
 }
 

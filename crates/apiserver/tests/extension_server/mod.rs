@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -19,6 +20,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -28,6 +30,8 @@ pub enum Reply {
     Json(Value),
     /// This code with these bytes.
     Raw(u16, Vec<u8>),
+    /// 101: from then on every byte comes back in upper case.
+    Shout,
     /// Nothing, as long as the client waits.
     Never,
 }
@@ -69,12 +73,14 @@ impl ExtensionServer {
                     let service = service_fn(move |request: Request<Incoming>| {
                         let answer = answer.clone();
                         async move {
-                            let (parts, body) = request.into_parts();
+                            let (mut parts, body) = request.into_parts();
+                            let upgrade = parts.extensions.remove::<OnUpgrade>();
                             let body = body.collect().await?.to_bytes();
                             let body = serde_json::from_slice(&body).unwrap_or_default();
                             let (code, bytes) = match answer(&parts, body) {
                                 Reply::Json(value) => (200, value.to_string().into_bytes()),
                                 Reply::Raw(code, bytes) => (code, bytes),
+                                Reply::Shout => return Ok(shout(upgrade.unwrap())),
                                 Reply::Never => std::future::pending().await,
                             };
                             let body = Full::new(Bytes::from(bytes));
@@ -84,7 +90,10 @@ impl ExtensionServer {
                         }
                     });
                     let builder = Builder::new(TokioExecutor::new());
-                    builder.serve_connection(TokioIo::new(stream), service).await.ok();
+                    builder
+                        .serve_connection_with_upgrades(TokioIo::new(stream), service)
+                        .await
+                        .ok();
                 });
             }
         });
@@ -95,6 +104,18 @@ impl ExtensionServer {
     pub fn client_config(&self, path: &str) -> Value {
         json!({ "url": format!("https://{}{path}", self.address), "caBundle": self.ca_bundle })
     }
+}
+
+fn shout(upgrade: OnUpgrade) -> Response<Full<Bytes>> {
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgrade.await.unwrap());
+        let mut byte = [0];
+        while matches!(stream.read(&mut byte).await, Ok(1)) {
+            stream.write_all(&byte.map(|byte| byte.to_ascii_uppercase())).await.unwrap();
+        }
+    });
+    let switching = Response::builder().status(101).header("connection", "Upgrade");
+    switching.header("upgrade", "shout").body(Full::default()).unwrap()
 }
 
 fn tls(client_ca: Option<&str>) -> (Arc<rustls::ServerConfig>, String) {

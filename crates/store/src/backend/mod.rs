@@ -97,6 +97,9 @@ pub trait Backend: Send + 'static {
         superseded: &[Revision],
     ) -> impl Future<Output = Result<(), BackendError>> + Send;
 
+    /// Overwrites what deleted entries left in the files.
+    fn scrub(&mut self) -> impl Future<Output = Result<(), BackendError>> + Send;
+
     /// Ends the use of the database, and its lock.
     fn close(self) -> impl Future<Output = Result<(), BackendError>> + Send;
 }

@@ -83,6 +83,10 @@ impl<B: Backend + Sync> Backend for Sealed<B> {
         self.backend.compact(before, superseded).await
     }
 
+    async fn scrub(&mut self) -> Result<(), BackendError> {
+        self.backend.scrub().await
+    }
+
     async fn close(self) -> Result<(), BackendError> {
         self.backend.close().await
     }

@@ -184,6 +184,19 @@ impl Backend for Sqlite {
         transaction.commit().await.map_err(failed)
     }
 
+    async fn scrub(&mut self) -> Result<(), BackendError> {
+        // The file is written anew without its free pages, through the write-ahead log, which is then emptied as well. SQLite
+        // could overwrite as it deletes (`secure_delete`), at the price of more pages in every compaction; this is needed after
+        // a change of keys only.
+        for statement in ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"] {
+            sqlx::query(statement)
+                .execute(&mut self.connection)
+                .await
+                .map_err(|error| BackendError::new("scrub the database", error))?;
+        }
+        Ok(())
+    }
+
     async fn close(self) -> Result<(), BackendError> {
         self.connection
             .close()

@@ -58,6 +58,10 @@ impl<B: Backend + Sync> Backend for Failing<B> {
         }
     }
 
+    async fn scrub(&mut self) -> Result<(), BackendError> {
+        self.backend.scrub().await
+    }
+
     async fn close(self) -> Result<(), BackendError> {
         self.backend.close().await
     }

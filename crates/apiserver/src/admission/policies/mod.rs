@@ -23,12 +23,13 @@ use coracle_api::status::{Cause, Reason, Status};
 use coracle_store::Store;
 use serde_json::Value;
 
-use super::AdmissionRequest;
 use super::matching::Subject;
+use super::metrics::AdmissionMetrics;
+use super::{AdmissionRequest, face};
 use crate::authz::Authorizer;
-use crate::custom_resources::{self, Registry, Snapshot};
+use crate::custom_resources::{Registry, Snapshot};
 use crate::expressions::{Facts, Host};
-use crate::views;
+use crate::reviews::Reviews;
 use configuration::{Binding, Head, Kept};
 use mutating::MutatingPolicy;
 pub(crate) use mutating::{Format, Rounds, with_objects};
@@ -43,6 +44,7 @@ pub(crate) struct Policies {
     validating_bindings: Kept<Binding>,
     mutating: Kept<MutatingPolicy>,
     mutating_bindings: Kept<Binding>,
+    metrics: AdmissionMetrics,
 }
 
 /// One policy for one write, by one binding and with one parameter.
@@ -77,8 +79,14 @@ impl Denial {
 
 impl Policies {
     /// Over the policies of this store, those to come included.
-    pub(crate) fn new(store: Store, authorizer: Arc<Authorizer>, kinds: Arc<Registry>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        authorizer: Arc<Authorizer>,
+        kinds: Arc<Registry>,
+        metrics: AdmissionMetrics,
+    ) -> Self {
         Self {
+            metrics,
             host: Host { store, authorizer },
             kinds,
             validating: Kept::new("validatingadmissionpolicies", ValidatingPolicy::read),
@@ -117,7 +125,7 @@ impl Policies {
         for (policy, found, mut denials) in judged {
             for invocation in &found {
                 if let Some((_, facts)) = facts.iter().find(|(kind, _)| *kind == invocation.kind) {
-                    policy.validate(facts, request, invocation, &mut denials);
+                    policy.validate(facts, request, invocation, &self.metrics, &mut denials);
                 }
             }
             // All are asked, because some only warn.
@@ -231,10 +239,14 @@ struct Shown<'a> {
 impl<'a> Shown<'a> {
     async fn of(request: &'a AdmissionRequest<'_>, kind: &'static Kind) -> Result<Self, Status> {
         let (object, old) = (Some(&*request.object).filter(|it| !it.is_null()), request.old);
-        if kind == request.kind {
+        if kind == request.kind && request.subresource != "scale" {
             return Ok(Self { object: object.map(Cow::Borrowed), old: old.map(Cow::Borrowed) });
         }
-        Ok(Self { object: show(kind, object).await?, old: show(kind, old).await? })
+        let shown = |state: Value| Some(state).filter(|state| !state.is_null()).map(Cow::Owned);
+        Ok(Self {
+            object: shown(face::show(request, kind, object).await?),
+            old: shown(face::show(request, kind, old).await?),
+        })
     }
 
     fn facts<'b>(
@@ -247,19 +259,15 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// One state in another version.
-async fn show<'a>(
-    kind: &'static Kind,
-    state: Option<&Value>,
-) -> Result<Option<Cow<'a, Value>>, Status> {
-    let Some(state) = state else { return Ok(None) };
-    let converted = custom_resources::convert(kind, state.clone()).await?;
-    Ok(Some(Cow::Owned(views::read(kind, converted))))
-}
-
-/// Whether this is a policy or a binding, which no policy may lock up.
+/// Whether this is a policy or a binding, which no policy may lock up; or a question that the cluster itself cannot work without,
+/// as in upstream's
+/// <https://github.com/kubernetes/kubernetes/blob/master/pkg/kubeapiserver/admission/exclusion/resources.go>.
 fn is_exempt(kind: &Kind) -> bool {
-    kind.group == "admissionregistration.k8s.io" && kind.kind.contains("AdmissionPolicy")
+    match kind.group {
+        "admissionregistration.k8s.io" => kind.kind.contains("AdmissionPolicy"),
+        "authentication.k8s.io" | "authorization.k8s.io" => Reviews::answers(kind.kind),
+        _ => false,
+    }
 }
 
 /// A refusal with a cause for each of these messages.

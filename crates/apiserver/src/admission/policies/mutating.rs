@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use coracle_api::apply;
-use coracle_api::decode::{self, FieldValidation};
-use coracle_api::kinds::Kind;
+use coracle_api::apply::{self, TypeRef};
+use coracle_api::kinds::{self, Kind};
 use coracle_api::patch::json_patch;
 use coracle_api::status::{Reason, Status};
 use coracle_cel::{Environment, Meter, ObjectType, Program, Type, Typed, Value as Cel, to_json};
@@ -14,13 +13,13 @@ use serde_json::{Value, json};
 use super::configuration::Head;
 use super::{Denial, Invocation, Shown, with_causes};
 use crate::admission::AdmissionRequest;
-use crate::custom_resources::{self, rules_of};
+use crate::admission::face::{self, Carried};
+use crate::custom_resources::rules_of;
 use crate::expressions::{
     Facts, Host, Judgement, POLICY_BUDGET, Variables, compile, environment, failure,
 };
 use crate::managed_fields::Shape;
 use crate::object::meta;
-use crate::views;
 
 /// A policy, compiled.
 pub(super) struct MutatingPolicy {
@@ -211,14 +210,8 @@ impl Invocation<'_, MutatingPolicy> {
     ) -> Result<Option<Value>, String> {
         let shown = Shown::of(request, self.kind).await.map_err(|status| status.message)?;
         let Some(object) = self.mutated_as_shown(host, request, &shown)? else { return Ok(None) };
-        if self.kind == request.kind {
-            return Ok(Some(object));
-        }
-        if request.kind.custom.is_none() {
-            return Ok(Some(views::write(self.kind, object)));
-        }
-        let back = custom_resources::convert(request.kind, object).await;
-        back.map(Some).map_err(|status| status.message)
+        let object = face::take_over(request, self.kind, object).await;
+        object.map(Some).map_err(|status| status.message)
     }
 
     /// The same in the version that the policy looks at.
@@ -238,7 +231,7 @@ impl Invocation<'_, MutatingPolicy> {
         let Some(mut object) = shown.object.as_deref().cloned() else { return Ok(None) };
         for mutation in &self.policy.mutations {
             let facts = facts.of(Some(&object));
-            let new = mutation.apply(self, &facts, &object)?;
+            let new = mutation.apply(self, &facts, request.subresource, &object)?;
             object = typed_again(self.kind, request.subresource, &new)?;
         }
         Ok(Some(object))
@@ -247,20 +240,12 @@ impl Invocation<'_, MutatingPolicy> {
 
 /// The object as its kind has it, with defaults for what is new.
 fn typed_again(kind: &'static Kind, subresource: &str, object: &Value) -> Result<Value, String> {
-    let (bytes, ignore) = (object.to_string(), FieldValidation::Ignore);
-    let own = kind.subresource(subresource).filter(|own| own.kind != kind.kind);
-    if let Some(own) = own.filter(|own| own.name != "scale") {
-        let decoded =
-            decode::decode_body(own.group, own.version, own.kind, bytes.as_bytes(), ignore);
-        return decoded.map(|decoded| decoded.value).map_err(|error| error.status().message);
+    let mut typed =
+        face::typed(kind, subresource, object).map_err(|error| error.status().message)?;
+    if Carried::by(kind, subresource).is(kind) {
+        rules_of(kind).default(&mut typed);
     }
-    let decoded = match custom_resources::definition_of(kind) {
-        Some(definition) => custom_resources::decode(kind, &definition, bytes.as_bytes(), ignore),
-        None => decode::decode_body(kind.group, kind.version, kind.kind, bytes.as_bytes(), ignore),
-    };
-    let mut object = decoded.map_err(|error| error.status().message)?.value;
-    rules_of(kind).default(&mut object);
-    Ok(object)
+    Ok(typed)
 }
 
 impl Mutation {
@@ -268,6 +253,7 @@ impl Mutation {
         &self,
         invocation: &Invocation<'_, MutatingPolicy>,
         facts: &Facts<'_>,
+        subresource: &str,
         object: &Value,
     ) -> Result<Value, String> {
         let scope = invocation.policy.variables.scope(facts, invocation.params.as_ref());
@@ -283,9 +269,11 @@ impl Mutation {
             Format::ApplyConfiguration => {
                 check_names(&value, "Object").map_err(|why| format!("type mismatch: {why}"))?;
                 let mut configuration = json(&value, &mut meter)?;
-                configuration["apiVersion"] = json!(invocation.kind.api_version);
-                configuration["kind"] = json!(invocation.kind.kind);
-                merged(invocation.kind, object, &configuration)
+                let carried = Carried::by(invocation.kind, subresource);
+                configuration["apiVersion"] =
+                    json!(kinds::api_version(carried.group, carried.version));
+                configuration["kind"] = json!(carried.kind);
+                merged(invocation.kind, carried, object, &configuration)
                     .map_err(|why| format!("error applying patch: {why}"))
             }
             Format::JsonPatch => {
@@ -297,18 +285,25 @@ impl Mutation {
 }
 
 /// The object with the fields of a configuration. No books are kept: nobody owns what a policy adds.
-fn merged(kind: &'static Kind, object: &Value, configuration: &Value) -> Result<Value, String> {
+fn merged(
+    kind: &'static Kind,
+    carried: Carried,
+    object: &Value,
+    configuration: &Value,
+) -> Result<Value, String> {
     let shape = Shape::of(kind);
-    apply::validate(shape.type_ref(), configuration)
+    let of_part = TypeRef::named(carried.group, carried.version, carried.kind);
+    let type_ref = if carried.is(kind) { shape.type_ref() } else { of_part };
+    apply::validate(type_ref, configuration)
         .map_err(|why| format!("failed to convert patch object to typed object: {why}"))?;
-    let atomic = apply::atomics(shape.type_ref(), configuration);
+    let atomic = apply::atomics(type_ref, configuration);
     if !atomic.is_empty() {
         return Err(format!(
             "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
             atomic.join(", ")
         ));
     }
-    Ok(apply::merge(shape.type_ref(), object, configuration))
+    Ok(apply::merge(type_ref, object, configuration))
 }
 
 /// Checks that each part stands in the field after which its type is named.

@@ -93,7 +93,7 @@ impl Policies {
         let (group, resource) =
             kinds.all().find(is_it).map_or(("*", "*"), |known| (known.group, known.plural));
         let target = Target::Resource { group, resource, subresource: "", namespace, name };
-        let attributes = Attributes { user: request.user, verb: "get", target };
+        let attributes = Attributes { user: request.user, verb: "get", target, fields: &[] };
         self.host.authorizer.authorize(&attributes).is_allowed()
     }
 }

@@ -1,5 +1,7 @@
 //! What a ValidatingAdmissionPolicy says about a write.
 
+use std::time::{Duration, Instant};
+
 use coracle_api::status::{Reason, Status};
 use coracle_cel::{EvaluationError, Meter, Program, Type, Value as Cel};
 use serde_json::{Value, json};
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 use super::configuration::{Binding, Head};
 use super::{Denial, Invocation, with_causes};
 use crate::admission::AdmissionRequest;
+use crate::admission::metrics::{AdmissionMetrics, Check};
 use crate::expressions::{
     Facts, Judgement, POLICY_BUDGET, PolicyScope, Variables, compile, environment, failure,
 };
@@ -83,13 +86,17 @@ impl ValidatingPolicy {
         facts: &Facts<'_>,
         request: &AdmissionRequest<'_>,
         invocation: &Invocation<'_, Self>,
+        metrics: &AdmissionMetrics,
         denials: &mut Vec<Denial>,
     ) {
         let scope = self.variables.scope(facts, invocation.params.as_ref());
-        let judged = Judged { policy: self, binding: invocation.binding, request };
+        let judged = Judged { policy: self, binding: invocation.binding, request, metrics };
         match self.head.conditions.judge(&scope) {
             Judgement::Differs => (),
-            Judgement::Failed(message) => judged.failed(0, message, denials),
+            Judgement::Failed(message) => {
+                let outcome = Outcome { index: 0, message, reason: None, error: "invalid_error" };
+                judged.failed(outcome, Duration::ZERO, denials);
+            }
             Judgement::Matches => judged.judge(&scope, denials),
         }
     }
@@ -100,24 +107,43 @@ struct Judged<'a> {
     policy: &'a ValidatingPolicy,
     binding: &'a Binding,
     request: &'a AdmissionRequest<'a>,
+    metrics: &'a AdmissionMetrics,
+}
+
+/// What came of a validation that did not pass.
+struct Outcome {
+    /// Which of the policy's it is.
+    index: usize,
+    message: String,
+    /// None if it could not be evaluated.
+    reason: Option<Reason>,
+    /// For metrics.
+    error: &'static str,
 }
 
 impl Judged<'_> {
     fn judge(&self, scope: &PolicyScope<'_>, denials: &mut Vec<Denial>) {
         let mut meter = Meter::new(POLICY_BUDGET);
         for (index, validation) in self.policy.validations.iter().enumerate() {
-            let value = match &validation.program {
-                Ok(program) => program.evaluate(scope, &mut meter),
-                Err(problem) => Err(EvaluationError::Failed(problem.clone().into())),
+            let began = Instant::now();
+            let (value, error) = match &validation.program {
+                Ok(program) => (program.evaluate(scope, &mut meter), "invalid_error"),
+                Err(problem) => {
+                    (Err(EvaluationError::Failed(problem.clone().into())), "compile_error")
+                }
             };
             match value {
                 Ok(Cel::Bool(true)) => (),
                 Ok(_) => {
                     let message = validation.message(scope, &mut meter);
-                    self.act(index, message, Some(validation.reason), denials);
+                    let reason = Some(validation.reason);
+                    let outcome = Outcome { index, message, reason, error: "no_error" };
+                    self.act(outcome, began.elapsed(), denials);
                 }
-                Err(error) => {
-                    self.failed(index, failure(&validation.expression, &error), denials);
+                Err(cause) => {
+                    let message = failure(&validation.expression, &cause);
+                    let outcome = Outcome { index, message, reason: None, error };
+                    self.failed(outcome, began.elapsed(), denials);
                 }
             }
         }
@@ -136,10 +162,18 @@ impl Judged<'_> {
     }
 
     /// What could not be evaluated is refused, unless the policy wants failures ignored.
-    fn failed(&self, index: usize, message: String, denials: &mut Vec<Denial>) {
-        if !self.policy.head.ignores_failure {
-            self.act(index, message, None, denials);
+    fn failed(&self, outcome: Outcome, took: Duration, denials: &mut Vec<Denial>) {
+        if self.policy.head.ignores_failure {
+            self.count("allow", outcome.error, took);
+        } else {
+            self.act(outcome, took, denials);
         }
+    }
+
+    fn count(&self, enforcement_action: &'static str, error_type: &'static str, took: Duration) {
+        let (policy, policy_binding) = (self.policy.head.name.clone(), self.binding.name.clone());
+        let check = Check { policy, policy_binding, error_type, enforcement_action };
+        self.metrics.checked(&check, took);
     }
 
     fn denial(&self, message: String, reason: Option<Reason>) -> Denial {
@@ -148,21 +182,23 @@ impl Judged<'_> {
     }
 
     /// Does what the binding wants done about a violation.
-    fn act(
-        &self,
-        index: usize,
-        message: String,
-        reason: Option<Reason>,
-        denials: &mut Vec<Denial>,
-    ) {
+    fn act(&self, outcome: Outcome, took: Duration, denials: &mut Vec<Denial>) {
+        let Outcome { index, message, reason, error } = outcome;
         let (policy, binding) = (&self.policy.head.name, &self.binding.name);
         for action in &self.binding.actions {
             match action.as_str() {
-                "Deny" => denials.push(self.denial(message.clone(), reason)),
-                "Warn" => self.request.warnings.add(format!(
-                    "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
-                )),
+                "Deny" => {
+                    denials.push(self.denial(message.clone(), reason));
+                    self.count("deny", error, took);
+                }
+                "Warn" => {
+                    self.request.warnings.add(format!(
+                        "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {message}"
+                    ));
+                    self.count("warn", error, took);
+                }
                 "Audit" => {
+                    self.count("audit", error, took);
                     let failure = json!([{
                         "message": message, "policy": policy, "binding": binding, "expressionIndex": index,
                         "validationActions": self.binding.actions,

@@ -1,15 +1,15 @@
 //! Admission by programs of others: mutating webhooks one after the other, validating ones all at once.
 //!
 //! Start reading at [`Webhooks::mutate`] and [`Webhooks::validate`]; `review.rs` is what is said over the wire, `configuration.rs` which
-//! webhooks there are, `face.rs` in which form they see a write. As upstream
+//! webhooks there are, `../face.rs` in which form they see a write. As upstream
 //! (<https://github.com/kubernetes/kubernetes/tree/master/staging/src/k8s.io/apiserver/pkg/admission/plugin/webhook>).
 
 mod configuration;
-mod face;
 mod review;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use coracle_api::kinds::Kind;
@@ -19,7 +19,9 @@ use coracle_store::Store;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
+use super::face;
 use super::matching::{Subject, is_exempt};
+use super::metrics::{AdmissionMetrics, Called};
 use super::{AdmissionRequest, Operation};
 use crate::authz::Authorizer;
 use crate::custom_resources::Registry;
@@ -27,7 +29,6 @@ use crate::expressions::{Facts, Host, Judgement, Variables};
 use crate::extension::Extensions;
 use crate::object;
 use configuration::{Configured, Hook};
-use face::Face;
 use review::{Question, Role, Verdict};
 
 /// Calls the webhooks that are for a write.
@@ -39,13 +40,22 @@ pub(crate) struct Webhooks {
     extensions: Extensions,
     mutating: Configured,
     validating: Configured,
+    metrics: AdmissionMetrics,
+}
+
+/// The two states of a write as one webhook sees them; null where there is none.
+struct Face {
+    object: Value,
+    old: Value,
 }
 
 /// What became of calling one webhook.
 enum Failure {
     /// It could not be asked, or its answer makes no sense: the failure policy decides.
     Call(String),
-    /// It refused, or what it wants cannot be done.
+    /// It refused.
+    Denied(Status),
+    /// What it wants cannot be done, or it cannot be asked.
     Refused(Status),
 }
 
@@ -63,6 +73,8 @@ pub(crate) struct Calls {
     called: HashSet<(String, String)>,
     /// To be called again in the next one.
     again: HashSet<(String, String)>,
+    /// The object as the last one left it, if anybody wants to be called again.
+    left: Option<Value>,
 }
 
 impl Webhooks {
@@ -72,12 +84,14 @@ impl Webhooks {
         authorizer: Arc<Authorizer>,
         kinds: Arc<Registry>,
         extensions: Extensions,
+        metrics: AdmissionMetrics,
     ) -> Self {
         Self {
             host: Host { store: store.clone(), authorizer },
             store,
             kinds,
             extensions,
+            metrics,
             mutating: Configured::new("mutatingwebhookconfigurations.admissionregistration.k8s.io"),
             validating: Configured::new(
                 "validatingwebhookconfigurations.admissionregistration.k8s.io",
@@ -117,18 +131,23 @@ impl Webhooks {
             request.annotations.add(name, &note.to_string());
             if let Err(failure) = outcome {
                 let note = format!("failed-open.mutating.webhook.admission.k8s.io/{place}");
-                decide(hook, failure, request, &note)?;
+                self.decide(hook, failure, request, (Role::Mutating, &note))?;
             }
         }
+        calls.left = (!calls.called.is_empty()).then(|| request.object.clone());
         Ok(changed)
     }
 
-    /// The webhooks that want to be called again after others; nothing when nobody changed anything after them.
+    /// The webhooks that want to be called again after others, be they webhooks, policies or our own plugins; nothing when nobody
+    /// changed anything after them.
     pub(crate) async fn mutate_again(
         &self,
         request: &mut AdmissionRequest<'_>,
         mut calls: Calls,
     ) -> Result<(), Status> {
+        if calls.left.as_ref().is_some_and(|left| left != request.object) {
+            calls.again.extend(std::mem::take(&mut calls.called));
+        }
         if calls.again.is_empty() {
             return Ok(());
         }
@@ -152,7 +171,8 @@ impl Webhooks {
             let outcome = self.ask(hook, kind, request, Role::Validating).await;
             let note =
                 format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
-            outcome.map(drop).or_else(|failure| decide(hook, failure, request, &note))
+            let role = (Role::Validating, note.as_str());
+            outcome.map(drop).or_else(|failure| self.decide(hook, failure, request, role))
         });
         join_all(calls).await.into_iter().collect()
     }
@@ -164,17 +184,12 @@ impl Webhooks {
         request: &AdmissionRequest<'_>,
     ) -> Result<Option<&'static Kind>, Status> {
         let matcher = hook.matcher.as_ref().map_err(Status::internal)?;
-        let mut subject = Subject::of(request);
-        subject.kind = request.requested;
-        if request.subresource == "scale" {
-            // A Scale bears no labels.
-            (subject.object, subject.old) = (None, None);
-        }
-        let matched = matcher.matches(&subject, &self.kinds.snapshot(), &self.store)?;
+        let matched =
+            matcher.matches(&Subject::of(request), &self.kinds.snapshot(), &self.store)?;
         let Some(kind) = matched.filter(|_| !hook.conditions.is_empty()) else {
             return Ok(matched);
         };
-        let face = self.show(request, kind).await?;
+        let face = Face::of(request, kind).await?;
         let some = |state| Some(state).filter(|state: &&Value| !state.is_null());
         let facts = Facts::new(&self.host, request, kind, some(&face.object), some(&face.old));
         match hook.conditions.judge(&Variables::default().scope(&facts, None)) {
@@ -208,13 +223,42 @@ impl Webhooks {
             return Ok(false);
         }
         let before = request.object.clone();
-        self.take_over(request, kind, &patched).await.map_err(Failure::Refused)?;
+        let typed = face::typed(kind, request.subresource, &patched)
+            .map_err(|error| Failure::refused(error.cause()))?;
+        *request.object = face::take_over(request, kind, typed).await.map_err(Failure::Refused)?;
         keep_books(request.object, &before);
         Ok(*request.object != before)
     }
 
-    /// Asks one webhook; its answer, if it lets the write pass.
+    /// Asks one webhook, and counts that.
     async fn ask(
+        &self,
+        hook: &Hook,
+        kind: &'static Kind,
+        request: &AdmissionRequest<'_>,
+        role: Role,
+    ) -> Result<(Face, Verdict), Failure> {
+        let began = Instant::now();
+        let outcome = self.ask_once(hook, kind, request, role).await;
+        let (code, error) = match &outcome {
+            Ok(_) => (200, None),
+            Err(Failure::Denied(status)) => (status.code, None),
+            Err(Failure::Refused(status)) => (status.code, Some("apiserver_internal_error")),
+            Err(Failure::Call(_)) => (500, Some("calling_webhook_error")),
+        };
+        let is_ignored = matches!(outcome, Err(Failure::Call(_))) && hook.ignores_failure;
+        let called = Called {
+            name: hook.name.clone(),
+            r#type: role.as_str(),
+            operation: request.operation.as_str(),
+            rejected: if code == 200 || is_ignored { "false" } else { "true" },
+        };
+        self.metrics.called(called, code, error, began.elapsed());
+        outcome
+    }
+
+    /// Asks one webhook; its answer, if it lets the write pass.
+    async fn ask_once(
         &self,
         hook: &Hook,
         kind: &'static Kind,
@@ -234,7 +278,7 @@ impl Webhooks {
             let why = "webhook does not accept known AdmissionReview versions (v1, v1beta1)";
             Failure::Call(format!("could not create admission objects: {why}"))
         })?;
-        let face = self.show(request, kind).await.map_err(Failure::Refused)?;
+        let face = Face::of(request, kind).await.map_err(Failure::Refused)?;
         let uid = uuid::Uuid::new_v4().to_string();
         let question = Question {
             uid: &uid,
@@ -264,29 +308,43 @@ impl Webhooks {
         if verdict.allowed {
             Ok((face, verdict))
         } else {
-            Err(Failure::Refused(review::denial(&hook.name, &verdict.result)))
+            Err(Failure::Denied(review::denial(&hook.name, &verdict.result)))
         }
     }
 }
 
-/// What a failure means for the write.
-fn decide(
-    hook: &Hook,
-    failure: Failure,
-    request: &AdmissionRequest<'_>,
-    note: &str,
-) -> Result<(), Status> {
-    match failure {
-        Failure::Refused(status) => Err(status),
-        Failure::Call(why) if hook.ignores_failure => {
-            tracing::warn!(webhook = hook.name, why, "failed calling a webhook, failing open");
-            request.annotations.add(note, &hook.name);
-            Ok(())
+impl Webhooks {
+    /// What a failure means for the write.
+    fn decide(
+        &self,
+        hook: &Hook,
+        failure: Failure,
+        request: &AdmissionRequest<'_>,
+        (role, note): (Role, &str),
+    ) -> Result<(), Status> {
+        match failure {
+            Failure::Denied(status) | Failure::Refused(status) => Err(status),
+            Failure::Call(why) if hook.ignores_failure => {
+                tracing::warn!(webhook = hook.name, why, "failed calling a webhook, failing open");
+                request.annotations.add(note, &hook.name);
+                self.metrics.failed_open(&hook.name, role.as_str());
+                Ok(())
+            }
+            Failure::Call(why) => {
+                let name = go_quote(&hook.name);
+                Err(Status::internal(format!("failed calling webhook {name}: {why}")))
+            }
         }
-        Failure::Call(why) => {
-            let name = go_quote(&hook.name);
-            Err(Status::internal(format!("failed calling webhook {name}: {why}")))
-        }
+    }
+}
+
+impl Face {
+    /// The write in this version of its kind.
+    async fn of(request: &AdmissionRequest<'_>, kind: &'static Kind) -> Result<Self, Status> {
+        Ok(Self {
+            object: face::show(request, kind, Some(request.object)).await?,
+            old: face::show(request, kind, request.old).await?,
+        })
     }
 }
 

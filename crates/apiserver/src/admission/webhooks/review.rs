@@ -9,31 +9,10 @@ use coracle_api::kinds::Kind;
 use coracle_api::status::{Cause, Details, Reason, Status, go_quote};
 use serde_json::{Value, json};
 
+use crate::admission::face::Carried;
 use crate::extension::ReviewVersion;
 use crate::identity::User;
 use crate::limits;
-
-/// A kind as the review names it, which for a subresource is not the kind of the path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Shown {
-    pub(crate) group: &'static str,
-    pub(crate) version: &'static str,
-    pub(crate) kind: &'static str,
-}
-
-impl Shown {
-    /// What requests about this subresource of the kind carry.
-    pub(crate) fn of(kind: &'static Kind, subresource: &str) -> Self {
-        match kind.subresource(subresource) {
-            Some(part) => Self { group: part.group, version: part.version, kind: part.kind },
-            None => Self { group: kind.group, version: kind.version, kind: kind.kind },
-        }
-    }
-
-    fn to_value(self) -> Value {
-        json!({ "group": self.group, "version": self.version, "kind": self.kind })
-    }
-}
 
 /// What a webhook is told.
 pub(super) struct Question<'a> {
@@ -59,9 +38,9 @@ impl Question<'_> {
         let resource = |kind: &Kind| json!({ "group": kind.group, "version": kind.version, "resource": kind.plural });
         let mut request = json!({
             "uid": self.uid,
-            "kind": Shown::of(self.kind, self.subresource).to_value(),
+            "kind": Carried::by(self.kind, self.subresource).to_value(),
             "resource": resource(self.kind),
-            "requestKind": Shown::of(self.requested, self.subresource).to_value(),
+            "requestKind": Carried::by(self.requested, self.subresource).to_value(),
             "requestResource": resource(self.requested),
             "operation": self.operation,
             "userInfo": user_info(self.user),
@@ -119,6 +98,16 @@ pub(super) struct Verdict {
 pub(super) enum Role {
     Mutating,
     Validating,
+}
+
+impl Role {
+    /// As metrics have it.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutating => "admit",
+            Self::Validating => "validating",
+        }
+    }
 }
 
 /// Reads an answer; or what is wrong with it.

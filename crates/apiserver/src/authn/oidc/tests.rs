@@ -46,7 +46,7 @@ impl Fake {
                     keys.to_string()
                 }),
             );
-        let acceptor = TlsAcceptor::from(pki.server_config().unwrap());
+        let acceptor = TlsAcceptor::from(pki.server_config("").unwrap());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
@@ -151,4 +151,156 @@ async fn the_flags_say_the_same_with_upstreams_defaults() {
     assert_eq!(user(&Oidc::from_flags(&flags).unwrap(), &unsure).await, None);
     flags.issuer_url = "http://example.com".to_owned();
     assert!(Oidc::from_flags(&flags).is_err());
+}
+
+/// A file with one issuer, changed by these members of it.
+fn file(url: &str, changes: Value) -> Value {
+    let mut jwt = json!({
+        "issuer": { "url": url, "audiences": ["kubernetes"] },
+        "claimMappings": { "username": { "claim": "sub", "prefix": "" } },
+    });
+    for (pointer, value) in changes.as_object().unwrap() {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        jwt.pointer_mut(parent).unwrap()[field] = value.clone();
+    }
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": [jwt],
+    })
+}
+
+#[tokio::test]
+async fn expressions_make_a_user_of_claims() {
+    let fake = Fake::start().await;
+    let changes = json!({
+        "/issuer/certificateAuthority": fake.ca,
+        "/claimMappings/username": { "expression": "claims.email_verified ? 'corp:' + claims.email : ''" },
+        "/claimMappings/groups": { "expression": "claims.roles.split(',')" },
+        "/claimMappings/uid": { "expression": "claims.sub" },
+        "/claimMappings/extra": [
+            { "key": "example.com/tenant", "valueExpression": "claims.?tenant.orValue('')" },
+            { "key": "example.com/places", "valueExpression": "claims.places" },
+        ],
+        "/claimValidationRules": [
+            { "expression": "claims.exp - claims.iat <= 900", "message": "too long" },
+            { "claim": "team", "requiredValue": "a" },
+        ],
+        "/userValidationRules": [{ "expression": "user.groups.all(group, !group.startsWith('system:'))", "message": "reserved" }],
+    });
+    let oidc = Oidc::from_yaml(&file(&fake.url, changes).to_string()).unwrap();
+    let now = Timestamp::now().as_second();
+    let claims = |change: Value| {
+        let mut claims = json!({
+            "email": "a@example.com", "email_verified": true, "roles": "dev,ops", "places": ["x", "y"], "iat": now,
+        });
+        for (name, value) in change.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let alice = user(&oidc, &fake.token("one", claims(json!({})))).await.unwrap();
+    assert_eq!((alice.name.as_str(), alice.uid.as_str()), ("corp:a@example.com", "alice"));
+    assert_eq!(alice.groups, ["dev", "ops", "system:authenticated"]);
+    assert_eq!(alice.extra["example.com/places"], ["x", "y"]);
+    assert!(!alice.extra.contains_key("example.com/tenant"), "what is empty is left out");
+    for wrong in [
+        json!({ "email_verified": false }),
+        json!({ "email_verified": "yes" }),
+        json!({ "roles": "dev,system:masters" }),
+        json!({ "roles": 1 }),
+        json!({ "roles": null }),
+        json!({ "places": [1] }),
+        json!({ "iat": now - 3600 }),
+        json!({ "iat": "now" }),
+        json!({ "sub": 5 }),
+        json!({ "team": "b" }),
+    ] {
+        let token = fake.token("one", claims(wrong.clone()));
+        assert_eq!(user(&oidc, &token).await, None, "{wrong}");
+    }
+}
+
+#[test]
+fn files_that_make_no_sense_are_refused_with_their_place() {
+    let refused = |changes: Value| {
+        let file = file("https://issuer.example.com", changes).to_string();
+        Oidc::from_yaml(&file).err().expect("refused").to_string()
+    };
+    let username = "jwt[0].claimMappings.username";
+    for (changes, wanted) in [
+        (
+            json!({ "/issuer/url": "http://x" }),
+            "jwt[0].issuer.url: Invalid value: \"http://x\": URL scheme must be https",
+        ),
+        (json!({ "/issuer/url": "" }), "jwt[0].issuer.url: Required value: URL is required"),
+        (json!({ "/issuer/url": "https://a:b@x" }), "URL must not contain a username or password"),
+        (
+            json!({ "/issuer/discoveryURL": "https://issuer.example.com/" }),
+            "discoveryURL must be different from URL",
+        ),
+        (
+            json!({ "/issuer/audiences": [] }),
+            "jwt[0].issuer.audiences: Required value: at least one jwt[0].issuer.audiences is required",
+        ),
+        (
+            json!({ "/issuer/audiences": ["a", "b"] }),
+            "audienceMatchPolicy must be MatchAny for multiple audiences",
+        ),
+        (
+            json!({ "/claimMappings/username": { "claim": "sub" } }),
+            "prefix is required when claim is set",
+        ),
+        (
+            json!({ "/claimMappings/username": {} }),
+            &*format!("{username}: Required value: claim or expression is required"),
+        ),
+        (
+            json!({ "/claimMappings/username": { "claim": "a", "expression": "'a'" } }),
+            "claim and expression can't both be set",
+        ),
+        (json!({ "/claimMappings/username": { "expression": "1" } }), "must evaluate to string"),
+        (
+            json!({ "/claimMappings/username": { "expression": "claims." } }),
+            "compilation failed: ERROR: <input>:1:8",
+        ),
+        (
+            json!({ "/claimMappings/username": { "expression": "claims.email" } }),
+            "claims.email_verified must be used in",
+        ),
+        (
+            json!({ "/claimMappings/groups": { "expression": "true" } }),
+            "jwt[0].claimMappings.groups.expression: Invalid value: \"true\": must evaluate to one of [string",
+        ),
+        (
+            json!({ "/claimMappings/extra": [{ "key": "Foo", "valueExpression": "'a'" }] }),
+            "must be a domain-prefixed path",
+        ),
+        (
+            json!({ "/claimMappings/extra": [{ "key": "a.k8s.io/b", "valueExpression": "'a'" }] }),
+            "are reserved for Kubernetes use",
+        ),
+        (json!({ "/claimMappings/extra": [{ "key": "x.io/b" }] }), "valueExpression is required"),
+        (
+            json!({ "/claimValidationRules": [{ "expression": "'a'" }] }),
+            "jwt[0].claimValidationRules[0].expression: Invalid value: \"'a'\": must evaluate to bool",
+        ),
+        (
+            json!({ "/claimValidationRules": [{ "claim": "a", "message": "m" }] }),
+            "message can't be set when claim is set",
+        ),
+        (
+            json!({ "/userValidationRules": [{ "expression": "user.name == 'a'" }] }),
+            "undefined field 'name'",
+        ),
+        (json!({ "/userValidationRules": [{}] }), "expression is required"),
+    ] {
+        let found = refused(changes.clone());
+        assert!(found.contains(wanted), "{changes}: {found}");
+    }
+    let both = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1beta1", "kind": "AuthenticationConfiguration",
+        "anonymous": { "enabled": false, "conditions": [{ "path": "/livez" }] },
+    });
+    let found = Oidc::from_yaml(&both.to_string()).err().expect("refused").to_string();
+    assert!(found.contains("anonymous.conditions: Invalid value"), "{found}");
+    assert!(found.contains("enabled should be set to true when conditions are defined"), "{found}");
 }

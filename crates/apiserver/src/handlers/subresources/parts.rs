@@ -81,7 +81,7 @@ fn take(target: &mut Map<String, Value>, source: Option<&Value>, field: &str) {
     }
 }
 
-/// The resources of containers that both states have, by name.
+/// The resources of containers that both states have, by name, and those of the pod.
 fn resize(new: &mut Value, wanted: &Value) {
     for list in ["containers", "initContainers"] {
         let wanted = wanted
@@ -93,10 +93,13 @@ fn resize(new: &mut Value, wanted: &Value) {
         for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
             let same = wanted.iter().find(|other| other.get("name") == container.get("name"));
             for field in ["resources", "resizePolicy"] {
-                if let Some(value) = same.and_then(|other| other.get(field)) {
-                    container.insert(field.to_owned(), value.clone());
+                let Some(same) = same else { continue };
+                match same.get(field) {
+                    Some(value) => drop(container.insert(field.to_owned(), value.clone())),
+                    None => drop(container.remove(field)),
                 }
             }
         }
     }
+    take(entry_object(new, "spec"), wanted.get("spec"), "resources");
 }

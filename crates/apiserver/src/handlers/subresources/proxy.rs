@@ -20,7 +20,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::answer::Answer;
 use crate::call::Call;
-use crate::tunnel;
+use crate::{forwarded, tunnel};
 use destination::Destination;
 use rewrite::Page;
 
@@ -46,14 +46,12 @@ const OF_OTHER_ORIGINS: [HeaderName; 4] = [
     header::ACCESS_CONTROL_ALLOW_ORIGIN,
 ];
 
-const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
-
 /// Passes the request on.
 pub(super) async fn proxy(call: &mut Call) -> Answer<Response> {
     let to = destination::find(call)?;
     let uri = call.uri.clone();
     let (own_path, path) = split_path(uri.path(), &call.target.namespace);
-    let upgrade = wants_upgrade(&call.headers).then(|| call.upgrade.take()).flatten();
+    let upgrade = tunnel::is_wanted(&call.headers).then(|| call.upgrade.take()).flatten();
     if path.is_empty() && upgrade.is_none() && matches!(call.method, Method::GET | Method::HEAD) {
         return redirect_to_root(own_path, uri.query());
     }
@@ -139,8 +137,8 @@ fn request_for(
     {
         headers.insert(header::HOST, host);
     }
-    let forwarded = HeaderValue::try_from(format!("{own_path}{path}")).map_err(Status::internal)?;
-    headers.insert(FORWARDED_URI, forwarded);
+    forwarded::tell_path(&mut headers, &format!("{own_path}{path}"));
+    forwarded::tell_client(&mut headers, call.source);
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -151,20 +149,9 @@ fn host_of(call: &Call) -> &str {
     header.or(call.uri.authority().map(|host| host.as_str())).unwrap_or_default()
 }
 
-fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::UPGRADE)
-        && tokens(headers).any(|token| token.eq_ignore_ascii_case("upgrade"))
-}
-
-/// What `Connection` lists.
-fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(header::CONNECTION).into_iter();
-    values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
-}
-
 fn drop_hop_headers(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> =
-        tokens(headers).filter_map(|token| token.parse::<HeaderName>().ok()).collect();
+        tunnel::listed(headers).filter_map(|token| token.parse::<HeaderName>().ok()).collect();
     for name in DROPPED.into_iter().chain(listed) {
         headers.remove(name);
     }
@@ -222,7 +209,7 @@ mod tests {
         headers.insert("connection", HeaderValue::from_static("close, X-Mine"));
         headers.insert("x-mine", HeaderValue::from_static("1"));
         headers.insert("x-theirs", HeaderValue::from_static("2"));
-        assert!(!wants_upgrade(&headers));
+        assert!(!tunnel::is_wanted(&headers));
         drop_hop_headers(&mut headers);
         assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-theirs"]);
     }

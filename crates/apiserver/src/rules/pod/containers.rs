@@ -58,6 +58,10 @@ fn init_containers(
                 );
             }
         }
+        if container["resizePolicy"].size() > 0 {
+            let detail = "must not be set for init containers";
+            errors.invalid(at.child("resizePolicy"), container["resizePolicy"].clone(), detail);
+        }
     }
 }
 
@@ -78,13 +82,21 @@ fn ephemeral_containers(
         if !target.is_empty() && !targets().any(|container| container["name"] == target) {
             errors.not_found(at.child("targetContainerName"), target);
         }
-        for field in PROBES.iter().chain(&["ports", "lifecycle"]) {
+        for field in PROBES.iter().chain(&["ports", "lifecycle", "resizePolicy", "restartPolicy"]) {
             if container[*field].is_set() {
                 errors.forbidden(at.child(field), "cannot be set for an Ephemeral Container");
             }
         }
         if container["resources"].size() > 0 {
             errors.forbidden(at.child("resources"), "cannot be set for an Ephemeral Container");
+        }
+        for (index, mount) in container["volumeMounts"].items().iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !mount[field].text().is_empty() {
+                    let at = at.child("volumeMounts").index(index).child(field);
+                    errors.forbidden(at, "cannot be set for an Ephemeral Container");
+                }
+            }
         }
     }
 }

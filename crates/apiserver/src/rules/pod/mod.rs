@@ -7,6 +7,7 @@ use crate::rules::Rules;
 use crate::rules::generic::{carry, keep_status, start_status, take_status_keep_owners};
 use crate::rules::json::{Read, default_zero, object, set};
 
+mod annotations;
 mod claims;
 mod containers;
 pub mod defaults;
@@ -14,11 +15,13 @@ mod environment;
 mod host;
 mod label_keys;
 mod mounts;
+mod parts;
 mod probes;
 mod qos;
 mod resources;
 pub mod scheduling;
 pub mod spec;
+mod status;
 mod update;
 pub mod volumes;
 
@@ -31,12 +34,16 @@ pub static RULES: Rules = Rules {
     },
     prepare_status_update,
     validate: |pod, errors| {
+        let at = Path::new("metadata").child("annotations");
+        annotations::validate(&pod["metadata"]["annotations"], &pod["spec"], &at, errors);
         spec::validate(&pod["spec"], &Path::new("spec"), errors);
         if pod["metadata"]["resourceVersion"].text().is_empty() {
             spec::validate_new(&pod["spec"], &Path::new("spec"), errors);
         }
     },
     validate_update: update::validate,
+    validate_status_update: status::validate,
+    validate_part: parts::validate,
     fields,
     ..Rules::GENERIC
 };

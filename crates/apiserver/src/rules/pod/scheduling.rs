@@ -1,7 +1,7 @@
 //! Where a pod may run: affinity, tolerations, spreading.
 
 use coracle_api::names;
-use coracle_api::status::{FieldErrors, Path};
+use coracle_api::status::{ErrorType, FieldError, FieldErrors, Path};
 use serde_json::Value;
 
 use crate::rules::checks::{label_selector, one_of};
@@ -257,7 +257,12 @@ pub fn taints(taints: &Value, path: &Path, errors: &mut FieldErrors) {
         }
         one_of(&taint["effect"], &EFFECTS, at.child("effect"), errors);
         if seen.contains(&(key, effect)) {
-            errors.duplicate(&at, taint.clone());
+            errors.push(FieldError {
+                kind: ErrorType::Duplicate,
+                path: at,
+                value: taint.clone(),
+                detail: "taints must be unique by key and effect pair".to_owned(),
+            });
         } else {
             seen.push((key, effect));
         }

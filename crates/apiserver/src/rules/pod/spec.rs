@@ -106,6 +106,16 @@ fn security(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     sysctls(context["sysctls"].items(), &path.child("sysctls"), errors);
     let policies = ["Always", "OnRootMismatch"];
     one_of(&context["fsGroupChangePolicy"], &policies, path.child("fsGroupChangePolicy"), errors);
+    for (field, supported) in [
+        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
+        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
+    ] {
+        one_of(&context[field], &supported, path.child(field), errors);
+    }
+    for (index, sysctl) in context["sysctls"].items().iter().enumerate() {
+        let at = path.child("sysctls").index(index).child("name");
+        host_sysctl(sysctl["name"].text(), spec, at, errors);
+    }
     seccomp(&context["seccompProfile"], &path.child("seccompProfile"), errors);
     if spec["shareProcessNamespace"].flag() && spec["hostPID"].flag() {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
@@ -127,6 +137,19 @@ fn sysctls(sysctls: &[Value], path: &Path, errors: &mut FieldErrors) {
                 format!("must have at most {SYSCTL_BYTES} characters and match regex {SYSCTL}");
             errors.invalid(at, name, detail);
         }
+    }
+}
+
+/// Parameters of a namespace that the pod shares with its host are the host's.
+fn host_sysctl(name: &str, spec: &Value, path: Path, errors: &mut FieldErrors) {
+    let plain = name.replace('/', ".");
+    let is_of_ipc =
+        ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|prefix| plain.starts_with(prefix))
+            || plain == "kernel.sem";
+    if spec["hostNetwork"].flag() && plain.starts_with("net.") {
+        errors.invalid(path, name, "may not be specified when 'hostNetwork' is true");
+    } else if spec["hostIPC"].flag() && is_of_ipc {
+        errors.invalid(path, name, "may not be specified when 'hostIPC' is true");
     }
 }
 
@@ -172,6 +195,9 @@ pub fn seccomp(profile: &Value, path: &Path, errors: &mut FieldErrors) {
 fn dns_config(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     /// As many as a resolver asks.
     const MAX_NAMESERVERS: usize = 3;
+    /// What resolvers take.
+    const MAX_SEARCHES: usize = 32;
+    const MAX_SEARCH_BYTES: usize = 2048;
     let servers = &spec["dnsConfig"]["nameservers"];
     if spec["dnsPolicy"] == "None" && servers.size() == 0 {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
@@ -184,6 +210,18 @@ fn dns_config(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     for (index, server) in servers.items().iter().enumerate() {
         let at = path.child("nameservers").index(index);
         errors.invalid_each(at, server.text(), names::ip_address(server.text()));
+    }
+    let searches = &spec["dnsConfig"]["searches"];
+    if searches.size() > MAX_SEARCHES {
+        let detail = format!("must not have more than {MAX_SEARCHES} search paths");
+        errors.invalid(path.child("searches"), searches.clone(), detail);
+    }
+    let length: usize = searches.items().iter().map(|search| search.text().len() + 1).sum();
+    if length > MAX_SEARCH_BYTES + 1 {
+        let detail = format!(
+            "must not have more than {MAX_SEARCH_BYTES} characters (including spaces) in the search list"
+        );
+        errors.invalid(path.child("searches"), searches.clone(), detail);
     }
     for (index, search) in spec["dnsConfig"]["searches"].items().iter().enumerate() {
         let name = search.text().trim_end_matches('.').replace('_', "a");
@@ -235,7 +273,9 @@ fn host_aliases(aliases: &Value, path: &Path, errors: &mut FieldErrors) {
 /// Checks a template of pods: its labels, annotations and spec.
 pub fn validate_template(template: &Value, path: &Path, errors: &mut FieldErrors) {
     labels(&template["metadata"]["labels"], &path.child("labels"), errors);
-    metadata::annotations(&template["metadata"]["annotations"], &path.child("annotations"), errors);
+    let (annotations, at) = (&template["metadata"]["annotations"], path.child("annotations"));
+    metadata::annotations(annotations, &at, errors);
+    super::annotations::validate(annotations, &template["spec"], &at, errors);
     validate(&template["spec"], &path.child("spec"), errors);
     if template["spec"]["ephemeralContainers"].size() > 0 {
         let at = path.child("spec").child("ephemeralContainers");

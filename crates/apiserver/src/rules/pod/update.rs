@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::rules::checks::number_each;
 use crate::rules::generic::{carry, same};
-use crate::rules::json::Read;
-use crate::rules::pod::containers;
+use crate::rules::json::{Read, object, unset};
+use crate::rules::pod::{annotations, containers};
 
 const CHANGEABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
     `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing \
@@ -17,6 +17,7 @@ const CHANGEABLE: &str = "pod updates may not change fields other than `spec.con
 
 /// Checks an update of a pod: images, the deadline, more tolerations, fewer scheduling gates, and nothing else.
 pub fn validate(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    annotations::validate_update(new, old, errors);
     let (new, old) = (&new["spec"], &old["spec"]);
     let path = Path::new("spec");
     for list in ["containers", "initContainers"] {
@@ -39,6 +40,9 @@ pub fn validate(new: &Value, old: &Value, errors: &mut FieldErrors) {
         &path.child("schedulingGates"),
         errors,
     );
+    if old["schedulingGates"].size() > 0 {
+        only_narrowed(new, old, &path, errors);
+    }
     let munged = munge(new, old);
     if !same(&munged, old) {
         errors.forbidden(path, format!("{CHANGEABLE}\n{}", difference(&munged, old)));
@@ -114,9 +118,59 @@ fn munge(new: &Value, old: &Value) -> Value {
     // A pod that is not yet offered to the scheduler may be narrowed to fewer nodes.
     if old["schedulingGates"].size() > 0 {
         carry(&mut munged, old, "nodeSelector");
-        carry(&mut munged, old, "affinity");
+        carry_node_affinity(&mut munged, old);
     }
     munged
+}
+
+/// Puts the old affinity to nodes back, and leaves that to pods as it is.
+fn carry_node_affinity(munged: &mut Value, old: &Value) {
+    let nodes = &old["affinity"]["nodeAffinity"];
+    if !munged["affinity"].is_set() && !nodes.is_set() {
+        return;
+    }
+    carry(object(munged, "affinity"), &old["affinity"], "nodeAffinity");
+    if munged["affinity"].size() == 0 && !old["affinity"].is_set() {
+        unset(munged, "affinity");
+    }
+}
+
+/// A pod that waits for its scheduling can be sent to fewer nodes, and to no others.
+fn only_narrowed(new: &Value, old: &Value, path: &Path, errors: &mut FieldErrors) {
+    let at = path.child("nodeSelector");
+    let (selector, before) = (&new["nodeSelector"], &old["nodeSelector"]);
+    if before.entries().any(|(name, value)| selector[name.as_str()] != *value) {
+        let detail = format!("only additions to {at} are allowed (no mutations or deletions)");
+        errors.invalid(&at, selector.clone(), detail);
+    }
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let terms = |spec: &Value| {
+        spec["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].items().to_vec()
+    };
+    let (terms, before) = (terms(new), terms(old));
+    let at = path.child("affinity").child("nodeAffinity").child(REQUIRED);
+    let at = at.child("nodeSelectorTerms");
+    if !before.is_empty() && before.len() != terms.len() {
+        let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+        errors.invalid(at, terms, detail);
+        return;
+    }
+    for (index, (term, before)) in terms.iter().zip(&before).enumerate() {
+        if !has_only_additions(term, before) {
+            let detail = "only additions are allowed (no mutations or deletions)";
+            errors.invalid(at.index(index), term.clone(), detail);
+        }
+    }
+}
+
+/// Terms without any requirement match nothing: to add to them would widen them.
+fn has_only_additions(term: &Value, before: &Value) -> bool {
+    let lists = ["matchExpressions", "matchFields"];
+    let size = |term: &Value| lists.iter().map(|list| term[*list].size()).sum::<usize>();
+    if size(before) == 0 && size(term) > 0 {
+        return false;
+    }
+    lists.iter().all(|list| term[*list].items().starts_with(before[*list].items()))
 }
 
 /// Which fields differ, one line each for the old and the new state.

@@ -7,8 +7,9 @@ use serde_json::Value;
 use super::is_external;
 use crate::rules::checks::{labels, one_of, port_number_or_name, required_one_of};
 use crate::rules::generic::same;
-use crate::rules::json::Read;
+use crate::rules::json::{Read, is_zero};
 use crate::rules::networking::{NO_CIDR, is_cidr};
+use crate::rules::service::addresses;
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
 /// A client may be bound to an endpoint for a day.
@@ -16,13 +17,14 @@ const AFFINITY_MAX_SECONDS: i64 = 86_400;
 
 /// Checks a Service.
 pub fn validate(service: &Value, errors: &mut FieldErrors) {
+    annotations(service, errors);
     let (spec, path) = (&service["spec"], Path::new("spec"));
     let headless = spec["clusterIP"] == "None";
     by_type(spec, headless, &path, errors);
     ports(spec, headless, &path.child("ports"), errors);
     labels(&spec["selector"], &path.child("selector"), errors);
     affinity(spec, &path, errors);
-    cluster_ips(spec, &path, errors);
+    addresses::validate(spec, &path, errors);
     for (index, ip) in spec["externalIPs"].items().iter().enumerate() {
         errors.invalid_each(
             path.child("externalIPs").index(index),
@@ -33,6 +35,36 @@ pub fn validate(service: &Value, errors: &mut FieldErrors) {
     required_one_of(&spec["type"], &TYPES, path.child("type"), errors);
     balancer(spec, &path, errors);
     traffic(spec, &path, errors);
+}
+
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
+const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+
+/// What was said by annotations before there were fields.
+fn annotations(service: &Value, errors: &mut FieldErrors) {
+    let (all, path) =
+        (&service["metadata"]["annotations"], Path::new("metadata").child("annotations"));
+    let (mode, hints) = (&all[TOPOLOGY_MODE], &all[TOPOLOGY_HINTS]);
+    if mode.is_set() && hints.is_set() && mode != hints {
+        let detail = format!("must match annotations[{TOPOLOGY_HINTS}] when both are specified");
+        errors.invalid(path.key(TOPOLOGY_MODE), mode.clone(), detail);
+    }
+    let ranges = &all[SOURCE_RANGES];
+    if !ranges.is_set() || service["spec"]["loadBalancerSourceRanges"].size() > 0 {
+        return;
+    }
+    let at = path.key(SOURCE_RANGES);
+    if service["spec"]["type"] != "LoadBalancer" {
+        errors.forbidden(&at, "may only be used when `type` is 'LoadBalancer'");
+    }
+    let ranges = ranges.text().trim();
+    if ranges.is_empty() {
+        return;
+    }
+    for range in ranges.split(',').map(str::trim).filter(|range| !is_cidr(range)) {
+        errors.invalid(&at, range, NO_CIDR);
+    }
 }
 
 fn by_type(spec: &Value, headless: bool, path: &Path, errors: &mut FieldErrors) {
@@ -50,11 +82,10 @@ fn by_type(spec: &Value, headless: bool, path: &Path, errors: &mut FieldErrors) 
             );
         }
         "ExternalName" => {
-            if spec["clusterIPs"].size() > 0 {
-                errors.forbidden(
-                    path.child("clusterIPs"),
-                    "may not be set for ExternalName services",
-                );
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                if !is_zero(&spec[field]) {
+                    errors.forbidden(path.child(field), "may not be set for ExternalName services");
+                }
             }
             match spec["externalName"].text().trim_end_matches('.') {
                 "" => errors.required(path.child("externalName"), ""),
@@ -144,35 +175,13 @@ fn affinity(spec: &Value, path: &Path, errors: &mut FieldErrors) {
     }
 }
 
-fn cluster_ips(spec: &Value, path: &Path, errors: &mut FieldErrors) {
-    let (one, all) = (spec["clusterIP"].text(), spec["clusterIPs"].items());
-    let at = path.child("clusterIPs");
-    if let Some(first) = all.first()
-        && first.text() != one
-    {
-        errors.invalid(&at, spec["clusterIPs"].clone(), "first value must match `clusterIP`");
-    }
-    for (index, ip) in all.iter().enumerate() {
-        if ip.text() == "None" {
-            if all.len() > 1 {
-                let detail = "'None' must be the first and only value";
-                errors.invalid(at.index(index), ip.clone(), detail);
-            }
-        } else {
-            errors.invalid_each(at.index(index), ip.text(), names::ip_address(ip.text()));
-        }
-    }
-    for (index, family) in spec["ipFamilies"].items().iter().enumerate() {
-        one_of(family, &["IPv4", "IPv6"], path.child("ipFamilies").index(index), errors);
-    }
-    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-    one_of(&spec["ipFamilyPolicy"], &policies, path.child("ipFamilyPolicy"), errors);
-}
-
 fn balancer(spec: &Value, path: &Path, errors: &mut FieldErrors) {
-    let local = spec["externalTrafficPolicy"] == "Local";
     let port = &spec["healthCheckNodePort"];
-    if port.int() != 0 && !(spec["type"] == "LoadBalancer" && local) {
+    if port.int() != 0 && needs_health_check(spec) {
+        for message in names::port_number(port.int()) {
+            errors.invalid(path.child("healthCheckNodePort"), port.clone(), message);
+        }
+    } else if port.int() != 0 {
         let detail =
             "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
         errors.invalid(path.child("healthCheckNodePort"), port.clone(), detail);
@@ -188,7 +197,7 @@ fn balancer(spec: &Value, path: &Path, errors: &mut FieldErrors) {
         }
         for (index, range) in spec["loadBalancerSourceRanges"].items().iter().enumerate() {
             if !is_cidr(range.text().trim()) {
-                let at = path.child("loadBalancerSourceRanges").index(index);
+                let at = path.child("LoadBalancerSourceRanges").index(index);
                 errors.invalid(at, range.clone(), NO_CIDR);
             }
         }
@@ -222,27 +231,62 @@ fn traffic(spec: &Value, path: &Path, errors: &mut FieldErrors) {
 }
 
 /// The address by which clients know a Service stays, unless the Service stops having one.
-pub fn validate_update(new: &Value, old: &Value, errors: &mut FieldErrors) {
-    let (new, old) = (&new["spec"], &old["spec"]);
-    if new["type"] == "LoadBalancer"
-        && old["type"] == "LoadBalancer"
-        && !same(&new["loadBalancerClass"], &old["loadBalancerClass"])
+pub fn validate_update(service: &Value, before: &Value, errors: &mut FieldErrors) {
+    let (new, old) = (&service["spec"], &before["spec"]);
+    addresses::validate_update(new, old, errors);
+    balancer_class(new, old, errors);
+    if needs_health_check(new)
+        && needs_health_check(old)
+        && new["healthCheckNodePort"] != old["healthCheckNodePort"]
     {
-        let class = new["loadBalancerClass"].clone();
-        errors.invalid("spec.loadBalancerClass", class, "may not change once set");
+        errors.forbidden("spec.healthCheckNodePort", "field is immutable");
     }
-    if new["type"] == "ExternalName"
-        || old["type"] == "ExternalName"
-        || old["clusterIP"].text().is_empty()
-    {
-        return;
+}
+
+/// Whose balancer a Service has is said at its beginning.
+fn balancer_class(new: &Value, old: &Value, errors: &mut FieldErrors) {
+    let (class, before) = (&new["loadBalancerClass"], &old["loadBalancerClass"]);
+    if new["type"] == "LoadBalancer" && old["type"] == "LoadBalancer" && !same(class, before) {
+        errors.invalid("spec.loadBalancerClass", class.clone(), "may not change once set");
     }
-    if new["clusterIP"] != old["clusterIP"] {
-        let path = Path::new("spec").child("clusterIPs").index(0);
-        errors.invalid(path, new["clusterIPs"].clone(), "may not change once set");
+}
+
+fn needs_health_check(spec: &Value) -> bool {
+    spec["type"] == "LoadBalancer" && spec["externalTrafficPolicy"] == "Local"
+}
+
+/// Checks what a load balancer says of itself, in a Service's or an Ingress' status.
+pub fn balancer_status(status: &Value, path: &Path, errors: &mut FieldErrors) {
+    for (index, ingress) in status["ingress"].items().iter().enumerate() {
+        let at = path.child("ingress").index(index);
+        let (ip, host, mode) =
+            (ingress["ip"].text(), ingress["hostname"].text(), &ingress["ipMode"]);
+        if !ip.is_empty() {
+            errors.invalid_each(at.child("ip"), ip, names::ip_address(ip));
+        }
+        if mode.is_set() && ip.is_empty() {
+            errors.forbidden(at.child("ipMode"), "may not be specified when `ip` is not set");
+        } else {
+            one_of(mode, &["Proxy", "VIP"], at.child("ipMode"), errors);
+        }
+        if host.is_empty() {
+            continue;
+        }
+        errors.invalid_each(at.child("hostname"), host, names::dns_subdomain(host));
+        if host.parse::<std::net::IpAddr>().is_ok() {
+            errors.invalid(at.child("hostname"), host, "must be a DNS name, not an IP address");
+        }
     }
-    if !same(&new["ipFamilies"][0], &old["ipFamilies"][0]) {
-        let path = Path::new("spec").child("ipFamilies").index(0);
-        errors.invalid(path, new["ipFamilies"].clone(), "may not change once set");
+}
+
+/// Checks a write of a Service's status.
+pub fn validate_status(new: &Value, _old: &Value, errors: &mut FieldErrors) {
+    let (status, path) =
+        (&new["status"]["loadBalancer"], Path::new("status").child("loadBalancer"));
+    if new["spec"]["type"] != "LoadBalancer" && status["ingress"].size() > 0 {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.forbidden(path.child("ingress"), detail);
+    } else {
+        balancer_status(status, &path, errors);
     }
 }

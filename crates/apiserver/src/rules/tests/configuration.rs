@@ -249,7 +249,7 @@ fn flows_and_levels_are_checked() {
         "l",
         json!({ "type": "Exempt" }),
         &[
-            "spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if `name` is 'exempt'",
+            "spec.type: Invalid value: \"Exempt\": type must be 'Exempt' if and only if name is 'exempt'",
         ],
     );
     let queue = json!({ "type": "Limited", "limited": { "lendablePercent": 101, "limitResponse": { "type": "Queue", "queuing": { "queues": 4, "handSize": 5 } } } });
@@ -450,7 +450,7 @@ fn balancers_of_services_are_checked() {
     check(
         json!({ "type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "10"] }),
         &[
-            "spec.loadBalancerSourceRanges[1]: Invalid value: \"10\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            "spec.LoadBalancerSourceRanges[1]: Invalid value: \"10\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
         ],
     );
     check(
@@ -513,7 +513,7 @@ fn volumes_say_where_they_are() {
         json!({ "local": { "path": "/a/../b" } }),
         &[
             "spec.local.path: Invalid value: \"/a/../b\": must not contain '..'",
-            "metadata.annotations: Required value: Local volume requires node affinity",
+            "spec.nodeAffinity: Required value: Local volume requires node affinity",
         ],
     );
     check(
