@@ -22,6 +22,7 @@ pub mod authz;
 mod bootstrap;
 mod call;
 mod change;
+mod cork;
 mod custom_resources;
 mod deletion;
 mod discovery;

@@ -50,6 +50,9 @@ pub(crate) const WATCH_TIMEOUT: Duration = Duration::from_secs(1800);
 /// Bytes that one frame of a list or a watch gathers before it is sent: larger than what a socket takes at once.
 pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 
+/// Bytes that a connection gathers before it sends them: what TLS takes at once.
+pub(crate) const UNSENT_BYTES: usize = 64 * 1024;
+
 /// Tries to find a free name for `generateName`; upstream's number.
 pub(crate) const NAME_ATTEMPTS: usize = 8;
 

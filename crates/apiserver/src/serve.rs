@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service as _;
 
 use crate::audit::Source;
+use crate::cork::cork;
 use crate::limits;
 use crate::router::Ends;
 use crate::server::ApiServer;
@@ -107,9 +108,12 @@ impl Connection {
             .max_concurrent_streams(limits::STREAMS_PER_CONNECTION)
             .keep_alive_interval(limits::KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(limits::KEEP_ALIVE_INTERVAL);
+        let (stream, cork) = cork(stream);
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        if let Err(error) = watcher.watch(connection.into_owned()).await {
-            tracing::debug!(error, "connection ended");
+        match cork.drive(watcher.watch(connection.into_owned())).await {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => tracing::debug!(error, "connection ended"),
+            Err(error) => tracing::debug!(%error, "connection broke off"),
         }
         drop(place);
     }

@@ -217,7 +217,9 @@ async fn follow(mut body: Incoming, start: Instant, sent: Sent) -> Result<Vec<Du
         let frame = body.frame().await.context("the watch ended")??;
         let now = start.elapsed();
         let Some(data) = frame.data_ref() else { continue };
-        for _ in data.iter().filter(|byte| **byte == b'\n') {
+        // Counted first, which takes a tenth of the time: the client's share of the processors is in the figure.
+        let lines = data.iter().filter(|byte| **byte == b'\n').count();
+        for _ in 0..lines {
             let at = sent.get(write).context("more events than writes")?.load(Ordering::SeqCst);
             if write >= WARM_UP {
                 latencies.push(now.saturating_sub(Duration::from_nanos(at)));

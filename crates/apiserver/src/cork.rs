@@ -1,0 +1,257 @@
+//! What a connection writes in one turn, sent together.
+//!
+//! HTTP/2 hands each frame to the stream by itself and asks for it to be flushed. Where a change goes to a hundred
+//! watches of one connection, that would be a hundred TLS records and a hundred system calls. A [`Corked`] stream keeps
+//! what it is given until [`Cork::drive`], which runs the connection, lets it go: after those tasks that were ready to
+//! write, too, have done so. A connection on which nothing else happens waits for nobody.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::limits;
+
+/// The stream, for the connection that reads and writes it.
+pub(crate) struct Corked<S> {
+    shared: Arc<Mutex<Shared<S>>>,
+}
+
+/// The same stream, for who runs the connection.
+pub(crate) struct Cork<S> {
+    shared: Arc<Mutex<Shared<S>>>,
+}
+
+struct Shared<S> {
+    stream: S,
+    unsent: BytesMut,
+    /// Whether somebody drives the connection. An upgraded stream outlives it, and is on its own then.
+    driven: bool,
+}
+
+/// Splits a stream into what a connection is made of and what runs it.
+pub(crate) fn cork<S>(stream: S) -> (Corked<S>, Cork<S>) {
+    let shared = Shared { stream, unsent: BytesMut::new(), driven: true };
+    let shared = Arc::new(Mutex::new(shared));
+    (Corked { shared: Arc::clone(&shared) }, Cork { shared })
+}
+
+impl<S: AsyncWrite + Unpin> Cork<S> {
+    /// Runs the connection to its end.
+    ///
+    /// # Errors
+    /// When the stream takes nothing any more.
+    pub(crate) async fn drive<F: Future>(self, connection: F) -> io::Result<F::Output> {
+        let mut connection = pin!(connection);
+        let mut gave_way = false;
+        poll_fn(|context| {
+            let polled = connection.as_mut().poll(context);
+            let mut shared = self.shared.lock();
+            if let Poll::Ready(output) = polled {
+                shared.driven = false;
+                if !shared.unsent.is_empty() {
+                    // Last words: they are heard if the stream takes them now.
+                    let _ = shared.send(context);
+                }
+                return Poll::Ready(Ok(output));
+            }
+            if shared.unsent.is_empty() {
+                gave_way = false;
+            } else if !gave_way && shared.unsent.len() < limits::UNSENT_BYTES {
+                gave_way = true;
+                context.waker().wake_by_ref();
+            } else {
+                gave_way = false;
+                let _ = shared.send(context)?;
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Shared<S> {
+    /// Sends all there is.
+    fn send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.unsent.is_empty() {
+            let sent = ready!(Pin::new(&mut self.stream).poll_write(context, &self.unsent))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unsent.advance(sent);
+        }
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// Makes room for a write.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.unsent.len() < limits::UNSENT_BYTES {
+            Poll::Ready(Ok(()))
+        } else {
+            self.send(context)
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.shared.lock().stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut shared = self.shared.lock();
+        if !shared.driven {
+            ready!(shared.send(context))?;
+            return Pin::new(&mut shared.stream).poll_write_vectored(context, slices);
+        }
+        ready!(shared.poll_room(context))?;
+        let before = shared.unsent.len();
+        for slice in slices {
+            let room = limits::UNSENT_BYTES.saturating_sub(shared.unsent.len());
+            shared.unsent.extend_from_slice(&slice[..slice.len().min(room)]);
+            if slice.len() >= room {
+                break;
+            }
+        }
+        Poll::Ready(Ok(shared.unsent.len() - before))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.shared.lock();
+        if shared.driven { Poll::Ready(Ok(())) } else { shared.send(context) }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut shared = self.shared.lock();
+        ready!(shared.send(context))?;
+        Pin::new(&mut shared.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Notes how much it is given at a time.
+    struct Counted {
+        inner: DuplexStream,
+        writes: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl AsyncWrite for Counted {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let sent = ready!(Pin::new(&mut self.inner).poll_write(context, bytes))?;
+            self.writes.lock().push(sent);
+            Poll::Ready(Ok(sent))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_flush(context)
+        }
+
+        fn poll_shutdown(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.inner).poll_shutdown(context)
+        }
+    }
+
+    fn counted(room: usize) -> (Counted, DuplexStream, Arc<Mutex<Vec<usize>>>) {
+        let (inner, peer) = duplex(room);
+        let writes = Arc::default();
+        (Counted { inner, writes: Arc::clone(&writes) }, peer, writes)
+    }
+
+    #[tokio::test]
+    async fn what_one_turn_writes_goes_out_at_once() {
+        let (stream, mut peer, writes) = counted(1024);
+        let (mut corked, cork) = cork(stream);
+        let connection = async move {
+            for _ in 0..100 {
+                corked.write_all(b"frame").await.unwrap();
+                corked.flush().await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        };
+        let driving = tokio::spawn(cork.drive(connection));
+        let mut got = [0; 500];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(*writes.lock(), [500]);
+        driving.abort();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_slowly_holds_the_writer_back_and_gets_all() {
+        let (stream, mut peer, _) = counted(7);
+        let (mut corked, cork) = cork(stream);
+        let sent: Vec<u8> = (0..3 * limits::UNSENT_BYTES).map(|at| at as u8).collect();
+        let whole = sent.clone();
+        let connection = async move {
+            corked.write_all(&whole).await.unwrap();
+            corked.shutdown().await.unwrap();
+        };
+        let driving = tokio::spawn(cork.drive(connection));
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).await.unwrap();
+        assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        driving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_outlives_its_connection_sends_when_it_is_told_to() {
+        let (stream, mut peer, _) = counted(1024);
+        let (mut corked, cork) = cork(stream);
+        cork.drive(corked.write_all(b"switching")).await.unwrap().unwrap();
+        corked.write_all(b" over").await.unwrap();
+        corked.flush().await.unwrap();
+        let mut got = [0; 14];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"switching over");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_gone_ends_the_connection() {
+        let (stream, peer, _) = counted(1024);
+        drop(peer);
+        let (mut corked, cork) = cork(stream);
+        let connection = async move {
+            corked.write_all(b"frame").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert!(cork.drive(connection).await.is_err(), "nobody takes it");
+    }
+}
