@@ -18,6 +18,7 @@ mod bootstrap_tokens;
 mod certificates;
 mod context;
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -138,6 +139,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     replica_set::start(ctx);
     deployment::start(ctx);
     stateful_set::start(ctx);
+    daemon_set::start(ctx);
     garbage_collector::start(ctx);
     job::start(ctx);
     cron_job::start(ctx);
