@@ -10,11 +10,12 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, Sta
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, Secret,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
@@ -54,6 +55,8 @@ pub(crate) struct Mirrors {
     pub stateful_sets: Mirror<StatefulSet>,
     pub controller_revisions: Mirror<ControllerRevision>,
     pub claims: Mirror<PersistentVolumeClaim>,
+    pub volumes: Mirror<PersistentVolume>,
+    pub storage_classes: Mirror<StorageClass>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
     pub budgets: Mirror<PodDisruptionBudget>,
@@ -146,6 +149,8 @@ impl Mirrors {
             stateful_sets: Mirror::all(tasks, client),
             controller_revisions: Mirror::all(tasks, client),
             claims: Mirror::all(tasks, client),
+            volumes: Mirror::all(tasks, client),
+            storage_classes: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
             budgets: Mirror::all(tasks, client),
@@ -184,6 +189,8 @@ impl Mirrors {
         self.stateful_sets.synced().await?;
         self.controller_revisions.synced().await?;
         self.claims.synced().await?;
+        self.volumes.synced().await?;
+        self.storage_classes.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
         self.budgets.synced().await?;

@@ -24,11 +24,13 @@ mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
 mod job;
 mod namespace;
 mod ownership;
+mod persistent_volume;
 mod pod;
 mod pods;
 mod replica_set;
@@ -40,6 +42,7 @@ mod stateful_set;
 mod templates;
 mod token_secrets;
 mod ttl_after_finished;
+mod volume_protection;
 
 use std::sync::Arc;
 
@@ -138,6 +141,9 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     replica_set::start(ctx);
     deployment::start(ctx);
     stateful_set::start(ctx);
+    persistent_volume::start(ctx);
+    ephemeral_volume::start(ctx);
+    volume_protection::start(ctx);
     garbage_collector::start(ctx);
     job::start(ctx);
     cron_job::start(ctx);
