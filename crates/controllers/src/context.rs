@@ -7,6 +7,7 @@ use std::time::Duration;
 use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Selection, Tasks};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::core::v1::{
@@ -60,6 +61,7 @@ pub(crate) struct Mirrors {
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
     pub budgets: Mirror<PodDisruptionBudget>,
+    pub autoscalers: Mirror<HorizontalPodAutoscaler>,
     pub certificate_requests: Mirror<CertificateSigningRequest>,
     pub pod_certificate_requests: Mirror<PodCertificateRequest>,
     pub service_accounts: Mirror<ServiceAccount>,
@@ -154,6 +156,7 @@ impl Mirrors {
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
             budgets: Mirror::all(tasks, client),
+            autoscalers: Mirror::all(tasks, client),
             certificate_requests: Mirror::all(tasks, client),
             pod_certificate_requests: Mirror::all(tasks, client),
             service_accounts: Mirror::all(tasks, client),
@@ -194,6 +197,7 @@ impl Mirrors {
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
         self.budgets.synced().await?;
+        self.autoscalers.synced().await?;
         self.certificate_requests.synced().await?;
         self.pod_certificate_requests.synced().await?;
         self.service_accounts.synced().await?;

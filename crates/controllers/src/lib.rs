@@ -27,6 +27,7 @@ mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod ownership;
@@ -152,6 +153,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     endpoint_slice_mirroring::start(ctx);
     endpoints::start(ctx);
     disruption::start(ctx);
+    horizontal_pod_autoscaler::start(ctx);
     certificates::start(ctx);
     Ok(())
 }

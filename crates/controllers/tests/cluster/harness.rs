@@ -131,6 +131,7 @@ impl Cluster {
             }
             "Lease" => ("coordination.k8s.io", "v1", kind),
             "StorageClass" => ("storage.k8s.io", "v1", kind),
+            "HorizontalPodAutoscaler" => ("autoscaling", "v2", kind),
             _ => ("", "v1", kind),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));

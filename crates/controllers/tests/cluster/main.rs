@@ -3,6 +3,7 @@
 mod certificates;
 mod election;
 mod harness;
+mod horizontal_pod_autoscaler;
 mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;
