@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use coracle_reconcile::{Mirror, Next, NotSynced, ObjectKey, Queue, Recorder, Selection, Tasks};
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::apps::v1::{
+    ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
+};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
@@ -54,6 +56,7 @@ pub(crate) struct Mirrors {
     pub replication_controllers: Mirror<ReplicationController>,
     pub deployments: Mirror<Deployment>,
     pub stateful_sets: Mirror<StatefulSet>,
+    pub daemon_sets: Mirror<DaemonSet>,
     pub controller_revisions: Mirror<ControllerRevision>,
     pub claims: Mirror<PersistentVolumeClaim>,
     pub volumes: Mirror<PersistentVolume>,
@@ -149,6 +152,7 @@ impl Mirrors {
             replication_controllers: Mirror::all(tasks, client),
             deployments: Mirror::all(tasks, client),
             stateful_sets: Mirror::all(tasks, client),
+            daemon_sets: Mirror::all(tasks, client),
             controller_revisions: Mirror::all(tasks, client),
             claims: Mirror::all(tasks, client),
             volumes: Mirror::all(tasks, client),
@@ -190,6 +194,7 @@ impl Mirrors {
         self.replication_controllers.synced().await?;
         self.deployments.synced().await?;
         self.stateful_sets.synced().await?;
+        self.daemon_sets.synced().await?;
         self.controller_revisions.synced().await?;
         self.claims.synced().await?;
         self.volumes.synced().await?;

@@ -18,6 +18,7 @@ mod bootstrap_tokens;
 mod certificates;
 mod context;
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -142,6 +143,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     replica_set::start(ctx);
     deployment::start(ctx);
     stateful_set::start(ctx);
+    daemon_set::start(ctx);
     persistent_volume::start(ctx);
     ephemeral_volume::start(ctx);
     volume_protection::start(ctx);

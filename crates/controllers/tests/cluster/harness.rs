@@ -154,6 +154,12 @@ impl Cluster {
         self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
+    /// Writes the status as who runs the object would.
+    pub async fn patch_status(&self, kind: &str, name: &str, patch: Value) {
+        let params = PatchParams::default();
+        self.api(kind).patch_status(name, &params, &Patch::Merge(patch)).await.unwrap();
+    }
+
     pub async fn delete(&self, kind: &str, name: &str, params: DeleteParams) {
         self.api(kind).delete(name, &params).await.unwrap();
     }
@@ -240,7 +246,7 @@ fn obey(tasks: &Tasks, client: &Client) {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
             let outcome = if pod.metadata.deletion_timestamp.is_some() {
                 api.delete(&key.name, &DeleteParams::default().grace_period(0)).await.map(|_| ())
-            } else if phase != "Running" {
+            } else if !matches!(phase, "Running" | "Failed") {
                 let running = json!({ "status": { "phase": "Running", "conditions": [
                     { "type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now() }] } });
                 api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(running)).await.map(|_| ())

@@ -1,6 +1,7 @@
 //! The controllers against the real API, told as stories.
 
 mod certificates;
+mod daemon_set;
 mod election;
 mod harness;
 mod horizontal_pod_autoscaler;
