@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
+use coracle_api::nodes::matches_any;
 use coracle_api::quantity::Quantity;
-use coracle_api::selector::{LabelSelector, Requirement};
 use k8s_openapi::api::core::v1::{
-    Node, NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec,
-    PersistentVolumeSpec,
+    Node, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec, PersistentVolumeSpec,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Written;
+use kube::ResourceExt;
 
 use crate::ownership::selects;
 
@@ -147,27 +147,8 @@ fn includes_modes(volume: &PersistentVolumeSpec, claim: &PersistentVolumeClaimSp
 fn reachable(volume: &PersistentVolumeSpec, place: Place<'_>) -> bool {
     let Place::On(node) = place else { return true };
     let required = volume.node_affinity.as_ref().and_then(|affinity| affinity.required.as_ref());
-    required.is_none_or(|required| {
-        required.node_selector_terms.iter().any(|term| term_matches(term, node))
-    })
-}
-
-fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let labels = node.metadata.labels.as_ref();
-    let expressions = term.match_expressions.iter().flatten().map(|expression| {
-        (expression, labels.and_then(|labels| labels.get(&expression.key)).map(String::as_str))
-    });
-    let fields = term.match_fields.iter().flatten().map(|field| {
-        (field, node.metadata.name.as_deref().filter(|_| field.key == "metadata.name"))
-    });
-    let mut all = expressions.chain(fields).peekable();
-    // A term without requirements matches nothing.
-    all.peek().is_some()
-        && all.all(|(wanted, found)| {
-            let values: Vec<&str> = wanted.values.iter().flatten().map(String::as_str).collect();
-            Requirement::new(&wanted.key, &wanted.operator, &values)
-                .is_ok_and(|requirement| LabelSelector::All(vec![requirement]).matches(|_| found))
-        })
+    let (labels, name) = (node.labels(), node.metadata.name.as_deref().unwrap_or_default());
+    required.is_none_or(|required| matches_any(&required.node_selector_terms, labels, name))
 }
 
 #[cfg(test)]
