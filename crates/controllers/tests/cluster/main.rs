@@ -4,6 +4,8 @@ mod certificates;
 mod daemon_set;
 mod election;
 mod harness;
+mod horizontal_pod_autoscaler;
+mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;
 mod token_secrets;
