@@ -20,14 +20,18 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::PostParams;
 use kube::{Api, Client};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::Options;
-use crate::api::Unfinished;
+use crate::api::{Attempting, Unfinished, is_not_found};
 use crate::garbage_collector::Graph;
 use crate::ownership::Orphans;
 use crate::pod::Pod;
+use crate::pods::PodControl;
 
 /// A reconcile that takes longer is given up and tried again: upstream's request timeout.
 const RECONCILE_DEADLINE: Duration = Duration::from_secs(60);
@@ -119,6 +123,40 @@ impl Context {
         let namespace = ObjectKey::new("", meta.namespace.clone().unwrap_or_default());
         let namespace = self.mirrors.namespaces.get(&namespace);
         namespace.is_some_and(|namespace| namespace.metadata.deletion_timestamp.is_some())
+    }
+
+    /// What makes and deletes pods in the name of one controller.
+    pub fn pod_control(&self, recorder: &Recorder) -> PodControl {
+        PodControl {
+            client: self.client.clone(),
+            mirror: self.mirrors.pods.clone(),
+            recorder: recorder.clone(),
+        }
+    }
+
+    /// Writes the status that `desired` bears; an object that is gone needs none. The mirror has it when this answers.
+    pub async fn write_status<K>(&self, mirror: &Mirror<K>, desired: &K) -> Result<(), Unfinished>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let key = ObjectKey::of(desired);
+        let api = self.api::<K>(&key.namespace);
+        match api.replace_status(&key.name, &PostParams::default(), desired).await {
+            Ok(written) => mirror.observe(written),
+            Err(error) if is_not_found(&error) => (),
+            refused => {
+                let kind = K::kind(&()).to_ascii_lowercase();
+                refused.attempting(|| format!("write the status of {kind} {key}"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts `workers` that reconcile the queue's keys, each within a deadline.

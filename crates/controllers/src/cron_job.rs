@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
+use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
-use kube::{Api, ResourceExt};
 
 use crate::api::{
     Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
@@ -141,16 +141,7 @@ impl Controller {
         }
         let mut desired = cron_job.clone();
         desired.status = Some(decision.status.clone());
-        let key = ObjectKey::of(cron_job);
-        let api: Api<CronJob> = self.ctx.api(&key.namespace);
-        match api.replace_status(&cron_job.name_any(), &PostParams::default(), &desired).await {
-            Ok(written) => self.ctx.mirrors.cron_jobs.observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused.attempting(|| format!("write the status of cronjob {key}"))?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(&self.ctx.mirrors.cron_jobs, &desired).await
     }
 
     fn tell(&self, cron_job: &CronJob, tell: &[Told]) {

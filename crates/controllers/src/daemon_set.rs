@@ -20,9 +20,8 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::PostParams;
 
-use crate::api::{Attempting, Unfinished, is_not_found};
+use crate::api::{Attempting, Unfinished};
 use crate::context::Context;
 use crate::history::{self, Recorded, Versioned};
 use crate::ownership::{claim, follow_children, selects, settle};
@@ -49,11 +48,7 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     follow_nodes(&ctx.mirrors.nodes, sets, &queue);
     let recorder = ctx.recorder(CONTROLLER);
     let controller = Arc::new(Controller {
-        pods: PodControl {
-            client: ctx.client.clone(),
-            mirror: ctx.mirrors.pods.clone(),
-            recorder: recorder.clone(),
-        },
+        pods: ctx.pod_control(&recorder),
         ctx: Arc::clone(ctx),
         recorder,
         backoff: Backoff::default(),
@@ -231,17 +226,8 @@ impl Controller {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let key = ObjectKey::of(set);
         let desired = DaemonSet { status: Some(status), ..set.clone() };
-        let api = self.ctx.api::<DaemonSet>(&key.namespace);
-        match api.replace_status(&key.name, &PostParams::default(), &desired).await {
-            Ok(written) => self.ctx.mirrors.daemon_sets.observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused.attempting(|| format!("write the status of daemonset {key}"))?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(&self.ctx.mirrors.daemon_sets, &desired).await
     }
 
     /// Deletes revisions that no pod is of any more, beyond the set's limit.

@@ -22,10 +22,9 @@ use k8s_openapi::api::autoscaling::v2::{
     HorizontalPodAutoscaler, HorizontalPodAutoscalerCondition, HorizontalPodAutoscalerStatus,
     MetricStatus,
 };
-use kube::api::PostParams;
 use parking_lot::Mutex;
 
-use crate::api::{Attempting, Unfinished, api_time, is_not_found, message};
+use crate::api::{Unfinished, api_time, message};
 use crate::context::Context;
 use behavior::{Memory, Sizes, outcome};
 use evaluate::Evaluation;
@@ -118,7 +117,7 @@ impl Controller {
         draft.status.observed_generation = scaler.metadata.generation;
         self.look(key, &scaler, &mut draft).await;
         // What fails is tried again at the next look, and not sooner.
-        if let Err(error) = self.write_status(key, &scaler, draft.status).await {
+        if let Err(error) = self.write_status(&scaler, draft.status).await {
             tracing::debug!(%key, %error, "autoscaler's status not written");
         }
         Ok(Next::After(PERIOD))
@@ -271,7 +270,6 @@ impl Controller {
 
     async fn write_status(
         &self,
-        key: &ObjectKey,
         scaler: &HorizontalPodAutoscaler,
         status: HorizontalPodAutoscalerStatus,
     ) -> Result<(), Unfinished> {
@@ -279,15 +277,6 @@ impl Controller {
             return Ok(());
         }
         let wanted = HorizontalPodAutoscaler { status: Some(status), ..scaler.clone() };
-        let api = self.ctx.api::<HorizontalPodAutoscaler>(&key.namespace);
-        match api.replace_status(&key.name, &PostParams::default(), &wanted).await {
-            Ok(written) => self.ctx.mirrors.autoscalers.observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused
-                    .attempting(|| format!("write the status of horizontalpodautoscaler {key}"))?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(&self.ctx.mirrors.autoscalers, &wanted).await
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::{Attempting, Unfinished, is_not_found};
@@ -42,15 +42,8 @@ pub(crate) fn start(ctx: &Arc<Context>) {
         selector.is_some_and(|selector| selects(selector, labels))
     });
     let recorder = ctx.recorder("job-controller");
-    let controller = Arc::new(Controller {
-        pods: PodControl {
-            client: ctx.client.clone(),
-            mirror: ctx.mirrors.pods.clone(),
-            recorder: recorder.clone(),
-        },
-        ctx: Arc::clone(ctx),
-        recorder,
-    });
+    let controller =
+        Arc::new(Controller { pods: ctx.pod_control(&recorder), ctx: Arc::clone(ctx), recorder });
     ctx.work(&queue, "job", WORKERS, move |key| {
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
@@ -156,18 +149,9 @@ impl Controller {
         if job.status.as_ref() == Some(status) {
             return Ok(());
         }
-        let key = ObjectKey::of(job);
         let mut desired = job.clone();
         desired.status = Some(status.clone());
-        let api: Api<Job> = self.ctx.api(&key.namespace);
-        match api.replace_status(&key.name, &PostParams::default(), &desired).await {
-            Ok(written) => self.ctx.mirrors.jobs.observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused.attempting(|| format!("write the status of job {key}"))?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(&self.ctx.mirrors.jobs, &desired).await
     }
 
     fn tell(&self, job: &Job, decision: &Decision) {

@@ -14,10 +14,8 @@ use std::sync::Arc;
 use coracle_reconcile::{Change, Next, ObjectKey, Queue};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::ReplicationController;
-use kube::ResourceExt;
-use kube::api::PostParams;
 
-use crate::api::{Attempting, Unfinished, is_not_found, message};
+use crate::api::{Unfinished, message};
 use crate::context::Context;
 use crate::ownership::{claim, controller_of, follow_children, selects, settle};
 use crate::pod::Pod;
@@ -42,11 +40,7 @@ fn start_kind<S: Replicated>(ctx: &Arc<Context>) {
         selects(&set.selector(), labels)
     });
     let controller = Arc::new(Controller::<S> {
-        pods: PodControl {
-            client: ctx.client.clone(),
-            mirror: ctx.mirrors.pods.clone(),
-            recorder: ctx.recorder(S::CONTROLLER),
-        },
+        pods: ctx.pod_control(&ctx.recorder(S::CONTROLLER)),
         ctx: Arc::clone(ctx),
         kind: PhantomData,
     });
@@ -148,16 +142,6 @@ impl<S: Replicated> Controller<S> {
         if desired.said() == set.said() {
             return Ok(());
         }
-        let api = self.ctx.api::<S>(set.meta().namespace.as_deref().unwrap_or_default());
-        match api.replace_status(&set.name_any(), &PostParams::default(), &desired).await {
-            Ok(written) => S::mirror(&self.ctx.mirrors).observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused.attempting(|| {
-                    format!("write the status of {} {}", S::kind(&()), ObjectKey::of(set))
-                })?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(S::mirror(&self.ctx.mirrors), &desired).await
     }
 }

@@ -18,7 +18,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::{
@@ -49,15 +49,8 @@ pub(crate) fn start(ctx: &Arc<Context>) {
     });
     follow_children(&ctx.mirrors.pods, sets, &queue, |set, labels| selects(set.selector(), labels));
     let recorder = ctx.recorder(CONTROLLER);
-    let controller = Arc::new(Controller {
-        pods: PodControl {
-            client: ctx.client.clone(),
-            mirror: ctx.mirrors.pods.clone(),
-            recorder: recorder.clone(),
-        },
-        ctx: Arc::clone(ctx),
-        recorder,
-    });
+    let controller =
+        Arc::new(Controller { pods: ctx.pod_control(&recorder), ctx: Arc::clone(ctx), recorder });
     ctx.work(&queue, CONTROLLER, WORKERS, move |key| {
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
@@ -283,17 +276,8 @@ impl Controller {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        let key = ObjectKey::of(set);
         let desired = StatefulSet { status: Some(status), ..set.clone() };
-        let api = self.ctx.api::<StatefulSet>(&key.namespace);
-        match api.replace_status(&key.name, &PostParams::default(), &desired).await {
-            Ok(written) => self.ctx.mirrors.stateful_sets.observe(written),
-            Err(error) if is_not_found(&error) => (),
-            refused => {
-                refused.attempting(|| format!("write the status of statefulset {key}"))?;
-            }
-        }
-        Ok(())
+        self.ctx.write_status(&self.ctx.mirrors.stateful_sets, &desired).await
     }
 
     /// Deletes revisions that nothing is of any more, beyond the set's limit.
