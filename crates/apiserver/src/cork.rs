@@ -47,6 +47,17 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     /// # Errors
     /// When the stream takes nothing any more.
     pub(crate) async fn drive<F: Future>(self, connection: F) -> io::Result<F::Output> {
+        let output = self.run(connection).await?;
+        // A stream that somebody still holds was upgraded: what is unsent goes out before what it sends itself.
+        if Arc::strong_count(&self.shared) == 1 {
+            let last_words = poll_fn(|context| self.shared.lock().send(context));
+            // A peer that hears nothing for so long, or is gone, does without.
+            let _ = tokio::time::timeout(limits::LAST_WORDS, last_words).await;
+        }
+        Ok(output)
+    }
+
+    async fn run<F: Future>(&self, connection: F) -> io::Result<F::Output> {
         let mut connection = pin!(connection);
         let mut gave_way = false;
         poll_fn(|context| {
@@ -55,7 +66,6 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
             if let Poll::Ready(output) = polled {
                 shared.driven = false;
                 if !shared.unsent.is_empty() {
-                    // Last words: they are heard if the stream takes them now.
                     let _ = shared.send(context);
                 }
                 return Poll::Ready(Ok(output));
@@ -98,13 +108,18 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared.lock().stream).poll_read(context, buffer)
+        let mut shared = self.shared.lock();
+        if !shared.driven && !shared.unsent.is_empty() {
+            // Who waits for an answer has said all there is to say. Whether that fails is for who writes.
+            let _ = shared.send(context);
+        }
+        Pin::new(&mut shared.stream).poll_read(context, buffer)
     }
 }
 
@@ -228,6 +243,19 @@ mod tests {
         let mut got = Vec::new();
         peer.read_to_end(&mut got).await.unwrap();
         assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        driving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_of_a_connection_wait_for_a_peer_that_is_busy() {
+        let (stream, mut peer, _) = counted(7);
+        let (mut corked, cork) = cork(stream);
+        let connection = async move { corked.write_all(b"the connection is over").await.unwrap() };
+        let driving = tokio::spawn(cork.drive(connection));
+        tokio::task::yield_now().await;
+        let mut got = [0; 22];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"the connection is over");
         driving.await.unwrap().unwrap();
     }
 
