@@ -59,7 +59,7 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
 
     async fn run<F: Future>(&self, connection: F) -> io::Result<F::Output> {
         let mut connection = pin!(connection);
-        let mut gave_way = false;
+        let mut courtesy = Courtesy::default();
         poll_fn(|context| {
             let polled = connection.as_mut().poll(context);
             let mut shared = self.shared.lock();
@@ -70,18 +70,53 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
                 }
                 return Poll::Ready(Ok(output));
             }
-            if shared.unsent.is_empty() {
-                gave_way = false;
-            } else if !gave_way && shared.unsent.len() < limits::UNSENT_BYTES {
-                gave_way = true;
+            if courtesy.gives_way(shared.unsent.len()) {
                 context.waker().wake_by_ref();
-            } else {
-                gave_way = false;
+            } else if !shared.unsent.is_empty() {
                 let _ = shared.send(context)?;
             }
             Poll::Pending
         })
         .await
+    }
+}
+
+/// When others are let go first: while that pays. To have to wait for the next turn costs little on an idle machine and
+/// much on a busy one, and an answer that goes out alone has nothing from it.
+#[derive(Default)]
+struct Courtesy {
+    /// How much there was when way was given.
+    gave_way: Option<usize>,
+    /// How often in a row nobody had anything to add.
+    in_vain: u32,
+    /// Turns in which nobody is waited for.
+    pause: u32,
+}
+
+impl Courtesy {
+    /// After this many vain turns the pauses grow no longer: the 64th event of many finds company at the latest.
+    const MOST_IN_VAIN: u32 = 6;
+
+    /// Whether the next turn is waited for, with so much to send.
+    fn gives_way(&mut self, unsent_bytes: usize) -> bool {
+        if let Some(before) = self.gave_way.take() {
+            if unsent_bytes > before {
+                self.in_vain = 0;
+            } else {
+                self.in_vain = (self.in_vain + 1).min(Self::MOST_IN_VAIN);
+                self.pause = 1 << self.in_vain;
+            }
+            return false;
+        }
+        if unsent_bytes == 0 || unsent_bytes >= limits::UNSENT_BYTES {
+            return false;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        self.gave_way = Some(unsent_bytes);
+        true
     }
 }
 
@@ -227,6 +262,25 @@ mod tests {
         peer.read_exact(&mut got).await.unwrap();
         assert_eq!(*writes.lock(), [500]);
         driving.abort();
+    }
+
+    #[test]
+    fn way_is_given_while_it_pays() {
+        let mut courtesy = Courtesy::default();
+        assert!(courtesy.gives_way(10) && !courtesy.gives_way(500));
+        assert!(courtesy.gives_way(10) && !courtesy.gives_way(500), "it paid");
+        let mut given = 0;
+        for _ in 0..1000 {
+            if courtesy.gives_way(10) {
+                given += 1;
+                assert!(!courtesy.gives_way(10), "in vain");
+            }
+        }
+        assert!((10..25).contains(&given), "{given}");
+        let turns = (0..).take_while(|_| !courtesy.gives_way(10)).count();
+        assert!(turns <= 64 && !courtesy.gives_way(500));
+        assert!(courtesy.gives_way(10), "it paid again");
+        assert!(!Courtesy::default().gives_way(limits::UNSENT_BYTES), "there is no room for more");
     }
 
     #[tokio::test]
