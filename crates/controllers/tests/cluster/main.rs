@@ -1,7 +1,9 @@
 //! The controllers against the real API, told as stories.
 
+mod bad_connection;
 mod certificates;
 mod election;
+mod faults;
 mod harness;
 mod replication_controller;
 mod stateful_set;
