@@ -17,6 +17,7 @@ pub mod events;
 pub mod kinds;
 pub mod meta;
 pub mod names;
+pub mod nodes;
 pub mod openapi;
 pub mod patch;
 pub mod pods;

@@ -1,5 +1,7 @@
 //! Kinds that are another spelling of what the store holds: `events.k8s.io/v1` Events are `v1` Events.
 
+mod autoscaler;
+
 use coracle_api::kinds::{Kind, Storage};
 use serde_json::{Map, Value, json};
 
@@ -39,7 +41,10 @@ fn convert(kind: &Kind, mut object: Value, direction: Direction) -> Value {
         if kind.kind == "Event" {
             rename_event_fields(fields, direction);
         } else if kind.kind == "HorizontalPodAutoscaler" {
-            convert_autoscaler(fields, direction);
+            match direction {
+                Direction::Read => autoscaler::read(fields),
+                Direction::Write => autoscaler::write(fields),
+            }
         }
     }
     object
@@ -61,51 +66,6 @@ fn rename_event_fields(fields: &mut Map<String, Value>, direction: Direction) {
         let (from, to) = if direction == Direction::Read { (core, events) } else { (events, core) };
         if let Some(value) = fields.remove(from) {
             fields.insert(to.to_owned(), value);
-        }
-    }
-}
-
-/// `autoscaling/v1` knows one metric, the CPU's utilisation, as a plain number.
-fn convert_autoscaler(fields: &mut Map<String, Value>, direction: Direction) {
-    let cpu = |field: &str, number: i64| {
-        let (name, key) = if field == "spec" {
-            ("target", "averageUtilization")
-        } else {
-            ("current", "averageUtilization")
-        };
-        let mut metric =
-            json!({ "type": "Resource", "resource": { "name": "cpu", name: { key: number } } });
-        if field == "spec" {
-            metric["resource"][name]["type"] = json!("Utilization");
-        }
-        metric
-    };
-    for (part, metrics, short) in [
-        ("spec", "metrics", "targetCPUUtilizationPercentage"),
-        ("status", "currentMetrics", "currentCPUUtilizationPercentage"),
-    ] {
-        let Some(part_fields) = fields.get_mut(part).and_then(Value::as_object_mut) else {
-            continue;
-        };
-        let field = if part == "spec" { "target" } else { "current" };
-        match direction {
-            Direction::Read => {
-                let number = part_fields.remove(metrics).and_then(|list| {
-                    let cpu = list
-                        .as_array()?
-                        .iter()
-                        .find(|metric| metric.pointer("/resource/name") == Some(&json!("cpu")))?;
-                    cpu.pointer(&format!("/resource/{field}/averageUtilization")).cloned()
-                });
-                if let Some(number) = number {
-                    part_fields.insert(short.to_owned(), number);
-                }
-            }
-            Direction::Write => {
-                if let Some(number) = part_fields.remove(short).as_ref().and_then(Value::as_i64) {
-                    part_fields.insert(metrics.to_owned(), json!([cpu(part, number)]));
-                }
-            }
         }
     }
 }

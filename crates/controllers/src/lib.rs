@@ -18,17 +18,21 @@ mod bootstrap_tokens;
 mod certificates;
 mod context;
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod discovery;
 mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod ownership;
+mod persistent_volume;
 mod pod;
 mod pods;
 mod replica_set;
@@ -40,6 +44,7 @@ mod stateful_set;
 mod templates;
 mod token_secrets;
 mod ttl_after_finished;
+mod volume_protection;
 
 use std::sync::Arc;
 
@@ -138,6 +143,10 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     replica_set::start(ctx);
     deployment::start(ctx);
     stateful_set::start(ctx);
+    daemon_set::start(ctx);
+    persistent_volume::start(ctx);
+    ephemeral_volume::start(ctx);
+    volume_protection::start(ctx);
     garbage_collector::start(ctx);
     job::start(ctx);
     cron_job::start(ctx);
@@ -146,6 +155,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     endpoint_slice_mirroring::start(ctx);
     endpoints::start(ctx);
     disruption::start(ctx);
+    horizontal_pod_autoscaler::start(ctx);
     certificates::start(ctx);
     Ok(())
 }

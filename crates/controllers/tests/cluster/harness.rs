@@ -142,11 +142,15 @@ impl Cluster {
             }
             "Lease" => ("coordination.k8s.io", "v1", kind),
             "Job" => ("batch", "v1", kind),
+            "StorageClass" => ("storage.k8s.io", "v1", kind),
+            "HorizontalPodAutoscaler" => ("autoscaling", "v2", kind),
             _ => ("", "v1", kind),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));
         match kind {
-            "Namespace" => Api::all_with(self.client.clone(), &resource),
+            "Namespace" | "Node" | "PersistentVolume" | "StorageClass" => {
+                Api::all_with(self.client.clone(), &resource)
+            }
             "Lease" => Api::namespaced_with(self.client.clone(), "kube-system", &resource),
             _ => Api::namespaced_with(self.client.clone(), "default", &resource),
         }
@@ -160,6 +164,12 @@ impl Cluster {
 
     pub async fn patch(&self, kind: &str, name: &str, patch: Value) {
         self.api(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Writes the status as who runs the object would.
+    pub async fn patch_status(&self, kind: &str, name: &str, patch: Value) {
+        let params = PatchParams::default();
+        self.api(kind).patch_status(name, &params, &Patch::Merge(patch)).await.unwrap();
     }
 
     pub async fn delete(&self, kind: &str, name: &str, params: DeleteParams) {

@@ -2,9 +2,12 @@
 
 mod bad_connection;
 mod certificates;
+mod daemon_set;
 mod election;
 mod faults;
 mod harness;
+mod horizontal_pod_autoscaler;
+mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;
 mod token_secrets;
