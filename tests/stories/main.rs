@@ -20,3 +20,4 @@ mod services;
 mod up;
 mod volumes;
 mod webhooks;
+mod workloads;
