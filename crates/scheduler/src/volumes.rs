@@ -19,6 +19,8 @@ use crate::place::Refusal;
 pub(crate) const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 /// The binder writes it once a claim and its volume know each other.
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
+/// Where old manifests name a claim's class.
+const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 /// The provisioner of classes whose volumes somebody makes by hand.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
@@ -102,7 +104,7 @@ impl Volumes {
             volume: spec.volume_name.filter(|name| !name.is_empty()),
             is_bound: annotation(BIND_COMPLETED).is_some(),
             is_leaving: metadata.deletion_timestamp.is_some(),
-            class: spec.storage_class_name.unwrap_or_default(),
+            class: annotation(CLASS).or(spec.storage_class_name).unwrap_or_default(),
             selected: annotation(SELECTED_NODE).filter(|node| !node.is_empty()),
         };
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
