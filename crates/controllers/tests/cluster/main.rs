@@ -4,6 +4,7 @@ mod certificates;
 mod daemon_set;
 mod election;
 mod harness;
+mod nodes;
 mod replication_controller;
 mod stateful_set;
 mod token_secrets;
