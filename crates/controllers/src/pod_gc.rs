@@ -19,7 +19,7 @@ use tracing::info;
 use crate::api::{Attempting, Unfinished, is_conflict, is_not_found};
 use crate::context::Context;
 use crate::pod::Pod;
-use crate::pods::{PodControl, is_over};
+use crate::pods::{PodControl, at_once, is_over};
 
 /// Pods that are worked on at once.
 const WORKERS: usize = 8;
@@ -72,7 +72,7 @@ struct Collector {
 }
 
 /// Why a pod is removed.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reason {
     NodeIsGone,
     NeverPlaced,
@@ -88,11 +88,14 @@ impl Collector {
         let mut ended = self.ended.lock();
         if matches!(change, Change::Deleted(_)) {
             ended.remove(&entry);
+            let node = pod.spec.node_name.as_deref().unwrap_or_default();
+            if self.ctx.placed.keys_on(node).is_empty() {
+                self.missing.lock().remove(node);
+            }
             return;
         }
         if is_over(pod) && ended.insert(entry) && ended.len() > MOST_ENDED {
-            // The last to come is seldom the first to go.
-            queue.add(ended.first().map_or_else(|| key.clone(), |(_, oldest)| oldest.clone()));
+            queue.add(too_many());
         }
         drop(ended);
         let is_going = pod.metadata.deletion_timestamp.is_some();
@@ -109,6 +112,9 @@ impl Collector {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Unfinished> {
+        if *key == too_many() {
+            return self.remove_oldest().await;
+        }
         let Some(pod) = self.ctx.mirrors.pods.get(key) else { return Ok(Next::AwaitChange) };
         let node = pod.spec.node_name.as_deref().filter(|node| !node.is_empty());
         let known = node.map(|node| ObjectKey::new("", node));
@@ -126,10 +132,25 @@ impl Collector {
                 return Ok(Next::AwaitChange);
             }
         }
-        let Some(reason) = self.reason(key, &pod, known.as_deref()) else {
-            return Ok(Next::AwaitChange);
+        if let Some(reason) = reason(&pod, known.as_deref()) {
+            self.remove(key, &pod, reason).await?;
+        }
+        Ok(Next::AwaitChange)
+    }
+
+    /// Removes what is too much of the pods that have ended.
+    async fn remove_oldest(&self) -> Result<Next, Unfinished> {
+        let oldest: Vec<ObjectKey> = {
+            let ended = self.ended.lock();
+            let surplus = ended.len().saturating_sub(MOST_ENDED);
+            ended.iter().take(surplus).map(|(_, key)| key.clone()).collect()
         };
-        self.remove(key, &pod, &reason).await?;
+        let pods = oldest.iter().filter_map(|key| Some((key, self.ctx.mirrors.pods.get(key)?)));
+        at_once(
+            pods,
+            |(key, pod)| async move { self.remove(key, &pod, Reason::TooManyEnded).await },
+        )
+        .await?;
         Ok(Next::AwaitChange)
     }
 
@@ -141,31 +162,13 @@ impl Collector {
         QUARANTINE.saturating_sub(missed)
     }
 
-    fn reason(&self, key: &ObjectKey, pod: &Pod, node: Option<&Node>) -> Option<Reason> {
-        let is_going = pod.metadata.deletion_timestamp.is_some();
-        let has_node = pod.spec.node_name.as_deref().is_some_and(|node| !node.is_empty());
-        if has_node && node.is_none() {
-            return Some(Reason::NodeIsGone);
-        }
-        if is_going && !has_node {
-            return Some(Reason::NeverPlaced);
-        }
-        if is_going && node.is_some_and(is_out_of_service) {
-            return Some(Reason::OutOfService);
-        }
-        let ended = self.ended.lock();
-        let surplus = ended.len().saturating_sub(MOST_ENDED);
-        let is_surplus = ended.iter().take(surplus).any(|(_, oldest)| oldest == key);
-        is_surplus.then_some(Reason::TooManyEnded)
-    }
-
     /// Marks the pod as failed if nobody knows how it ended, and deletes it at once.
-    async fn remove(&self, key: &ObjectKey, pod: &Pod, reason: &Reason) -> Result<(), Unfinished> {
+    async fn remove(&self, key: &ObjectKey, pod: &Pod, reason: Reason) -> Result<(), Unfinished> {
         let attempt = || format!("remove pod {key}");
         info!(pod = %key, ?reason, "pod removed");
         if !is_over(pod) {
             let now = self.ctx.now();
-            let marked = if *reason == Reason::NodeIsGone {
+            let marked = if reason == Reason::NodeIsGone {
                 let why = ("DeletionByPodGC", "PodGC: node no longer exists");
                 self.pods.disrupt(pod, why, Some("Failed"), now).await
             } else {
@@ -190,6 +193,22 @@ impl Collector {
     }
 }
 
+/// What stands in the queue for all the pods that have ended. No pod has this key.
+fn too_many() -> ObjectKey {
+    ObjectKey::new("", "")
+}
+
+/// Why the pod should be removed, by what is known of its node.
+fn reason(pod: &Pod, node: Option<&Node>) -> Option<Reason> {
+    let is_going = pod.metadata.deletion_timestamp.is_some();
+    let is_placed = pod.spec.node_name.as_deref().is_some_and(|node| !node.is_empty());
+    match node {
+        None if is_placed => Some(Reason::NodeIsGone),
+        None => is_going.then_some(Reason::NeverPlaced),
+        Some(node) => (is_going && is_out_of_service(node)).then_some(Reason::OutOfService),
+    }
+}
+
 /// The node is not ready, and somebody says that it will stay so.
 fn is_out_of_service(node: &Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref());
@@ -197,4 +216,36 @@ fn is_out_of_service(node: &Node) -> bool {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     ready.is_some_and(|ready| ready.status != "True")
         && taints.iter().any(|taint| taint.key == OUT_OF_SERVICE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn a_pods_end_and_its_node_decide() {
+        let pod = |node: Value, going: bool| -> Pod {
+            let deleted = going.then_some("2026-01-01T00:00:00Z");
+            serde_json::from_value(
+                json!({ "metadata": { "deletionTimestamp": deleted }, "spec": { "nodeName": node } }),
+            )
+            .unwrap()
+        };
+        let node = |ready: &str, taint: &str| -> Node {
+            serde_json::from_value(json!({
+                "metadata": {}, "spec": { "taints": [{ "key": taint, "effect": "NoExecute" }] },
+                "status": { "conditions": [{ "type": "Ready", "status": ready }] },
+            }))
+            .unwrap()
+        };
+        assert_eq!(reason(&pod(Value::Null, false), None), None);
+        assert_eq!(reason(&pod(Value::Null, true), None), Some(Reason::NeverPlaced));
+        assert_eq!(reason(&pod(json!("a"), false), None), Some(Reason::NodeIsGone));
+        let off = node("Unknown", OUT_OF_SERVICE);
+        assert_eq!(reason(&pod(json!("a"), false), Some(&off)), None);
+        assert_eq!(reason(&pod(json!("a"), true), Some(&off)), Some(Reason::OutOfService));
+        assert_eq!(reason(&pod(json!("a"), true), Some(&node("Unknown", "other"))), None);
+        assert_eq!(reason(&pod(json!("a"), true), Some(&node("True", OUT_OF_SERVICE))), None);
+    }
 }
