@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{
-    NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Toleration,
-};
+use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod, PreferredSchedulingTerm, Toleration};
 
-use crate::constraints::{HostPort, host_ports};
+use crate::constraints::{HostPort, Labels, host_ports};
 use crate::resources::Resources;
 
 /// What a pod asks of a node.
@@ -14,6 +12,10 @@ use crate::resources::Resources;
 pub struct Claim {
     /// What it needs at most at once.
     pub requests: Resources,
+    pub(crate) namespace: String,
+    pub(crate) labels: Labels,
+    /// Pods with less may be preempted for it.
+    pub(crate) priority: i32,
     /// The same for comparing nodes, where asking for nothing still counts for something.
     pub(crate) nonzero: Resources,
     pub(crate) node_selector: BTreeMap<String, String>,
@@ -29,10 +31,7 @@ pub struct Claim {
 impl Claim {
     /// What this pod asks for.
     pub fn of(pod: &Pod) -> Claim {
-        pod.spec.as_ref().map(Claim::of_spec).unwrap_or_default()
-    }
-
-    pub(crate) fn of_spec(spec: &PodSpec) -> Claim {
+        let Some(spec) = &pod.spec else { return Claim::default() };
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = affinity.and_then(|affinity| {
             affinity.required_during_scheduling_ignored_during_execution.as_ref()
@@ -42,6 +41,9 @@ impl Claim {
         });
         Claim {
             requests: Resources::of_pod(spec),
+            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            priority: spec.priority.unwrap_or(0),
             nonzero: Resources::of_pod_nonzero(spec),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
             required: required.map(|required| required.node_selector_terms.clone()),

@@ -31,10 +31,15 @@ fn on(name: &str, cpu: &str, node: &str) -> Arc<Pod> {
 /// Lets the scheduler decide all it can: `pod -> node`, `pod: reason`.
 fn decisions(cluster: &mut Cluster, now: Instant) -> Vec<String> {
     let mut decisions = Vec::new();
-    while let Some(Decision { uid, act, .. }) = cluster.next(now) {
+    while let Some(Decision { uid, act, nominated, .. }) = cluster.next(now) {
         decisions.push(match act {
             Act::Bind(node) => format!("{uid} -> {node}"),
             Act::ReportMisfit(_) => format!("{uid} waits"),
+            Act::Preempt(_, victims) => {
+                let victims: Vec<_> =
+                    victims.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
+                format!("{uid} preempts {} on {}", victims.join(" "), nominated.unwrap())
+            }
             Act::ReportGates => format!("{uid} is gated"),
         });
     }
@@ -212,6 +217,106 @@ fn a_changed_pod_is_tried_again() {
     story.check(&["a -> n"]);
 }
 
+fn of_priority(name: &str, cpu: &str, priority: i32) -> Arc<Pod> {
+    pod_with(name, cpu, json!({"spec": {"priority": priority}}))
+}
+
+fn of_priority_on(name: &str, cpu: &str, priority: i32, node: &str) -> Arc<Pod> {
+    pod_with(name, cpu, json!({"spec": {"priority": priority, "nodeName": node}}))
+}
+
+#[test]
+fn a_more_important_pod_takes_the_place_of_others_once_they_are_gone() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "3"));
+    for (name, priority) in [("a", 1), ("b", 0), ("c", 2)] {
+        story.cluster.pod_applied(&of_priority_on(name, "1", priority, "n"));
+    }
+    story.cluster.pod_applied(&of_priority("high", "2", 9));
+    story.check(&["high preempts a b on n"]);
+    // What is freed is kept for it: nobody less important takes it meanwhile, and nobody tries in vain.
+    story.cluster.pod_applied(&of_priority("low", "1", 0));
+    story.check(&["low waits"]);
+    story.cluster.pod_deleted(&of_priority_on("a", "1", 1, "n"));
+    story.check(&[]);
+    story.cluster.pod_deleted(&of_priority_on("b", "1", 0, "n"));
+    story.check(&["high -> n"]);
+}
+
+#[test]
+fn a_preemptor_takes_what_comes_free_elsewhere() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&of_priority_on("a", "1", 0, "n"));
+    story.cluster.pod_applied(&of_priority("high", "1", 9));
+    story.check(&["high preempts a on n"]);
+    story.cluster.pod_applied(&pod("low", "1"));
+    story.check(&["low waits"]);
+    story.cluster.node_applied(&node("m", "1"));
+    story.check(&["high -> m"]);
+    story.cluster.pod_deleted(&of_priority_on("a", "1", 0, "n"));
+    story.check(&["low -> n"]);
+}
+
+#[test]
+fn a_preemptor_that_goes_away_leaves_the_place_to_others() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&of_priority_on("a", "1", 0, "n"));
+    story.cluster.pod_applied(&of_priority("high", "1", 9));
+    story.cluster.pod_applied(&pod("low", "1"));
+    story.check(&["high preempts a on n", "low waits"]);
+    story.cluster.pod_deleted(&of_priority_on("a", "1", 0, "n"));
+    story.cluster.pod_deleted(&of_priority("high", "1", 9));
+    story.check(&["low -> n"]);
+}
+
+#[test]
+fn the_most_important_of_two_preemptors_comes_first() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&of_priority_on("a", "1", 0, "n"));
+    story.cluster.pod_applied(&of_priority("high", "1", 5));
+    story.check(&["high preempts a on n"]);
+    // The same victim: it need not be told twice. The other's nomination is over.
+    story.cluster.pod_applied(&of_priority("higher", "1", 9));
+    story.check(&["higher preempts  on n", "high waits"]);
+    story.cluster.pod_deleted(&of_priority_on("a", "1", 0, "n"));
+    story.check(&["higher -> n"]);
+}
+
+#[test]
+fn a_failed_eviction_is_tried_again_after_a_while() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    story.cluster.pod_applied(&of_priority_on("a", "1", 0, "n"));
+    story.cluster.pod_applied(&of_priority("high", "1", 5));
+    story.check(&["high preempts a on n"]);
+    story.cluster.eviction_failed("a", "high", story.now);
+    story.check(&[]);
+    story.now += Duration::from_secs(1);
+    story.check(&["high preempts a on n"]);
+}
+
+#[test]
+fn nominations_outlive_the_scheduler() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("n", "1"));
+    let leaving = json!({
+        "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"nodeName": "n"},
+        "status": {"conditions": [
+            {"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]},
+    });
+    story.cluster.pod_applied(&pod_with("a", "1", leaving));
+    let nominated = json!({"spec": {"priority": 9}, "status": {"nominatedNodeName": "n"}});
+    story.cluster.pod_applied(&pod_with("high", "1", nominated));
+    story.cluster.pod_applied(&pod("low", "1"));
+    story.check(&["high waits", "low waits"]);
+    story.cluster.pod_deleted(&on("a", "1", "n"));
+    story.check(&["high -> n"]);
+}
+
 /// Something that happens around the scheduler.
 #[derive(Debug, Clone)]
 enum Happening {
@@ -263,8 +368,14 @@ struct World {
 impl World {
     fn decide(&mut self, cluster: &mut Cluster, now: Instant) -> bool {
         let Some(Decision { uid, act, .. }) = cluster.next(now) else { return false };
-        if let Act::Bind(node) = act {
-            self.binding.push((uid, node));
+        match act {
+            Act::Bind(node) => self.binding.push((uid, node)),
+            Act::Preempt(_, victims) => victims.iter().for_each(|victim| {
+                self.pods.retain(|(name, _, _)| Some(name) != victim.metadata.uid.as_ref());
+                self.binding.retain(|(name, _)| Some(name) != victim.metadata.uid.as_ref());
+                cluster.pod_deleted(victim);
+            }),
+            Act::ReportMisfit(_) | Act::ReportGates => (),
         }
         true
     }
@@ -299,9 +410,11 @@ impl World {
             }
             Happening::Answer { pod: index, is_bound } if !self.binding.is_empty() => {
                 let (uid, node) = self.binding.remove(index.index(self.binding.len()));
-                let (_, cpu, _) = self.pods.iter().find(|(name, _, _)| *name == uid).unwrap();
+                let (_, cpu, priority) =
+                    self.pods.iter().find(|(name, _, _)| *name == uid).unwrap();
+                let bound = json!({"spec": {"nodeName": node, "priority": priority}});
                 match is_bound {
-                    true => cluster.pod_applied(&on(&uid, &cpu.to_string(), &node)),
+                    true => cluster.pod_applied(&pod_with(&uid, &cpu.to_string(), bound)),
                     false => cluster.bind_failed(&uid, *now),
                 }
             }
@@ -325,12 +438,13 @@ proptest! {
         for (uid, waiting) in cluster.queue.parked() {
             let free = cluster.nodes.values().find(|node| fits(&waiting.pod.claim, node));
             prop_assert!(free.is_none(), "{uid} waits though it fits {free:?}");
+            prop_assert_eq!(cluster.nominations.of(uid), None, "{} waits for nobody", uid);
         }
         // Each node's load is that of its pods.
         for node in cluster.nodes.values() {
             let mut expected = Node { load: Default::default(), ..node.clone() };
             let there = cluster.placed.values().filter(|placed| placed.node == node.name);
-            there.for_each(|placed| expected.add(&placed.claim));
+            there.for_each(|placed| expected.add(&placed.pod.claim));
             prop_assert_eq!(&node.load, &expected.load);
         }
         // Every pod is accounted for.

@@ -7,14 +7,18 @@
 //! it will be; a pod that fits nowhere is tried again when something changed that could let it fit, never on a timer;
 //! deciding does no I/O.
 //!
-//! Deliberately absent, so far: preemption, affinity between pods, topology spread, volumes, several profiles.
+//! `preempt.rs` decides which pods make room for a more important one.
+//!
+//! Deliberately absent, so far: affinity between pods, topology spread, volumes, several profiles.
 
 mod claim;
 mod cluster;
 mod constraints;
 mod node;
+mod nominations;
 mod place;
 mod pod;
+mod preempt;
 mod queue;
 mod resources;
 mod run;

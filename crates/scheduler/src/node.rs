@@ -1,5 +1,7 @@
 //! A node as the scheduler sees it: what it has, and what its pods take of it.
 
+use std::sync::Arc;
+
 use coracle_api::quantity::Quantity;
 use k8s_openapi::api::core::v1::{Node as ApiNode, Taint};
 
@@ -16,8 +18,8 @@ pub struct Node {
     pub allocatable: Resources,
     /// How many pods it takes.
     pub most_pods: i64,
-    pub(crate) labels: Labels,
-    pub(crate) taints: Vec<Taint>,
+    pub(crate) labels: Arc<Labels>,
+    pub(crate) taints: Arc<Vec<Taint>>,
     pub(crate) is_cordoned: bool,
     /// What its pods take.
     pub(crate) load: Load,
@@ -43,8 +45,8 @@ impl Node {
             name: node.metadata.name.clone().unwrap_or_default(),
             allocatable: Resources::from_amounts(allocatable),
             most_pods: most_pods.map_or(0, |quantity| quantity.value()),
-            labels: node.metadata.labels.clone().unwrap_or_default(),
-            taints: spec.taints.unwrap_or_default(),
+            labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
+            taints: Arc::new(spec.taints.unwrap_or_default()),
             is_cordoned: spec.unschedulable.unwrap_or_default(),
             load: Load::default(),
         }

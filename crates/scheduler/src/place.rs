@@ -14,6 +14,11 @@ use crate::constraints::{UNSCHEDULABLE, matches_any, tolerates};
 use crate::node::Node;
 use crate::score;
 
+/// Why a node is out of question for making room.
+pub(crate) const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
+/// Why no room is made on a node.
+pub(crate) const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
+
 /// Where a pod goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Placement {
@@ -27,26 +32,46 @@ pub enum Placement {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Misfit {
     nodes: usize,
-    /// How many nodes have which reason.
-    reasons: BTreeMap<Cow<'static, str>, usize>,
+    reasons: Reasons,
     /// On how many nodes evicting other pods would not help.
     unhelpable: usize,
-    never_preempts: bool,
+    /// What came of making room by evicting others.
+    pub(crate) eviction: Eviction,
 }
+
+/// What came of looking for pods to evict for another.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Eviction {
+    /// Where it could help, nothing of less priority is there.
+    #[default]
+    NoVictims,
+    /// The pod may not have others evicted, and why.
+    Ineligible(&'static str),
+    /// On no node it is enough; how many nodes have which reason.
+    Refused(Reasons),
+    /// Some pods are evicted for it.
+    Helps,
+}
+
+/// How many nodes have which reason.
+pub(crate) type Reasons = BTreeMap<Cow<'static, str>, usize>;
 
 /// Why one node does not take a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    reasons: Vec<Cow<'static, str>>,
+    pub(crate) reasons: Vec<Cow<'static, str>>,
     /// Whether it would take the pod if other pods were not there.
-    is_helped_by_eviction: bool,
+    pub(crate) is_helped_by_eviction: bool,
 }
 
 /// Chooses the node for a pod: of those that can take it the one that suits it best; of equals the one with the fewest
 /// pods, then the first by name.
 pub fn place<'a>(claim: &Claim, nodes: impl IntoIterator<Item = &'a Node>) -> Placement {
     let mut fitting = Vec::new();
-    let mut misfit = Misfit { never_preempts: claim.never_preempts, ..Misfit::default() };
+    let mut misfit = Misfit::default();
+    if claim.never_preempts {
+        misfit.eviction = Eviction::Ineligible("not eligible due to preemptionPolicy=Never.");
+    }
     for node in nodes {
         match refusal(claim, node) {
             None => fitting.push(node),
@@ -65,14 +90,13 @@ pub(crate) fn fits(claim: &Claim, node: &Node) -> bool {
 }
 
 /// Why the node cannot take the pod: the first filter that refuses says so.
-fn refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
-    let cordon = Taint {
-        key: UNSCHEDULABLE.to_owned(),
-        effect: "NoSchedule".to_owned(),
-        ..Taint::default()
-    };
-    if node.is_cordoned && !tolerates(&claim.tolerations, &cordon) {
-        return Some(Refusal::lasting("node(s) were unschedulable"));
+pub(crate) fn refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
+    if node.is_cordoned {
+        let key = UNSCHEDULABLE.to_owned();
+        let cordon = Taint { key, effect: "NoSchedule".to_owned(), ..Taint::default() };
+        if !tolerates(&claim.tolerations, &cordon) {
+            return Some(Refusal::lasting("node(s) were unschedulable"));
+        }
     }
     let repels = |taint: &Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
     if node.taints.iter().any(|taint| repels(taint) && !tolerates(&claim.tolerations, taint)) {
@@ -120,7 +144,7 @@ fn shortage(claim: &Claim, node: &Node) -> Option<Refusal> {
 
 impl Refusal {
     /// A refusal for as long as the node and the pod are as they are.
-    fn lasting(reason: &'static str) -> Refusal {
+    pub(crate) fn lasting(reason: &'static str) -> Refusal {
         Refusal { reasons: vec![reason.into()], is_helped_by_eviction: false }
     }
 }
@@ -141,24 +165,32 @@ impl fmt::Display for Misfit {
         if nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        let mut reasons: Vec<_> =
-            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        reasons.sort();
-        write!(f, "0/{nodes} nodes are available: {}. preemption: ", reasons.join(", "))?;
-        if self.never_preempts {
-            return f.write_str("not eligible due to preemptionPolicy=Never.");
+        write!(f, "0/{nodes} nodes are available: {}.", listed(&self.reasons))?;
+        match &self.eviction {
+            Eviction::Helps => Ok(()),
+            Eviction::Ineligible(why) => write!(f, " preemption: {why}"),
+            Eviction::Refused(reasons) => {
+                let reasons = listed(reasons);
+                write!(f, " preemption: 0/{nodes} nodes are available: {reasons}.")
+            }
+            Eviction::NoVictims => {
+                let counts =
+                    [(NOT_HELPFUL, self.unhelpable), (NO_VICTIMS, nodes - self.unhelpable)];
+                let counts = counts.into_iter().filter(|(_, count)| *count > 0);
+                let reasons = counts.map(|(reason, count)| (reason.into(), count)).collect();
+                let reasons = listed(&reasons);
+                write!(f, " preemption: 0/{nodes} nodes are available: {reasons}.")
+            }
         }
-        let evictable = nodes - self.unhelpable;
-        let mut reasons = Vec::new();
-        if self.unhelpable > 0 {
-            reasons.push(format!("{} Preemption is not helpful for scheduling", self.unhelpable));
-        }
-        if evictable > 0 {
-            reasons.push(format!("{evictable} No preemption victims found for incoming pod"));
-        }
-        reasons.sort();
-        write!(f, "0/{nodes} nodes are available: {}.", reasons.join(", "))
     }
+}
+
+/// How upstream lists reasons: sorted as text, the counts included.
+fn listed(reasons: &Reasons) -> String {
+    let mut reasons: Vec<_> =
+        reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    reasons.sort();
+    reasons.join(", ")
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use crate::claim::Claim;
 
+/// The reason of a preempted pod's condition `DisruptionTarget`.
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
+
 /// A pod, as far as placing it goes: read from what the API says of it, most of which is dropped at once.
 ///
 /// A cluster has many pods, and a whole one takes 20 KiB in memory.
@@ -16,10 +19,9 @@ use crate::claim::Claim;
 #[serde(from = "api::Pod")]
 #[resource(inherit = "api::Pod")]
 pub(crate) struct Pod {
-    /// Which pod in which state; without labels, annotations and owners.
+    /// Which pod in which state; without annotations and owners, and its labels are the claim's.
     pub(crate) metadata: ObjectMeta,
     pub(crate) claim: Arc<Claim>,
-    pub(crate) priority: i32,
     /// Who is to place it, if it says so.
     pub(crate) scheduler: Option<String>,
     /// Where it is.
@@ -28,17 +30,24 @@ pub(crate) struct Pod {
     pub(crate) is_gated: bool,
     /// Whether none of its containers will run again.
     pub(crate) is_over: bool,
+    /// Whether it has been told to make room for another pod.
+    pub(crate) is_preempted: bool,
+    /// The node that other pods were preempted on for it.
+    pub(crate) nominated: Option<String>,
+    /// Since when its node runs it.
+    pub(crate) started: Option<jiff::Timestamp>,
     /// The condition `PodScheduled`, as long as it is false.
     pub(crate) unscheduled: Option<Box<PodCondition>>,
 }
 
 impl From<api::Pod> for Pod {
     fn from(pod: api::Pod) -> Pod {
+        let claim = Arc::new(Claim::of(&pod));
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
-        let mut conditions = status.conditions.into_iter().flatten();
+        let conditions = status.conditions.unwrap_or_default();
         Pod {
-            claim: Arc::new(Claim::of_spec(&spec)),
+            claim,
             metadata: ObjectMeta {
                 name: pod.metadata.name,
                 namespace: pod.metadata.namespace,
@@ -48,12 +57,19 @@ impl From<api::Pod> for Pod {
                 deletion_timestamp: pod.metadata.deletion_timestamp,
                 ..ObjectMeta::default()
             },
-            priority: spec.priority.unwrap_or(0),
             scheduler: spec.scheduler_name,
             node: spec.node_name.filter(|name| !name.is_empty()),
             is_gated: spec.scheduling_gates.is_some_and(|gates| !gates.is_empty()),
             is_over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            is_preempted: conditions.iter().any(|condition| {
+                condition.type_ == "DisruptionTarget"
+                    && condition.status == "True"
+                    && condition.reason.as_deref() == Some(PREEMPTED)
+            }),
+            nominated: status.nominated_node_name.filter(|name| !name.is_empty()),
+            started: status.start_time.map(|time| time.0),
             unscheduled: conditions
+                .into_iter()
                 .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")
                 .map(Box::new),
         }

@@ -64,7 +64,7 @@ impl Queue {
     /// Takes in a pod that was not known before.
     pub(crate) fn insert(&mut self, uid: Uid, pod: Arc<Pod>, stage: Stage) {
         self.arrivals += 1;
-        let rank = (Reverse(pod.priority), self.arrivals);
+        let rank = (Reverse(pod.claim.priority), self.arrivals);
         let waiting = Waiting { pod, rank, stage, woken_by: None, failures: 0 };
         self.index(&uid, &waiting);
         self.pods.insert(uid, waiting);

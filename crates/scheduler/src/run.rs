@@ -6,7 +6,8 @@ use std::time::Duration;
 use coracle_reconcile::{Change, Election, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Patch, PatchParams, PostParams};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -17,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Act, Cluster, Decision};
-use crate::pod::Pod;
+use crate::place::Misfit;
+use crate::pod::{PREEMPTED, Pod};
 
 /// An API call that takes longer has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -69,7 +71,9 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
     let tasks = Tasks::new(term);
     let nodes = Mirror::<Node>::all(&tasks, &client);
     let pods = Mirror::<Pod>::all(&tasks, &client);
-    let synced = async { nodes.synced().await.and(pods.synced().await) };
+    let budgets = Mirror::<PodDisruptionBudget>::all(&tasks, &client);
+    let synced =
+        async { nodes.synced().await.and(pods.synced().await).and(budgets.synced().await) };
     match tasks.until_stopped(synced).await {
         Ok(Some(())) => (),
         Ok(None) => {
@@ -83,11 +87,13 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
     }
     let scheduler = Arc::new(Scheduler {
         recorder: Recorder::new(&tasks, client.clone(), &options.scheduler_name, None),
+        scheduler_name: options.scheduler_name.clone(),
         client,
         pods: pods.clone(),
         cluster: Mutex::new(Cluster::new(&options.scheduler_name)),
         changed: Notify::new(),
     });
+    scheduler.follow_budgets(&budgets);
     scheduler.follow(&nodes, &pods);
     let token = tasks.token().clone();
     tasks.spawn_to_end("schedule", scheduler.schedule(options.calls, token));
@@ -96,6 +102,7 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
 }
 
 struct Scheduler {
+    scheduler_name: String,
     client: Client,
     recorder: Recorder,
     pods: Mirror<Pod>,
@@ -126,6 +133,19 @@ impl Scheduler {
                     cluster.pod_applied(new);
                 }
                 Change::Deleted(last) => cluster.pod_deleted(last),
+            });
+        });
+    }
+
+    fn follow_budgets(self: &Arc<Self>, budgets: &Mirror<PodDisruptionBudget>) {
+        let this = self.clone();
+        budgets.on_change(move |change| {
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => cluster.budget_applied(new),
+                Change::Deleted(last) => {
+                    let key = ObjectKey::of(&**last);
+                    cluster.budget_deleted(&key.namespace, &key.name);
+                }
             });
         });
     }
@@ -166,20 +186,67 @@ impl Scheduler {
     }
 
     async fn act(self: Arc<Self>, decision: Decision) {
-        let Decision { uid, pod, act } = decision;
+        let Decision { uid, pod, act, nominated } = decision;
+        let nominated = nominated.as_deref();
         match act {
             Act::Bind(node) => self.bind(&uid, &pod, &node).await,
-            Act::ReportMisfit(misfit) => {
-                let message = misfit.to_string();
-                info!(pod = %ObjectKey::of(&*pod), message, "no node takes the pod");
-                self.recorder.warning(&*pod, "FailedScheduling", &message);
-                self.report(&pod, "Unschedulable", &message).await;
+            Act::ReportMisfit(misfit) => self.report_misfit(&pod, &misfit, nominated).await,
+            Act::Preempt(misfit, victims) => {
+                self.report_misfit(&pod, &misfit, nominated).await;
+                for victim in victims {
+                    self.evict(&victim, &uid, nominated.unwrap_or_default()).await;
+                }
             }
             Act::ReportGates => {
                 let message = "Scheduling is blocked due to non-empty scheduling gates";
-                self.report(&pod, "SchedulingGated", message).await;
+                self.report(&pod, "SchedulingGated", message, None).await;
             }
         }
+    }
+
+    async fn report_misfit(&self, pod: &Pod, misfit: &Misfit, nominated: Option<&str>) {
+        let message = misfit.to_string();
+        info!(pod = %ObjectKey::of(pod), message, nominated, "no node takes the pod");
+        self.recorder.warning(pod, "FailedScheduling", &message);
+        self.report(pod, "Unschedulable", &message, nominated).await;
+    }
+
+    /// Marks a pod as preempted and deletes it, for the pod of this uid to take its place.
+    async fn evict(&self, victim: &Pod, uid: &str, node: &str) {
+        let key = ObjectKey::of(victim);
+        match tokio::time::timeout(CALL_DEADLINE, self.delete_victim(victim)).await {
+            Ok(Ok(())) => {
+                info!(pod = %key, node, preemptor = uid, "pod preempted");
+                let message = format!("Preempted by pod {uid} on node {node}");
+                return self.recorder.normal(victim, "Preempted", message);
+            }
+            // It is gone already, or another pod has taken its name.
+            Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => return,
+            Ok(Err(error)) => warn!(pod = %key, %error, "pod not preempted"),
+            Err(_) => warn!(pod = %key, "pod not preempted in time"),
+        }
+        let victim = victim.metadata.uid.as_deref().unwrap_or_default();
+        self.tell(|cluster| cluster.eviction_failed(victim, uid, Instant::now()));
+    }
+
+    async fn delete_victim(&self, victim: &Pod) -> Result<(), kube::Error> {
+        let key = ObjectKey::of(victim);
+        let name = &self.scheduler_name;
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": PREEMPTED,
+            "message": format!("{name}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": now(),
+            "observedGeneration": victim.metadata.generation,
+        });
+        let uid = &victim.metadata.uid;
+        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        api.patch_status(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await?;
+        let this_pod = Preconditions { uid: uid.clone(), resource_version: None };
+        api.delete(&key.name, &DeleteParams::default().preconditions(this_pod)).await?;
+        Ok(())
     }
 
     async fn bind(&self, uid: &str, pod: &Pod, node: &str) {
@@ -218,12 +285,15 @@ impl Scheduler {
         self.tell(|cluster| cluster.bind_failed(uid, Instant::now()));
     }
 
-    /// Writes why the pod has no node into its status, unless it says so already.
-    async fn report(&self, pod: &Pod, reason: &str, message: &str) {
+    /// Writes why the pod has no node, and which is kept for it, into its status, unless it says so already.
+    async fn report(&self, pod: &Pod, reason: &str, message: &str, nominated: Option<&str>) {
         let known = pod.unscheduled.as_deref();
-        if known.is_some_and(|known| {
-            known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
-        }) {
+        let is_renominated = pod.nominated.as_deref() != nominated;
+        if !is_renominated
+            && known.is_some_and(|known| {
+                known.reason.as_deref() == Some(reason) && known.message.as_deref() == Some(message)
+            })
+        {
             return;
         }
         let since = known.and_then(|known| known.last_transition_time.clone());
@@ -236,7 +306,10 @@ impl Scheduler {
             "observedGeneration": pod.metadata.generation,
         });
         let uid = &pod.metadata.uid;
-        let patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+        let mut patch = json!({"metadata": {"uid": uid}, "status": {"conditions": [condition]}});
+        if is_renominated {
+            patch["status"]["nominatedNodeName"] = json!(nominated);
+        }
         let key = ObjectKey::of(pod);
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
         let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));

@@ -88,6 +88,10 @@ impl Api {
             (&Method::GET, ["pods"]) => self.read("pods", is_watch),
             (&Method::POST, ["namespaces", _, "pods", name, "binding"]) => self.bind(name, &body),
             (&Method::PATCH, ["namespaces", _, "pods", name, "status"]) => self.patch(name, &body),
+            (&Method::GET, ["policy", "v1", "poddisruptionbudgets"]) => {
+                self.read("poddisruptionbudgets", is_watch)
+            }
+            (&Method::DELETE, ["namespaces", _, "pods", name]) => self.delete(name, &body),
             (&Method::GET, ["coordination.k8s.io", .., "leases"]) => self.read("leases", is_watch),
             (&Method::POST, ["coordination.k8s.io", .., "leases"])
             | (&Method::PUT, ["coordination.k8s.io", .., "leases", _]) => {
@@ -119,6 +123,7 @@ impl Api {
         let (group, kind) = match resource {
             "pods" => ("v1", "PodList"),
             "nodes" => ("v1", "NodeList"),
+            "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudgetList"),
             _ => ("coordination.k8s.io/v1", "LeaseList"),
         };
         let version = json!({"resourceVersion": state.revision.to_string()});
@@ -152,7 +157,19 @@ impl Api {
     fn patch(&self, name: &str, patch: &Value) -> Response<Answer> {
         let mut state = self.state.lock().unwrap();
         let mut pod = state.objects["pods"][name].clone();
-        pod["status"]["conditions"] = patch["status"]["conditions"].clone();
+        for (field, value) in patch["status"].as_object().unwrap() {
+            pod["status"][field] = value.clone();
+        }
+        let pod = state.put("pods", pod);
+        json_answer(200, &pod)
+    }
+
+    /// As the real API, marks the pod and leaves it to its node to end it.
+    fn delete(&self, name: &str, options: &Value) -> Response<Answer> {
+        let mut state = self.state.lock().unwrap();
+        let mut pod = state.objects["pods"][name].clone();
+        assert_eq!(options["preconditions"]["uid"], pod["metadata"]["uid"]);
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         let pod = state.put("pods", pod);
         json_answer(200, &pod)
     }
@@ -211,7 +228,7 @@ async fn a_thousand_pods_are_bound_at_once_and_each_once() {
     }
     let (shutdown, running) = start(&api);
     let watched = |state: &State| BTreeSet::from_iter(state.watchers.iter().map(|(of, _)| *of));
-    let wanted = BTreeSet::from(["leases", "nodes", "pods"]);
+    let wanted = BTreeSet::from(["leases", "nodes", "poddisruptionbudgets", "pods"]);
     api.until("the watches begin", |state| watched(state) == wanted).await;
     let begin = Instant::now();
     for index in 0..1000 {
@@ -296,6 +313,45 @@ async fn a_deleted_pod_makes_room_for_one_that_waits() {
     })
     .await;
     api.state.lock().unwrap().remove("pods", "first");
+    api.until("the second is bound", |state| state.bindings.len() == 2).await;
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pod_makes_room_for_a_more_important_one() {
+    let api = Arc::new(Api::default());
+    api.put("nodes", node("node", "1"));
+    api.put("pods", pod("low", "1"));
+    let (shutdown, running) = start(&api);
+    api.until("the first is bound", |state| state.bindings.len() == 1).await;
+    let mut high = pod("high", "1");
+    high["spec"]["priority"] = json!(1000);
+    api.put("pods", high);
+    api.until("the first is deleted", |state| {
+        state.objects["pods"]["low"]["metadata"]["deletionTimestamp"].is_string()
+    })
+    .await;
+    {
+        let state = api.state.lock().unwrap();
+        let condition = &state.objects["pods"]["low"]["status"]["conditions"][0];
+        assert_eq!(condition["type"], "DisruptionTarget");
+        assert_eq!(condition["status"], "True");
+        assert_eq!(condition["reason"], "PreemptionByScheduler");
+        assert_eq!(
+            condition["message"],
+            "default-scheduler: preempting to accommodate a higher priority pod"
+        );
+        let status = &state.objects["pods"]["high"]["status"];
+        assert_eq!(status["nominatedNodeName"], "node");
+        assert_eq!(
+            status["conditions"][0]["message"],
+            "0/1 nodes are available: 1 Insufficient cpu."
+        );
+    }
+    let event = "Normal: Preempted: Preempted by pod uid-high on node node";
+    api.until("the Event is written", |state| state.events.iter().any(|told| told == event)).await;
+    api.state.lock().unwrap().remove("pods", "low");
     api.until("the second is bound", |state| state.bindings.len() == 2).await;
     shutdown.cancel();
     running.await.unwrap();

@@ -83,8 +83,11 @@ fn validate_item(item: &Value, path: &Path, errors: &mut FieldErrors) {
     ratio_of_bounds(item, path, errors);
 }
 
-/// Each amount may not exceed another: the lists, their names in messages, and which of them is blamed.
-const ORDER: [((&str, &str), (&str, &str), &str); 6] = [
+/// A list of amounts, and its name in messages.
+type Named = (&'static str, &'static str);
+
+/// Each amount may not exceed another: the two lists, and which of them is blamed.
+const ORDER: [(Named, Named, &str); 6] = [
     (("min", "min"), ("max", "max"), "min"),
     (("min", "min"), ("defaultRequest", "default request"), "defaultRequest"),
     (("defaultRequest", "default request"), ("max", "max"), "defaultRequest"),

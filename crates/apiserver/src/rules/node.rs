@@ -130,15 +130,11 @@ fn config_source(source: &Value, of: Source, path: &Path, errors: &mut FieldErro
             (Source::Spec, true) | (Source::Status, false) => (),
         }
     }
-    let fields: [(&str, fn(&str) -> Vec<String>); 3] = [
-        ("namespace", names::dns_label),
-        ("name", names::dns_subdomain),
-        ("kubeletConfigKey", names::config_key),
-    ];
-    for (field, check) in fields {
-        match map[field].text() {
-            "" => errors.required(at.child(field), format!("{field} must be set")),
-            text => errors.invalid_each(at.child(field), text, check(text)),
-        }
-    }
+    let mut check = |field: &str, problems: fn(&str) -> Vec<String>| match map[field].text() {
+        "" => errors.required(at.child(field), format!("{field} must be set")),
+        text => errors.invalid_each(at.child(field), text, problems(text)),
+    };
+    check("namespace", names::dns_label);
+    check("name", names::dns_subdomain);
+    check("kubeletConfigKey", names::config_key);
 }

@@ -45,7 +45,6 @@ pub static RULES: Rules = Rules {
     validate_status_update: status::validate,
     validate_part: parts::validate,
     fields,
-    ..Rules::GENERIC
 };
 
 /// `PodTemplate`, an object that holds nothing but the template of a pod.
