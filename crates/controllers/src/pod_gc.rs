@@ -145,11 +145,11 @@ impl Collector {
             let surplus = ended.len().saturating_sub(MOST_ENDED);
             ended.iter().take(surplus).map(|(_, key)| key.clone()).collect()
         };
-        let pods = oldest.iter().filter_map(|key| Some((key, self.ctx.mirrors.pods.get(key)?)));
-        at_once(
-            pods,
-            |(key, pod)| async move { self.remove(key, &pod, Reason::TooManyEnded).await },
-        )
+        let pods: Vec<Arc<Pod>> =
+            oldest.iter().filter_map(|key| self.ctx.mirrors.pods.get(key)).collect();
+        at_once(pods, |pod| async move {
+            self.remove(&ObjectKey::of(pod.as_ref()), &pod, Reason::TooManyEnded).await
+        })
         .await?;
         Ok(Next::AwaitChange)
     }
