@@ -21,3 +21,4 @@ mod services;
 mod up;
 mod volumes;
 mod webhooks;
+mod workloads;

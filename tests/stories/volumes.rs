@@ -429,3 +429,73 @@ fn a_volume_that_is_not_there_holds_the_pod_back_until_it_is() {
     let files = maybe.split(' ').skip(1).filter(|name| !name.starts_with(".."));
     assert_eq!(files.count(), 0, "what is optional may be empty: {maybe}");
 }
+
+#[test]
+fn a_stateful_set_finds_its_files_again() {
+    let cluster = with_probe();
+    let words = ["read", "/data/note", "write", "/data/note", "kept", "sleep", "600000"];
+    let claim = json!({ "metadata": { "name": "data" }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
+    let container = json!({ "name": "c", "image": "probe.wasm", "imagePullPolicy": "IfNotPresent", "args": words,
+        "volumeMounts": [{ "name": "data", "mountPath": "/data" }] });
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "db" },
+        "spec": {
+            "replicas": 1, "serviceName": "db", "selector": { "matchLabels": { "app": "db" } },
+            "template": { "metadata": { "labels": { "app": "db" } },
+                          "spec": { "terminationGracePeriodSeconds": 0, "containers": [container] } },
+            "volumeClaimTemplates": [claim],
+        },
+    });
+    cluster.apply(&set.to_string());
+    cluster.kubectl(&["rollout", "status", "statefulset/db", "--timeout=60s"]);
+    let written = |log: &str| log.contains("write done");
+    cluster.until("the file is written", |cluster| written(&cluster.kubectl(&["logs", "db-0"])));
+    let log = cluster.kubectl(&["logs", "db-0"]);
+    assert!(log.contains("read failed: NotFound"), "{log}");
+
+    cluster.kubectl(&["delete", "pod", "db-0", "--timeout=30s"]);
+    cluster.until("another pod has written the file", |cluster| {
+        written(&cluster.try_kubectl(&["logs", "db-0"]).stdout)
+    });
+    let log = cluster.kubectl(&["logs", "db-0"]);
+    assert!(log.contains("read kept"), "{log}");
+
+    let claim = cluster.json(&["pvc", "data-db-0"]);
+    assert_eq!(claim["status"]["phase"], "Bound");
+    let volume = claim["spec"]["volumeName"].as_str().unwrap().to_owned();
+    let directory =
+        cluster.json(&["pv", &volume])["spec"]["local"]["path"].as_str().unwrap().to_owned();
+    assert_eq!(fs::read_to_string(PathBuf::from(&directory).join("note")).unwrap(), "kept");
+    let grown = r#"{"spec":{"resources":{"requests":{"storage":"2Mi"}}}}"#;
+    let refused = cluster.try_kubectl(&["patch", "pvc", "data-db-0", "-p", grown]);
+    assert!(
+        refused.stderr.contains("the storageclass that provisions the pvc must support resize"),
+        "{refused:?}"
+    );
+
+    // The class says Delete: the directory goes with the claim.
+    cluster.kubectl(&["delete", "statefulset", "db", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=delete", "pod/db-0", "--timeout=30s"]);
+    cluster.kubectl(&["delete", "pvc", "data-db-0", "--timeout=30s"]);
+    cluster.kubectl(&["wait", "--for=delete", &format!("pv/{volume}"), "--timeout=30s"]);
+    assert!(!PathBuf::from(directory).exists());
+}
+
+#[test]
+fn a_pod_says_that_its_claim_is_missing() {
+    let cluster = with_probe();
+    let volume = json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "absent" } }]);
+    let spec = json!({ "containers": [container("c", "print up", json!([]))], "volumes": volume });
+    apply(&cluster, "waits", spec);
+    cluster.until("the failure is told", |cluster| {
+        let told = cluster.kubectl(&["get", "events", "--field-selector=reason=FailedMount"]);
+        told.contains("persistentvolumeclaims \"absent\" not found")
+    });
+    // It runs as soon as there is one.
+    let claim = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "absent" }, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
+    cluster.apply(&claim.to_string());
+    let succeeded = "--for=jsonpath={.status.phase}=Succeeded";
+    cluster.kubectl(&["wait", succeeded, "pod/waits", "--timeout=60s"]);
+}

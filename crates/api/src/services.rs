@@ -26,6 +26,8 @@ pub struct ServiceTable {
 pub struct Services {
     /// By namespace and name.
     pub by_name: HashMap<(String, String), ServiceName>,
+    /// The pods of headless Services that have names of their own: by namespace, Service and hostname.
+    pub by_hostname: HashMap<(String, String, String), Vec<IpAddr>>,
     /// By virtual address and port (TCP).
     pub by_address: HashMap<SocketAddr, Arc<ServicePort>>,
     /// By the port opened on every node (TCP).
@@ -154,27 +156,42 @@ impl ServiceTable {
         }
     }
 
-    /// What `host` means to a pod of `namespace`: `name`, `name.namespace`, `name.namespace.svc` and
-    /// `name.namespace.svc.cluster.local`, as a pod's DNS search list gives them.
+    /// What `host` means to a pod of `namespace`, as a pod's DNS search list has it: a Service by `name`,
+    /// `name.namespace`, `name.namespace.svc` and `name.namespace.svc.cluster.local`, and a pod of a headless Service
+    /// by its hostname before one of these.
     pub fn resolve(&self, host: &str, namespace: &str) -> Resolution {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let short = host.strip_suffix(".svc.cluster.local").or_else(|| host.strip_suffix(".svc"));
-        let in_cluster = short.is_some();
-        let mut parts = short.unwrap_or(&host).split('.');
-        let key = match (parts.next(), parts.next(), parts.next()) {
-            (Some(name), None, _) if !in_cluster => (name.to_owned(), namespace.to_owned()),
-            (Some(name), Some(space), None) => (name.to_owned(), space.to_owned()),
-            _ if in_cluster => return Resolution::Unknown,
-            _ => return Resolution::NotInCluster,
-        };
         let services = self.current.load();
-        match services.by_name.get(&(key.1, key.0)) {
-            Some(ServiceName::Virtual(ips) | ServiceName::Headless(ips)) => {
-                Resolution::Addresses(ips.clone())
+        if let Some(short) = short {
+            return services.lookup(short.split('.')).unwrap_or(Resolution::Unknown);
+        }
+        let in_own_namespace = services.lookup(host.split('.').chain([namespace]));
+        let elsewhere = || services.lookup(host.split('.'));
+        in_own_namespace.or_else(elsewhere).unwrap_or(Resolution::NotInCluster)
+    }
+}
+
+impl Services {
+    /// The meaning of `service.namespace` or `hostname.service.namespace`.
+    fn lookup<'a>(&self, parts: impl Iterator<Item = &'a str>) -> Option<Resolution> {
+        // One more than the longest name tells that this is longer.
+        let parts: Vec<&str> = parts.take(4).collect();
+        match parts[..] {
+            [name, namespace] => {
+                let known = self.by_name.get(&(namespace.to_owned(), name.to_owned()))?;
+                Some(match known {
+                    ServiceName::Virtual(ips) | ServiceName::Headless(ips) => {
+                        Resolution::Addresses(ips.clone())
+                    }
+                    ServiceName::External(name) => Resolution::Alias(name.clone()),
+                })
             }
-            Some(ServiceName::External(name)) => Resolution::Alias(name.clone()),
-            None if in_cluster => Resolution::Unknown,
-            None => Resolution::NotInCluster,
+            [hostname, name, namespace] => {
+                let key = (namespace.to_owned(), name.to_owned(), hostname.to_owned());
+                self.by_hostname.get(&key).map(|ips| Resolution::Addresses(ips.clone()))
+            }
+            _ => None,
         }
     }
 }

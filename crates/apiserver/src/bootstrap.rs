@@ -23,7 +23,7 @@ pub(crate) async fn install(
     let roles = rbac_bootstrap::objects()
         .into_iter()
         .map(|role| Wanted { object: role, merge: rbac_bootstrap::reconcile });
-    let plain = priority_classes().into_iter().chain(api_services());
+    let plain = priority_classes().into_iter().chain([storage_class()]).chain(api_services());
     let rest = plain.map(Wanted::once).chain([service_cidr(server), authentication(server, pki)]);
     let rest = rest.chain(fairness_objects()).chain(kubernetes_service(server));
     install_all(server, client, roles.chain(rest).collect()).await
@@ -150,6 +150,21 @@ fn priority_classes() -> Vec<Value> {
         })
     })
     .into()
+}
+
+/// Directories of the node on which a claim's first pod runs: what claims get that name no class.
+fn storage_class() -> Value {
+    json!({
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "local-path",
+            "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
+        },
+        "provisioner": "coracle.dev/local-path",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    })
 }
 
 /// One `APIService` for each group-version that we serve ourselves, as upstream registers them.

@@ -9,15 +9,17 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{
     ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet,
 };
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Namespace, Node, PersistentVolumeClaim, ReplicationController, Secret,
-    Service, ServiceAccount,
+    ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
+    ReplicationController, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
@@ -63,9 +65,12 @@ pub(crate) struct Mirrors {
     pub daemon_sets: Mirror<DaemonSet>,
     pub controller_revisions: Mirror<ControllerRevision>,
     pub claims: Mirror<PersistentVolumeClaim>,
+    pub volumes: Mirror<PersistentVolume>,
+    pub storage_classes: Mirror<StorageClass>,
     pub jobs: Mirror<Job>,
     pub cron_jobs: Mirror<CronJob>,
     pub budgets: Mirror<PodDisruptionBudget>,
+    pub autoscalers: Mirror<HorizontalPodAutoscaler>,
     pub certificate_requests: Mirror<CertificateSigningRequest>,
     pub pod_certificate_requests: Mirror<PodCertificateRequest>,
     pub service_accounts: Mirror<ServiceAccount>,
@@ -162,9 +167,12 @@ impl Mirrors {
             daemon_sets: Mirror::all(tasks, client),
             controller_revisions: Mirror::all(tasks, client),
             claims: Mirror::all(tasks, client),
+            volumes: Mirror::all(tasks, client),
+            storage_classes: Mirror::all(tasks, client),
             jobs: Mirror::all(tasks, client),
             cron_jobs: Mirror::all(tasks, client),
             budgets: Mirror::all(tasks, client),
+            autoscalers: Mirror::all(tasks, client),
             certificate_requests: Mirror::all(tasks, client),
             pod_certificate_requests: Mirror::all(tasks, client),
             service_accounts: Mirror::all(tasks, client),
@@ -202,9 +210,12 @@ impl Mirrors {
         self.daemon_sets.synced().await?;
         self.controller_revisions.synced().await?;
         self.claims.synced().await?;
+        self.volumes.synced().await?;
+        self.storage_classes.synced().await?;
         self.jobs.synced().await?;
         self.cron_jobs.synced().await?;
         self.budgets.synced().await?;
+        self.autoscalers.synced().await?;
         self.certificate_requests.synced().await?;
         self.pod_certificate_requests.synced().await?;
         self.service_accounts.synced().await?;

@@ -25,12 +25,15 @@ mod disruption;
 mod endpoint_slice;
 mod endpoint_slice_mirroring;
 mod endpoints;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_lifecycle;
 mod ownership;
+mod persistent_volume;
 mod placed;
 mod pod;
 mod pod_gc;
@@ -45,6 +48,7 @@ mod taint_eviction;
 mod templates;
 mod token_secrets;
 mod ttl_after_finished;
+mod volume_protection;
 
 use std::sync::Arc;
 
@@ -147,6 +151,9 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     node_lifecycle::start(ctx);
     taint_eviction::start(ctx);
     pod_gc::start(ctx);
+    persistent_volume::start(ctx);
+    ephemeral_volume::start(ctx);
+    volume_protection::start(ctx);
     garbage_collector::start(ctx);
     job::start(ctx);
     cron_job::start(ctx);
@@ -155,6 +162,7 @@ async fn start(ctx: &Arc<Context>) -> Result<(), Error> {
     endpoint_slice_mirroring::start(ctx);
     endpoints::start(ctx);
     disruption::start(ctx);
+    horizontal_pod_autoscaler::start(ctx);
     certificates::start(ctx);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{self as api, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube_derive::Resource;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A pod with the fields that controllers ask for, under the API's names for them. The others are passed over while it
 /// is read: a cluster has many pods, and a whole one takes 20 KiB in memory.
@@ -26,6 +26,48 @@ pub(crate) struct PodSpec {
     pub containers: Box<[Container]>,
     pub init_containers: Box<[Container]>,
     pub tolerations: Box<[Toleration]>,
+    /// Only those that are claims: most pods have others, and none of these.
+    #[serde(deserialize_with = "only_claims")]
+    pub volumes: Box<[Volume]>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Volume {
+    pub name: String,
+    pub persistent_volume_claim: Option<ClaimSource>,
+    pub ephemeral: Option<Box<Ephemeral>>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct ClaimSource {
+    pub claim_name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Ephemeral {
+    pub volume_claim_template: Option<api::PersistentVolumeClaimTemplate>,
+}
+
+fn only_claims<'de, D: Deserializer<'de>>(from: D) -> Result<Box<[Volume]>, D::Error> {
+    let mut volumes = Option::<Vec<Volume>>::deserialize(from)?.unwrap_or_default();
+    volumes.retain(|volume| volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some());
+    Ok(volumes.into())
+}
+
+/// The names of the claims that the pod uses; a volume of its own has a claim that is named after both.
+pub(crate) fn claim_names(pod: &Pod) -> impl Iterator<Item = String> {
+    pod.spec.volumes.iter().map(|volume| match &volume.persistent_volume_claim {
+        Some(source) => source.claim_name.clone(),
+        None => ephemeral_claim_name(pod, volume),
+    })
+}
+
+/// The name of the claim that is made for one volume of a pod.
+pub(crate) fn ephemeral_claim_name(pod: &Pod, volume: &Volume) -> String {
+    format!("{}-{}", pod.metadata.name.as_deref().unwrap_or_default(), volume.name)
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

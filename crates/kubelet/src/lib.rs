@@ -22,6 +22,7 @@ mod expansion;
 mod fields;
 mod grpc;
 mod images;
+mod local_volumes;
 mod logs;
 mod machine;
 mod mailbox;

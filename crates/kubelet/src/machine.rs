@@ -136,3 +136,22 @@ fn os_image(os_release: &str) -> String {
     let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.map_or_else(|| operating_system().to_owned(), |name| name.trim_matches('"').to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_when_little_is_left_of_it() {
+        let check = |free_gib: u64, total_gib: u64, free_inodes: u64, expected: bool| {
+            let (free_bytes, total_bytes) = (free_gib << 30, total_gib << 30);
+            let disk = Disk { total_bytes, free_bytes, inodes: 100, free_inodes };
+            assert_eq!(disk.is_short(), expected, "{disk:?}");
+        };
+        check(100, 250, 50, false);
+        check(23, 250, 50, false);
+        check(1, 250, 50, true);
+        check(1, 5, 50, false);
+        check(100, 250, 4, true);
+    }
+}

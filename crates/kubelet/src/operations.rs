@@ -201,6 +201,13 @@ async fn claims(ctx: &Context, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, (
         let failed = |cause: String| (volume.name.clone(), cause);
         let api: Api<PersistentVolumeClaim> = Api::namespaced(ctx.client.clone(), &namespace);
         let found = api.get(&claim).await.map_err(|error| failed(api_message(&error)))?;
+        if volume.ephemeral.is_some() && !is_made_for(&found, pod) {
+            let pod = pod.name_any();
+            let cause = format!(
+                "PVC {namespace}/{claim} was not created for pod {namespace}/{pod} (pod is not owner)"
+            );
+            return Err(failed(cause));
+        }
         let bound = found.spec.and_then(|spec| spec.volume_name).filter(|name| !name.is_empty());
         let bound = bound.ok_or_else(|| failed(format!("PVC {namespace}/{claim} is not bound")))?;
         let api: Api<PersistentVolume> = Api::all(ctx.client.clone());
@@ -212,6 +219,14 @@ async fn claims(ctx: &Context, pod: &Pod) -> Result<BTreeMap<String, PathBuf>, (
         paths.insert(volume.name.clone(), PathBuf::from(path));
     }
     Ok(paths)
+}
+
+/// Whether the claim belongs to this pod alone.
+fn is_made_for(claim: &PersistentVolumeClaim, pod: &Pod) -> bool {
+    let owners = claim.metadata.owner_references.as_deref().unwrap_or_default();
+    owners.iter().any(|owner| {
+        owner.controller == Some(true) && Some(&owner.uid) == pod.metadata.uid.as_ref()
+    })
 }
 
 /// All that a start needs.

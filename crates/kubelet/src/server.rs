@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::extract::{Path, Query as QueryString, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, put};
 use coracle_reconcile::{Mirror, Tasks};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -27,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tracing::{debug, warn};
 
 use crate::context::Context;
+use crate::local_volumes;
 use crate::logs::{self, Attempt, Query};
 use crate::machine;
 use crate::plan::containers;
@@ -61,6 +62,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/metrics", get(metrics))
         .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .route("/localVolumes/{volume}", put(local_volumes::ensure).delete(local_volumes::remove))
         .with_state(api)
 }
 

@@ -62,6 +62,10 @@ fn add(
     };
     if virtual_ips.is_empty() {
         snapshot.by_name.insert(key, ServiceName::Headless(ready_addresses(slices)));
+        for (hostname, ip) in ready_hostnames(slices) {
+            let key = (namespace.to_owned(), name.to_owned(), hostname);
+            snapshot.by_hostname.entry(key).or_default().push(ip);
+        }
         return;
     }
     let affinity = affinity(service);
@@ -131,10 +135,22 @@ fn endpoints(port: &PortSpec, slices: &[&EndpointSlice]) -> Vec<SocketAddr> {
     chosen
 }
 
-fn ready_addresses(slices: &[&EndpointSlice]) -> Vec<IpAddr> {
+fn ready<'a>(slices: &'a [&EndpointSlice]) -> impl Iterator<Item = &'a Endpoint> {
     let endpoints = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
-    let ready = endpoints.filter(|endpoint| matches!(standing(endpoint), Standing::Ready));
-    let mut chosen: Vec<IpAddr> = ready.flat_map(addresses).collect();
+    endpoints.filter(|endpoint| matches!(standing(endpoint), Standing::Ready))
+}
+
+/// The names that pods have within their Service, as those of a StatefulSet do, and what they mean.
+fn ready_hostnames(slices: &[&EndpointSlice]) -> Vec<(String, IpAddr)> {
+    let named = ready(slices).filter_map(|endpoint| Some((endpoint.hostname.as_ref()?, endpoint)));
+    let each = |(name, endpoint): (&String, &Endpoint)| {
+        addresses(endpoint).map(|ip| (name.clone(), ip)).collect::<Vec<_>>()
+    };
+    named.flat_map(each).collect()
+}
+
+fn ready_addresses(slices: &[&EndpointSlice]) -> Vec<IpAddr> {
+    let mut chosen: Vec<IpAddr> = ready(slices).flat_map(addresses).collect();
     chosen.sort_unstable();
     chosen.dedup();
     chosen
@@ -269,6 +285,26 @@ mod tests {
         let headless = self::table(json!({ "clusterIP": "None", "ports": [{ "port": 80 }] }), one);
         let pods = Resolution::Addresses(vec!["127.16.0.2".parse().expect("an address")]);
         assert_eq!(headless.resolve("web.shop", "other"), pods);
+        assert_eq!(headless.resolve("web-0.web.shop", "other"), Resolution::NotInCluster);
+    }
+
+    #[test]
+    fn a_pod_of_a_headless_service_has_a_name_of_its_own() {
+        let mut endpoints = json!([
+            endpoint("127.16.0.2", true, true, false),
+            endpoint("127.16.0.3", false, false, false),
+        ]);
+        endpoints[0]["hostname"] = json!("web-0");
+        endpoints[1]["hostname"] = json!("web-1");
+        let spec = json!({ "clusterIP": "None", "ports": [{ "port": 80 }] });
+        let table = table(spec, endpoints);
+        let pod = Resolution::Addresses(vec!["127.16.0.2".parse().expect("an address")]);
+        for host in ["web-0.web.shop", "web-0.web.shop.svc", "web-0.web.shop.svc.cluster.local"] {
+            assert_eq!(table.resolve(host, "other"), pod, "{host}");
+        }
+        assert_eq!(table.resolve("web-0.web", "shop"), pod);
+        assert_eq!(table.resolve("web-0.web", "other"), Resolution::NotInCluster);
+        assert_eq!(table.resolve("web-1.web.shop.svc", "shop"), Resolution::Unknown, "not ready");
     }
 
     #[test]

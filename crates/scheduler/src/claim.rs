@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod, PreferredSchedulingTerm,
 
 use crate::constraints::{HostPort, Labels, host_ports};
 use crate::resources::Resources;
+use crate::terms::Terms;
 
 /// What a pod asks of a node.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,6 +15,10 @@ pub struct Claim {
     pub requests: Resources,
     pub(crate) namespace: String,
     pub(crate) labels: Labels,
+    /// What it says about other pods.
+    pub(crate) terms: Terms,
+    /// Whether it is being deleted.
+    pub(crate) is_leaving: bool,
     /// Pods with less may be preempted for it.
     pub(crate) priority: i32,
     /// The same for comparing nodes, where asking for nothing still counts for something.
@@ -39,10 +44,14 @@ impl Claim {
         let preferred = affinity.and_then(|affinity| {
             affinity.preferred_during_scheduling_ignored_during_execution.clone()
         });
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
         Claim {
             requests: Resources::of_pod(spec),
-            namespace: pod.metadata.namespace.clone().unwrap_or_default(),
-            labels: pod.metadata.labels.clone().unwrap_or_default(),
+            terms: Terms::of(spec, &labels, &namespace),
+            is_leaving: pod.metadata.deletion_timestamp.is_some(),
+            namespace,
+            labels,
             priority: spec.priority.unwrap_or(0),
             nonzero: Resources::of_pod_nonzero(spec),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
@@ -52,5 +61,14 @@ impl Claim {
             host_ports: host_ports(spec),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
         }
+    }
+    /// Whether what other pods mean for both is the same.
+    pub(crate) fn relates_like(&self, other: &Claim) -> bool {
+        self.terms == other.terms
+            && self.labels == other.labels
+            && self.namespace == other.namespace
+            && self.node_selector == other.node_selector
+            && self.required == other.required
+            && self.tolerations == other.tolerations
     }
 }

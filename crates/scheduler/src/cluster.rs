@@ -8,24 +8,35 @@
 //! Pure, but for the clock, which comes in.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
+use crate::constraints::Labels;
 use crate::node::Node;
 use crate::nominations::Nominations;
-use crate::place::{Eviction, Misfit, Placement, fits, place, refusal};
+use crate::place::{Misfit, Placement, enough, fits, place};
 use crate::pod::Pod;
-use crate::preempt::{Budget, Candidate, make_room};
+use crate::preempt::Budget;
 use crate::queue::{Queue, Stage, Uid, Waiting};
+use crate::relations::Relations;
+use crate::terms::Namespaces;
+
+mod room;
+mod waking;
+
+use room::seen;
 
 /// The scheduler's state.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     scheduler_name: String,
     nodes: BTreeMap<String, Node>,
+    /// The node that was taken last: the next pod looks from there on.
+    taken_last: String,
     /// The pods that have a node, or have been given one.
     placed: HashMap<Uid, Placed>,
     by_node: HashMap<String, HashSet<Uid>>,
@@ -34,6 +45,9 @@ pub(crate) struct Cluster {
     /// The pods that we have evicted and that are not gone yet.
     evicted: HashSet<Uid>,
     budgets: BTreeMap<(String, String), Budget>,
+    namespaces: Namespaces,
+    /// The pods on nodes that say something about those that come.
+    outspoken: HashSet<Uid>,
     /// Pods with gates whose condition is still to be written.
     gated: VecDeque<Uid>,
 }
@@ -71,12 +85,15 @@ impl Cluster {
         Cluster {
             scheduler_name: scheduler_name.to_owned(),
             nodes: BTreeMap::new(),
+            taken_last: String::new(),
             placed: HashMap::new(),
             by_node: HashMap::new(),
             queue: Queue::default(),
             nominations: Nominations::default(),
             evicted: HashSet::new(),
             budgets: BTreeMap::new(),
+            namespaces: Namespaces::new(),
+            outspoken: HashSet::new(),
             gated: VecDeque::new(),
         }
     }
@@ -99,8 +116,15 @@ impl Cluster {
                     .for_each(|placed| new.add(&placed.pod.claim));
             }
         }
+        let moves_pods = match self.nodes.get(&name) {
+            Some(old) => old.labels != new.labels || old.taints != new.taints,
+            None => self.by_node.contains_key(&name),
+        };
         self.nodes.insert(name.clone(), new);
         self.wake(&name);
+        if moves_pods {
+            self.retry_related(|_| true);
+        }
         self.retry_nominated(&name);
     }
 
@@ -108,6 +132,20 @@ impl Cluster {
     pub(crate) fn node_deleted(&mut self, name: &str) {
         self.nodes.remove(name);
         self.retry_nominated(name);
+        self.retry_related(|_| true);
+    }
+
+    /// Takes in a namespace's labels.
+    pub(crate) fn namespace_applied(&mut self, name: &str, labels: Labels) {
+        if self.namespaces.get(name) != Some(&labels) {
+            self.namespaces.insert(name.to_owned(), labels);
+            self.retry_related(|_| true);
+        }
+    }
+
+    /// Takes in that a namespace is gone.
+    pub(crate) fn namespace_deleted(&mut self, name: &str) {
+        self.namespaces.remove(name);
     }
 
     /// Takes in a disruption budget's state.
@@ -190,17 +228,19 @@ impl Cluster {
         let pod = waiting.pod.clone();
         let woken_by = self.queue.take_woken_by(&uid);
         let kept = self.kept_from(&uid, &pod);
-        let act = match self.placement(&uid, &pod, &kept) {
+        let relations = self.relations(&pod.claim);
+        let act = match self.placement(&uid, &pod, &relations, &kept) {
             Placement::Node(node) => {
                 self.queue.set_stage(&uid, Stage::Binding(node.clone()));
                 self.assign(&uid, &node, &pod);
                 self.pass_on(woken_by, Some(&node));
                 self.denominate(&uid, Some(&node));
+                self.taken_last.clone_from(&node);
                 Act::Bind(node)
             }
             Placement::Nowhere(misfit) => {
                 self.queue.set_stage(&uid, Stage::Parked);
-                let act = self.preempt(&uid, &pod, misfit, &kept);
+                let act = self.preempt(&uid, &pod, &relations, misfit, &kept);
                 self.pass_on(woken_by, None);
                 act
             }
@@ -239,126 +279,27 @@ impl Cluster {
         self.wake(&node);
     }
 
-    /// The nodes as this pod sees them where room is kept for others that are as important.
-    fn kept_from(&self, uid: &str, pod: &Pod) -> HashMap<String, Node> {
-        let nodes = self.nominations.nodes().filter_map(|name| self.nodes.get(name));
-        let seen = nodes.map(|node| {
-            let mut node = node.clone();
-            self.keep_room(&mut node, pod.claim.priority, |other| other != uid);
-            (node.name.clone(), node)
-        });
-        seen.collect()
-    }
-
-    fn keep_room(&self, node: &mut Node, priority: i32, counts: impl Fn(&Uid) -> bool) {
-        let name = node.name.clone();
-        let others = self.nominations.on(&name);
-        let others = others.filter(|(other, claim)| counts(other) && claim.priority >= priority);
-        others.for_each(|(_, claim)| node.add(claim));
-    }
-
     /// The node that is kept for the pod, if that takes it now, or else the best.
-    fn placement(&self, uid: &str, pod: &Pod, kept: &HashMap<String, Node>) -> Placement {
-        let seen = |node| seen(node, kept);
-        let nominated = self.nominations.of(uid).and_then(|name| self.nodes.get(name)).map(seen);
-        match nominated.filter(|node| fits(&pod.claim, node)) {
-            Some(node) => Placement::Node(node.name.clone()),
-            None => place(&pod.claim, self.nodes.values().map(seen)),
-        }
-    }
-
-    /// Has others evicted for a pod that fits nowhere, if that helps.
-    fn preempt(
-        &mut self,
+    fn placement(
+        &self,
         uid: &str,
         pod: &Pod,
-        mut misfit: Misfit,
+        relations: &Relations,
         kept: &HashMap<String, Node>,
-    ) -> Act {
-        if pod.claim.never_preempts {
-            return Act::ReportMisfit(misfit);
-        }
-        if self.awaits_victims(uid, pod, kept) {
-            misfit.eviction = Eviction::Ineligible(
-                "not eligible due to a terminating pod on the nominated node.",
-            );
-            return Act::ReportMisfit(misfit);
-        }
-        let nodes: Vec<_> = self.nodes.values().map(|node| seen(node, kept)).collect();
-        let budgets: Vec<_> = self.budgets.values().cloned().collect();
-        let pods_on = |node: &str| self.pods_on(node).cloned().collect();
-        match make_room(&pod.claim, nodes.into_iter(), pods_on, &budgets) {
-            Ok(Candidate { node, mut victims, .. }) => {
-                misfit.eviction = Eviction::Helps;
-                self.nominate(uid, pod, &node);
-                victims.retain(|victim| {
-                    let victim = victim.metadata.uid.clone().unwrap_or_default();
-                    self.evicted.insert(victim)
-                });
-                Act::Preempt(misfit, victims)
+    ) -> Placement {
+        let seen = |node| seen(node, kept);
+        let nominated = self.nominations.of(uid).and_then(|name| self.nodes.get(name)).map(seen);
+        match nominated.filter(|node| fits(&pod.claim, relations, node)) {
+            Some(node) => Placement::Node(node.name.clone()),
+            None => {
+                let last = self.taken_last.as_str();
+                let after = (Bound::Excluded(last), Bound::Unbounded);
+                let until = (Bound::Unbounded, Bound::Included(last));
+                let nodes =
+                    self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(until));
+                let nodes = nodes.map(|(_, node)| seen(node));
+                place(&pod.claim, relations, nodes, enough(self.nodes.len()))
             }
-            Err(reasons) => {
-                misfit.eviction = Eviction::Refused(reasons);
-                self.denominate(uid, None);
-                Act::ReportMisfit(misfit)
-            }
-        }
-    }
-
-    /// Whether pods are still leaving the node that is kept for this pod.
-    fn awaits_victims(&self, uid: &str, pod: &Pod, kept: &HashMap<String, Node>) -> bool {
-        let node = self.nominations.of(uid).and_then(|name| self.nodes.get(name));
-        let Some(node) = node.map(|node| seen(node, kept)) else { return false };
-        let is_leaving = |other: &Pod| {
-            let is_evicted =
-                other.metadata.uid.as_ref().is_some_and(|uid| self.evicted.contains(uid));
-            is_evicted || (other.is_preempted && other.metadata.deletion_timestamp.is_some())
-        };
-        refusal(&pod.claim, node).is_some_and(|refusal| refusal.is_helped_by_eviction)
-            && self
-                .pods_on(&node.name)
-                .any(|other| other.claim.priority < pod.claim.priority && is_leaving(other))
-    }
-
-    fn pods_on(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
-        let there = self.by_node.get(node).into_iter().flatten();
-        there.filter_map(|uid| self.placed.get(uid)).map(|placed| &placed.pod)
-    }
-
-    /// Keeps room for the pod; the less important that it was kept for before may go elsewhere.
-    fn nominate(&mut self, uid: &str, pod: &Pod, node: &str) {
-        let there = self.nominations.on(node);
-        let lower = there.filter(|(_, claim)| claim.priority < pod.claim.priority);
-        let lower: Vec<Uid> = lower.map(|(other, _)| other.clone()).collect();
-        for other in lower {
-            self.nominations.remove(&other);
-            self.retry(&other);
-        }
-        self.nominations.insert(uid, node, pod.claim.clone());
-    }
-
-    /// Keeps no room for the pod any more; if it did not take it, others may.
-    fn denominate(&mut self, uid: &str, taken: Option<&str>) {
-        let left = self.nominations.remove(uid);
-        self.pass_on(left, taken);
-    }
-
-    /// Lets the pods try again that the node is kept for, once nobody that they wait for is left there.
-    fn retry_nominated(&mut self, node: &str) {
-        let kept_for: Vec<_> = self.nominations.on(node).map(|(uid, _)| uid.clone()).collect();
-        for uid in kept_for {
-            let Some(pod) = self.queue.get(&uid).map(|waiting| waiting.pod.clone()) else {
-                continue;
-            };
-            if !self.awaits_victims(&uid, &pod, &self.kept_from(&uid, &pod)) {
-                self.retry(&uid);
-            }
-        }
-    }
-
-    fn retry(&mut self, uid: &str) {
-        if self.queue.get(uid).is_some_and(|waiting| waiting.stage == Stage::Parked) {
-            self.queue.set_stage(uid, Stage::Active);
         }
     }
 
@@ -386,12 +327,16 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(node) {
             node.add(&pod.claim);
         }
+        if pod.claim.terms.has_affinity() {
+            self.outspoken.insert(uid.to_owned());
+        }
         self.by_node.entry(node.to_owned()).or_default().insert(uid.to_owned());
         self.placed.insert(uid.to_owned(), Placed { node: node.to_owned(), pod: pod.clone() });
         if let Some(left) = left {
             // It was elsewhere, or it shrank where it is.
             self.wake(&left);
         }
+        self.retry_those_related_to(&pod.claim);
     }
 
     /// Counts a pod out of its node, which is the answer.
@@ -406,46 +351,10 @@ impl Cluster {
                 self.by_node.remove(&node);
             }
         }
+        self.retry_those_related_to(&pod.claim);
+        self.outspoken.remove(uid);
         Some(node)
     }
-
-    /// If a pod that was woken by one node ended elsewhere, the place that woke it is still free.
-    fn pass_on(&mut self, woken_by: Option<String>, taken: Option<&str>) {
-        if let Some(node) = woken_by.filter(|node| Some(node.as_str()) != taken) {
-            self.wake(&node);
-        }
-    }
-
-    /// Lets those parked pods try again that fit this node now, all of them together.
-    fn wake(&mut self, name: &str) {
-        let Some(node) = self.nodes.get(name) else { return };
-        let mut node = node.clone();
-        let is_kept = self.nominations.on(name).next().is_some();
-        let mut woken: Vec<Uid> = Vec::new();
-        for (uid, waiting) in self.queue.parked() {
-            let claim = &waiting.pod.claim;
-            if !fits(claim, &node) {
-                continue;
-            }
-            if is_kept {
-                let mut seen = node.clone();
-                // Who was woken just now is on the node already.
-                let counts = |other: &Uid| other != uid && !woken.contains(other);
-                self.keep_room(&mut seen, claim.priority, counts);
-                if !fits(claim, &seen) {
-                    continue;
-                }
-            }
-            node.add(claim);
-            woken.push(uid.clone());
-        }
-        woken.iter().for_each(|uid| self.queue.wake(uid, name));
-    }
-}
-
-/// A node as a pod sees it.
-fn seen<'a>(node: &'a Node, kept: &'a HashMap<String, Node>) -> &'a Node {
-    kept.get(&node.name).unwrap_or(node)
 }
 
 #[cfg(test)]

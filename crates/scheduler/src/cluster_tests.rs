@@ -331,6 +331,7 @@ enum Happening {
     Pod {
         cpu: u8,
         priority: i32,
+        says: u8,
     },
     PodGone {
         pod: Index,
@@ -350,17 +351,34 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         3 => (0..4u8, 0..6u8, prop::bool::weighted(0.2)).prop_map(|(node, cpu, is_cordoned)| Happening::Node { node, cpu, is_cordoned }),
         1 => (0..4u8).prop_map(|node| Happening::NodeGone { node }),
-        8 => (1..5u8, 0..3i32).prop_map(|(cpu, priority)| Happening::Pod { cpu, priority }),
+        8 => (1..5u8, 0..3i32, 0..12u8).prop_map(|(cpu, priority, says)| Happening::Pod { cpu, priority, says }),
         3 => any::<Index>().prop_map(|pod| Happening::PodGone { pod }),
         6 => (1..6u8).prop_map(|times| Happening::Decide { times }),
         4 => (any::<Index>(), prop::bool::weighted(0.8)).prop_map(|(pod, is_bound)| Happening::Answer { pod, is_bound }),
     ]
 }
 
+/// What a pod says about others, in a few ways.
+fn about_others(says: u8) -> Value {
+    let app = if says.is_multiple_of(2) { "a" } else { "b" };
+    let topology = if says.is_multiple_of(4) { "zone" } else { "kubernetes.io/hostname" };
+    let labels = json!({"matchLabels": {"app": app}});
+    let term = json!({"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": topology, "labelSelector": labels}]});
+    let spec = match says {
+        0 | 1 => json!({"affinity": {"podAntiAffinity": term}}),
+        2 | 3 => json!({"affinity": {"podAffinity": term}}),
+        4 | 5 => json!({"topologySpreadConstraints": [{"topologyKey": topology, "maxSkew": 1,
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": labels}]}),
+        _ => json!({}),
+    };
+    json!({"metadata": {"labels": {"app": app}}, "spec": spec})
+}
+
 /// What is true of the world: each pod's CPU and node.
 #[derive(Default)]
 struct World {
-    pods: Vec<(String, u8, i32)>,
+    pods: Vec<(String, u8, Value)>,
     binding: Vec<(String, String)>,
     created: usize,
 }
@@ -384,19 +402,20 @@ impl World {
         match happening {
             Happening::Node { node: name, cpu, is_cordoned } => {
                 let mut node = node(&format!("node-{name}"), &cpu.to_string());
+                let host = ("kubernetes.io/hostname".to_owned(), name.to_string());
+                let zone = ("zone".to_owned(), (name % 2).to_string());
+                node.metadata.labels = Some([host, zone].into());
                 node.spec.get_or_insert_default().unschedulable = Some(*is_cordoned);
                 cluster.node_applied(&node);
             }
             Happening::NodeGone { node } => cluster.node_deleted(&format!("node-{node}")),
-            Happening::Pod { cpu, priority } => {
+            Happening::Pod { cpu, priority, says } => {
                 self.created += 1;
                 let name = format!("pod-{}", self.created);
-                cluster.pod_applied(&pod_with(
-                    &name,
-                    &cpu.to_string(),
-                    json!({"spec": {"priority": priority}}),
-                ));
-                self.pods.push((name, *cpu, *priority));
+                let mut more = about_others(*says);
+                more["spec"]["priority"] = json!(priority);
+                cluster.pod_applied(&pod_with(&name, &cpu.to_string(), more.clone()));
+                self.pods.push((name, *cpu, more));
             }
             Happening::PodGone { pod: index } if !self.pods.is_empty() => {
                 let (name, cpu, _) = self.pods.remove(index.index(self.pods.len()));
@@ -410,9 +429,9 @@ impl World {
             }
             Happening::Answer { pod: index, is_bound } if !self.binding.is_empty() => {
                 let (uid, node) = self.binding.remove(index.index(self.binding.len()));
-                let (_, cpu, priority) =
-                    self.pods.iter().find(|(name, _, _)| *name == uid).unwrap();
-                let bound = json!({"spec": {"nodeName": node, "priority": priority}});
+                let (_, cpu, more) = self.pods.iter().find(|(name, _, _)| *name == uid).unwrap();
+                let mut bound = more.clone();
+                bound["spec"]["nodeName"] = json!(node);
                 match is_bound {
                     true => cluster.pod_applied(&pod_with(&uid, &cpu.to_string(), bound)),
                     false => cluster.bind_failed(&uid, *now),
@@ -436,7 +455,9 @@ proptest! {
         now += Duration::from_secs(60);
         while world.decide(&mut cluster, now) {}
         for (uid, waiting) in cluster.queue.parked() {
-            let free = cluster.nodes.values().find(|node| fits(&waiting.pod.claim, node));
+            let relations = cluster.relations(&waiting.pod.claim);
+            let mut nodes = cluster.nodes.values();
+            let free = nodes.find(|node| fits(&waiting.pod.claim, &relations, node));
             prop_assert!(free.is_none(), "{uid} waits though it fits {free:?}");
             prop_assert_eq!(cluster.nominations.of(uid), None, "{} waits for nobody", uid);
         }

@@ -7,9 +7,9 @@
 //! it will be; a pod that fits nowhere is tried again when something changed that could let it fit, never on a timer;
 //! deciding does no I/O.
 //!
-//! `preempt.rs` decides which pods make room for a more important one.
+//! `relations.rs` counts what the pods that are there mean for one that comes; `preempt.rs` decides which pods make room for a more important one.
 //!
-//! Deliberately absent, so far: affinity between pods, topology spread, volumes, several profiles.
+//! Deliberately absent, so far: volumes, several profiles, spread that nobody asked for.
 
 mod claim;
 mod cluster;
@@ -20,12 +20,16 @@ mod place;
 mod pod;
 mod preempt;
 mod queue;
+mod relations;
 mod resources;
 mod run;
 mod score;
+mod terms;
 
 pub use claim::Claim;
 pub use node::Node;
 pub use place::{Misfit, Placement, place};
+pub use relations::Relations;
 pub use resources::Resources;
 pub use run::{Error, Options, run};
+pub use terms::Namespaces;

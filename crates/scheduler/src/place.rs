@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 use crate::claim::Claim;
 use crate::constraints::{UNSCHEDULABLE, matches_any, tolerates};
 use crate::node::Node;
+use crate::relations::Relations;
 use crate::score;
 
 /// Why a node is out of question for making room.
@@ -65,32 +66,68 @@ pub(crate) struct Refusal {
 }
 
 /// Chooses the node for a pod: of those that can take it the one that suits it best; of equals the one with the fewest
-/// pods, then the first by name.
-pub fn place<'a>(claim: &Claim, nodes: impl IntoIterator<Item = &'a Node>) -> Placement {
+/// pods, then the first by name. It looks no further once `enough` nodes fit.
+pub fn place<'a>(
+    claim: &Claim,
+    relations: &Relations,
+    nodes: impl IntoIterator<Item = &'a Node>,
+    enough: usize,
+) -> Placement {
     let mut fitting = Vec::new();
     let mut misfit = Misfit::default();
     if claim.never_preempts {
         misfit.eviction = Eviction::Ineligible("not eligible due to preemptionPolicy=Never.");
     }
     for node in nodes {
-        match refusal(claim, node) {
+        match refusal(claim, relations, node) {
             None => fitting.push(node),
             Some(refusal) => misfit.add(refusal),
         }
+        if fitting.len() >= enough {
+            break;
+        }
     }
-    match score::best(claim, &fitting) {
+    match score::best(claim, relations, &fitting) {
         Some(node) => Placement::Node(node.name.clone()),
         None => Placement::Nowhere(misfit),
     }
 }
 
+/// How many nodes that fit are worth comparing, as upstream has it: all of a small cluster, a part of a large one.
+pub(crate) fn enough(nodes: usize) -> usize {
+    let percent = 50usize.saturating_sub(nodes / 125).max(5);
+    (nodes * percent / 100).max(100)
+}
+
 /// Whether the node can take the pod.
-pub(crate) fn fits(claim: &Claim, node: &Node) -> bool {
-    refusal(claim, node).is_none()
+pub(crate) fn fits(claim: &Claim, relations: &Relations, node: &Node) -> bool {
+    refusal(claim, relations, node).is_none()
+}
+
+/// Whether the node can take the pod, whatever that says about other pods and they about it.
+pub(crate) fn fits_alone(claim: &Claim, node: &Node) -> bool {
+    own_refusal(claim, node).is_none()
 }
 
 /// Why the node cannot take the pod: the first filter that refuses says so.
-pub(crate) fn refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
+pub(crate) fn refusal(claim: &Claim, relations: &Relations, node: &Node) -> Option<Refusal> {
+    own_refusal(claim, node).or_else(|| relations.refusal(claim, node))
+}
+
+/// Whether the node is one that the pod asks for.
+pub(crate) fn is_selected(claim: &Claim, node: &Node) -> bool {
+    let required = claim.required.as_ref();
+    claim.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+        && required.is_none_or(|terms| matches_any(terms, &node.labels, &node.name))
+}
+
+/// Whether one of the node's taints keeps the pod away.
+pub(crate) fn repels(claim: &Claim, node: &Node) -> bool {
+    let repels = |taint: &Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
+    node.taints.iter().any(|taint| repels(taint) && !tolerates(&claim.tolerations, taint))
+}
+
+fn own_refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
     if node.is_cordoned {
         let key = UNSCHEDULABLE.to_owned();
         let cordon = Taint { key, effect: "NoSchedule".to_owned(), ..Taint::default() };
@@ -98,22 +135,16 @@ pub(crate) fn refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
             return Some(Refusal::lasting("node(s) were unschedulable"));
         }
     }
-    let repels = |taint: &Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    if node.taints.iter().any(|taint| repels(taint) && !tolerates(&claim.tolerations, taint)) {
+    if repels(claim, node) {
         return Some(Refusal::lasting("node(s) had untolerated taint(s)"));
     }
-    let is_selected =
-        claim.node_selector.iter().all(|(key, value)| node.labels.get(key) == Some(value));
-    let required = claim.required.as_ref();
-    if !is_selected || required.is_some_and(|terms| !matches_any(terms, &node.labels, &node.name)) {
+    if !is_selected(claim, node) {
         return Some(Refusal::lasting("node(s) didn't match Pod's node affinity/selector"));
     }
     let is_taken = |port| node.load.host_ports.iter().any(|taken| taken.conflicts(port));
     if claim.host_ports.iter().any(is_taken) {
-        return Some(Refusal {
-            reasons: vec!["node(s) didn't have free ports for the requested pod ports".into()],
-            is_helped_by_eviction: true,
-        });
+        let reason = "node(s) didn't have free ports for the requested pod ports";
+        return Some(Refusal::passing(reason));
     }
     shortage(claim, node)
 }
@@ -146,6 +177,11 @@ impl Refusal {
     /// A refusal for as long as the node and the pod are as they are.
     pub(crate) fn lasting(reason: &'static str) -> Refusal {
         Refusal { reasons: vec![reason.into()], is_helped_by_eviction: false }
+    }
+
+    /// A refusal for as long as other pods are there.
+    pub(crate) fn passing(reason: &'static str) -> Refusal {
+        Refusal { reasons: vec![reason.into()], is_helped_by_eviction: true }
     }
 }
 

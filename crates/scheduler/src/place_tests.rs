@@ -23,7 +23,7 @@ fn asks(cpu: &str, memory: &str) -> Value {
 
 /// Where a pod goes, or what its owner is told.
 fn check(spec: Value, nodes: &[Node], expected: &str) {
-    let placed = match place(&claim(spec), nodes) {
+    let placed = match place(&claim(spec), &Relations::default(), nodes, usize::MAX) {
         Placement::Node(name) => name,
         Placement::Nowhere(misfit) => misfit.to_string(),
     };
@@ -260,12 +260,12 @@ proptest! {
         let real: Vec<_> = nodes.iter().enumerate().map(|(index, node)| real_node(index, node)).collect();
         let fitting: Vec<_> = (0..nodes.len()).filter(|index| simple_fits(&pod, &nodes[*index])).collect();
         let claim = simple_claim(&pod);
-        match place(&claim, &real) {
+        match place(&claim, &Relations::default(), &real, usize::MAX) {
             Placement::Node(name) => {
                 let index = real.iter().position(|node| node.name == name).unwrap();
                 prop_assert!(fitting.contains(&index), "{name} does not fit");
                 let candidates: Vec<_> = fitting.iter().map(|index| &real[*index]).collect();
-                let scores = score::total(&claim, &candidates);
+                let scores = score::total(&claim, &Relations::default(), &candidates);
                 let own = scores[fitting.iter().position(|fit| *fit == index).unwrap()];
                 prop_assert!(scores.iter().all(|score| *score <= own), "a better node was passed over");
             }

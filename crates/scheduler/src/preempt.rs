@@ -14,6 +14,8 @@ use crate::claim::Claim;
 use crate::node::Node;
 use crate::place::{NO_VICTIMS, NOT_HELPFUL, Reasons, Refusal, fits, refusal};
 use crate::pod::Pod;
+use crate::relations::Relations;
+use crate::terms::Namespaces;
 
 /// Upstream's least number of nodes to compare, and the part of all nodes that is enough, in percent.
 const ENOUGH: usize = 100;
@@ -67,6 +69,7 @@ impl Budget {
 /// Chooses where room is made for a pod that fits nowhere, or says why that helps on no node.
 pub(crate) fn make_room<'a>(
     claim: &Claim,
+    (relations, namespaces): (&Relations, &Namespaces),
     nodes: impl ExactSizeIterator<Item = &'a Node>,
     pods_on: impl Fn(&str) -> Vec<Arc<Pod>>,
     budgets: &[Budget],
@@ -75,7 +78,7 @@ pub(crate) fn make_room<'a>(
     let mut candidates = Vec::new();
     let mut reasons = BTreeMap::new();
     for node in nodes {
-        match candidate(claim, node, &pods_on, budgets) {
+        match candidate(claim, (relations, namespaces), node, &pods_on, budgets) {
             Ok(candidate) => candidates.push(candidate),
             Err(refusal) => refusal
                 .reasons
@@ -91,11 +94,12 @@ pub(crate) fn make_room<'a>(
 
 fn candidate(
     claim: &Claim,
+    (relations, namespaces): (&Relations, &Namespaces),
     node: &Node,
     pods_on: &impl Fn(&str) -> Vec<Arc<Pod>>,
     budgets: &[Budget],
 ) -> Result<Candidate, Refusal> {
-    if refusal(claim, node).is_some_and(|refusal| !refusal.is_helped_by_eviction) {
+    if refusal(claim, relations, node).is_some_and(|refusal| !refusal.is_helped_by_eviction) {
         return Err(Refusal::lasting(NOT_HELPFUL));
     }
     let mut others = pods_on(&node.name);
@@ -104,9 +108,13 @@ fn candidate(
         return Err(Refusal::lasting(NO_VICTIMS));
     }
     others.sort_by_cached_key(|pod| importance(pod));
-    let mut node = node.clone();
-    others.iter().for_each(|other| node.remove(&other.claim));
-    if let Some(refusal) = refusal(claim, &node) {
+    let (mut node, mut relations) = (node.clone(), relations.clone());
+    for other in &others {
+        node.remove(&other.claim);
+        relations.count(claim, &node, &other.claim, namespaces, -1);
+    }
+    relations.settle(claim);
+    if let Some(refusal) = refusal(claim, &relations, &node) {
         return Err(refusal);
     }
     let (guarded, free) = by_budget(others, budgets);
@@ -115,8 +123,11 @@ fn candidate(
     let order = guarded.into_iter().map(|pod| (pod, 1)).chain(free.into_iter().map(|pod| (pod, 0)));
     for (other, violation) in order {
         node.add(&other.claim);
-        if !fits(claim, &node) {
+        relations.count(claim, &node, &other.claim, namespaces, 1);
+        relations.settle(claim);
+        if !fits(claim, &relations, &node) {
             node.remove(&other.claim);
+            relations.count(claim, &node, &other.claim, namespaces, -1);
             violations += violation;
             victims.push(other);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use coracle_reconcile::{Change, Election, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -72,8 +72,13 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
     let nodes = Mirror::<Node>::all(&tasks, &client);
     let pods = Mirror::<Pod>::all(&tasks, &client);
     let budgets = Mirror::<PodDisruptionBudget>::all(&tasks, &client);
-    let synced =
-        async { nodes.synced().await.and(pods.synced().await).and(budgets.synced().await) };
+    let namespaces = Mirror::<Namespace>::all(&tasks, &client);
+    let synced = async {
+        nodes.synced().await?;
+        pods.synced().await?;
+        budgets.synced().await?;
+        namespaces.synced().await
+    };
     match tasks.until_stopped(synced).await {
         Ok(Some(())) => (),
         Ok(None) => {
@@ -94,6 +99,7 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
         changed: Notify::new(),
     });
     scheduler.follow_budgets(&budgets);
+    scheduler.follow_namespaces(&namespaces);
     scheduler.follow(&nodes, &pods);
     let token = tasks.token().clone();
     tasks.spawn_to_end("schedule", scheduler.schedule(options.calls, token));
@@ -146,6 +152,19 @@ impl Scheduler {
                     let key = ObjectKey::of(&**last);
                     cluster.budget_deleted(&key.namespace, &key.name);
                 }
+            });
+        });
+    }
+
+    fn follow_namespaces(self: &Arc<Self>, namespaces: &Mirror<Namespace>) {
+        let this = self.clone();
+        namespaces.on_change(move |change| {
+            let name = change.object().name_any();
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => {
+                    cluster.namespace_applied(&name, new.labels().clone());
+                }
+                Change::Deleted(_) => cluster.namespace_deleted(&name),
             });
         });
     }

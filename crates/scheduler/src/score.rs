@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use crate::claim::Claim;
 use crate::constraints::{matches_term, tolerates};
 use crate::node::Node;
+use crate::relations::Relations;
 
 /// The best that each score can be.
 const MOST: i64 = 100;
@@ -14,13 +15,19 @@ const TAINTS: i64 = 3;
 const AFFINITY: i64 = 2;
 const LEAST_ALLOCATED: i64 = 1;
 const BALANCED: i64 = 1;
+const ATTRACTION: i64 = 2;
+const EVENNESS: i64 = 2;
 
 /// The node that suits the pod best.
-pub(crate) fn best<'a>(claim: &Claim, nodes: &[&'a Node]) -> Option<&'a Node> {
+pub(crate) fn best<'a>(
+    claim: &Claim,
+    relations: &Relations,
+    nodes: &[&'a Node],
+) -> Option<&'a Node> {
     if let [only] = nodes {
         return Some(only);
     }
-    let scores = total(claim, nodes);
+    let scores = total(claim, relations, nodes);
     let scored = nodes.iter().zip(scores);
     scored
         .max_by_key(|(node, score)| (*score, Reverse(node.load.pods), Reverse(&node.name)))
@@ -28,7 +35,7 @@ pub(crate) fn best<'a>(claim: &Claim, nodes: &[&'a Node]) -> Option<&'a Node> {
 }
 
 /// The weighted sum of all scores of each node.
-pub(crate) fn total(claim: &Claim, nodes: &[&Node]) -> Vec<i64> {
+pub(crate) fn total(claim: &Claim, relations: &Relations, nodes: &[&Node]) -> Vec<i64> {
     let preferred = normalize(nodes.iter().map(|node| preference(claim, node)).collect());
     let repelled = normalize(nodes.iter().map(|node| repulsion(claim, node)).collect());
     let others = preferred.iter().zip(repelled);
@@ -38,7 +45,13 @@ pub(crate) fn total(claim: &Claim, nodes: &[&Node]) -> Vec<i64> {
             + LEAST_ALLOCATED * least_allocated(claim, node)
             + BALANCED * balanced(claim, node)
     });
-    each.collect()
+    let mut total: Vec<i64> = each.collect();
+    let attraction = relations.attraction(nodes).map(|scores| (ATTRACTION, scores));
+    let evenness = relations.evenness(claim, nodes).map(|scores| (EVENNESS, scores));
+    for (weight, scores) in attraction.into_iter().chain(evenness) {
+        total.iter_mut().zip(scores).for_each(|(total, score)| *total += weight * score);
+    }
+    total
 }
 
 /// Scales scores so that the highest is the most there is.

@@ -85,6 +85,7 @@ impl Api {
         let is_watch = head.uri.query().is_some_and(|query| query.contains("watch=true"));
         let answer = match (&head.method, path.as_slice()) {
             (&Method::GET, ["nodes"]) => self.read("nodes", is_watch),
+            (&Method::GET, ["namespaces"]) => self.read("namespaces", is_watch),
             (&Method::GET, ["pods"]) => self.read("pods", is_watch),
             (&Method::POST, ["namespaces", _, "pods", name, "binding"]) => self.bind(name, &body),
             (&Method::PATCH, ["namespaces", _, "pods", name, "status"]) => self.patch(name, &body),
@@ -123,6 +124,7 @@ impl Api {
         let (group, kind) = match resource {
             "pods" => ("v1", "PodList"),
             "nodes" => ("v1", "NodeList"),
+            "namespaces" => ("v1", "NamespaceList"),
             "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudgetList"),
             _ => ("coordination.k8s.io/v1", "LeaseList"),
         };
@@ -228,7 +230,7 @@ async fn a_thousand_pods_are_bound_at_once_and_each_once() {
     }
     let (shutdown, running) = start(&api);
     let watched = |state: &State| BTreeSet::from_iter(state.watchers.iter().map(|(of, _)| *of));
-    let wanted = BTreeSet::from(["leases", "nodes", "poddisruptionbudgets", "pods"]);
+    let wanted = BTreeSet::from(["leases", "namespaces", "nodes", "poddisruptionbudgets", "pods"]);
     api.until("the watches begin", |state| watched(state) == wanted).await;
     let begin = Instant::now();
     for index in 0..1000 {

@@ -20,6 +20,7 @@ mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+mod storage_objects;
 mod tolerations;
 pub(crate) mod webhooks;
 
@@ -226,6 +227,7 @@ impl Admission {
         tolerations::mutate(request);
         runtime_class::mutate(&self.store, request)?;
         defaults::storage_class(&self.store, request);
+        storage_objects::protect(request);
         defaults::ingress_class(&self.store, request);
         certificates::mutate(request);
         Ok(())
@@ -242,6 +244,7 @@ impl Admission {
         priority::validate(&self.store, request)?;
         runtime_class::validate(&self.store, request)?;
         device_access::validate(&self.store, request)?;
+        storage_objects::resize(&self.store, request)?;
         certificates::validate(&self.authorizer, request)?;
         self.refuse_escalation(request)?;
         if let Some(policies) = &self.policies {

@@ -1,5 +1,7 @@
 //! `StatefulSet`.
 
+use std::borrow::Cow;
+
 use coracle_api::names;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
@@ -66,7 +68,26 @@ fn validate(set: &Value, errors: &mut FieldErrors) {
         errors.invalid_each(path.child("serviceName"), service, names::dns_label(service));
     }
     not_negative(&spec["ordinals"]["start"], path.child("ordinals").child("start"), errors);
-    workload::selector_and_template(spec, "StatefulSet", &path, errors);
+    workload::selector_and_template(&with_claims(spec), "StatefulSet", &path, errors);
+}
+
+/// The spec with the volumes that the controller adds to its pods: containers may mount them.
+fn with_claims(spec: &Value) -> Cow<'_, Value> {
+    let claims = spec["volumeClaimTemplates"].items();
+    if claims.is_empty() {
+        return Cow::Borrowed(spec);
+    }
+    let volumes = spec["template"]["spec"]["volumes"].items();
+    let mut all = volumes.to_vec();
+    for claim in claims {
+        let name = &claim["metadata"]["name"];
+        if !volumes.iter().any(|volume| volume["name"] == *name) {
+            all.push(json!({ "name": name, "emptyDir": {} }));
+        }
+    }
+    let mut spec = spec.clone();
+    spec["template"]["spec"]["volumes"] = all.into();
+    Cow::Owned(spec)
 }
 
 fn strategy(strategy: &Value, path: &Path, errors: &mut FieldErrors) {

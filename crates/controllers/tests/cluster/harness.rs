@@ -155,11 +155,15 @@ impl Cluster {
                 ("apps", "v1", kind)
             }
             "Lease" => ("coordination.k8s.io", "v1", kind),
+            "StorageClass" => ("storage.k8s.io", "v1", kind),
+            "HorizontalPodAutoscaler" => ("autoscaling", "v2", kind),
             _ => ("", "v1", kind),
         };
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, name));
         match kind {
-            "Namespace" | "Node" => Api::all_with(self.client.clone(), &resource),
+            "Namespace" | "Node" | "PersistentVolume" | "StorageClass" => {
+                Api::all_with(self.client.clone(), &resource)
+            }
             "Lease" => Api::namespaced_with(self.client.clone(), "kube-system", &resource),
             _ => Api::namespaced_with(self.client.clone(), "default", &resource),
         }

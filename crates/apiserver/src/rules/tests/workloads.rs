@@ -90,6 +90,21 @@ fn workloads_are_checked() {
 }
 
 #[test]
+fn containers_of_a_stateful_set_may_mount_its_claims() {
+    let mut mounting = template();
+    mounting["metadata"] = json!({"labels": {"app": "web"}});
+    mounting["spec"]["containers"][0]["volumeMounts"] =
+        json!([{"name": "data", "mountPath": "/data"}]);
+    let set = |claim: &str| {
+        let claim = json!({"metadata": {"name": claim}, "spec": {}});
+        deployment_with(json!({"template": mounting, "volumeClaimTemplates": [claim]}))
+    };
+    check("apps/v1", "StatefulSet", set("data"), &[]);
+    let missing = "spec.template.spec.containers[0].volumeMounts[0].name: Not found: \"data\"";
+    check("apps/v1", "StatefulSet", set("other"), &[missing]);
+}
+
+#[test]
 fn jobs_are_checked() {
     let mut forever = template();
     forever["spec"]["restartPolicy"] = json!("Always");
