@@ -1,8 +1,10 @@
 //! The controllers against the real API, told as stories.
 
+mod bad_connection;
 mod certificates;
 mod daemon_set;
 mod election;
+mod faults;
 mod harness;
 mod horizontal_pod_autoscaler;
 mod nodes;
