@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{self as api, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams, Preconditions, Request};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
 
 use crate::api::{
-    code, is_already_exists, is_conflict, is_namespace_terminating, is_not_found, message,
+    api_time, code, is_already_exists, is_conflict, is_namespace_terminating, is_not_found, message,
 };
 use crate::ownership::{controlled_by, controller_of};
 use crate::pod::{Condition, Pod};
@@ -239,6 +240,45 @@ impl PodControl {
         }
     }
 
+    /// Says why the pod is about to be deleted, for who asks later what became of it, and its last phase if one is
+    /// given. `why` is a reason and a message. A pod that is gone is no error.
+    pub async fn disrupt(
+        &self,
+        pod: &Pod,
+        why: (&str, &str),
+        phase: Option<&str>,
+        now: Timestamp,
+    ) -> kube::Result<()> {
+        let (reason, message) = why;
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": api_time(now), "observedGeneration": pod.metadata.generation,
+        });
+        let mut status = json!({ "conditions": [condition] });
+        if let Some(phase) = phase {
+            status["phase"] = phase.into();
+        }
+        self.write_status(pod, &status).await
+    }
+
+    /// Says that the pod has failed: nobody will hear any more how it ended.
+    pub async fn fail(&self, pod: &Pod) -> kube::Result<()> {
+        self.write_status(pod, &json!({ "phase": "Failed" })).await
+    }
+
+    async fn write_status(&self, pod: &Pod, status: &Value) -> kube::Result<()> {
+        let key = ObjectKey::of(pod);
+        let patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": status });
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams::default();
+        match api.patch_status(&key.name, &params, &Patch::Strategic(patch)).await {
+            Ok(written) => self.mirror.observe(written),
+            Err(error) if is_not_found(&error) || is_conflict(&error) => (),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Deletes a pod, gracefully and without a word. `false` if it was gone already.
     pub async fn remove(&self, pod: &Pod) -> kube::Result<bool> {
         let key = ObjectKey::of(pod);
@@ -307,7 +347,6 @@ where
 mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use serde_json::json;
 
     #[tokio::test]
     async fn slow_start_doubles_and_stops_at_the_first_batch_that_fails() {

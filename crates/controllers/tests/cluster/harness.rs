@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coracle_apiserver::identity::User;
@@ -34,6 +35,8 @@ pub struct Cluster {
     manager: Client,
     options: Options,
     store: Store,
+    /// How many seconds the controllers' clock is ahead.
+    ahead: Arc<AtomicI64>,
     _folder: TempDir,
 }
 
@@ -89,12 +92,34 @@ impl Cluster {
         let api = ApiServer::start(config).await.unwrap();
         let manager = connection(api.client(User::controller_manager()));
         let ca = SigningCa::new(pki.ca_pem(), &pki.ca_key_pem()).unwrap();
-        let options = Options::new(pki.ca_pem()).signing_with(ca).identified_as("first".to_owned());
+        let ahead = Arc::new(AtomicI64::new(0));
+        let offset = Arc::clone(&ahead);
+        let clock = move || {
+            jiff::Timestamp::now() + jiff::SignedDuration::from_secs(offset.load(Ordering::SeqCst))
+        };
+        let mut options =
+            Options::new(pki.ca_pem()).signing_with(ca).identified_as("first".to_owned());
+        options.clock = Arc::new(clock);
         let controllers = Controllers::start(&manager, &options);
         let client = api.client(User::admin());
         let node = Tasks::new(CancellationToken::new());
         obey(&node, &client);
-        Self { client, server: api, node, controllers, manager, options, store, _folder: folder }
+        Self {
+            client,
+            server: api,
+            node,
+            controllers,
+            manager,
+            options,
+            store,
+            ahead,
+            _folder: folder,
+        }
+    }
+
+    /// The controllers' clock goes forward. What waits for a time has to be touched to be looked at before.
+    pub fn advance(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// Ends the controllers in the middle of what they do, and starts them anew.
