@@ -6,6 +6,7 @@ mod bad_guests;
 mod bad_input;
 mod certificates;
 mod custom_resources;
+mod daemon_sets;
 mod durability;
 mod garbage;
 mod helm;

@@ -489,8 +489,8 @@ fn a_pod_says_that_its_claim_is_missing() {
     let spec = json!({ "containers": [container("c", "print up", json!([]))], "volumes": volume });
     apply(&cluster, "waits", spec);
     cluster.until("the failure is told", |cluster| {
-        let told = cluster.kubectl(&["get", "events", "--field-selector=reason=FailedMount"]);
-        told.contains("persistentvolumeclaims \"absent\" not found")
+        let told = cluster.kubectl(&["get", "events", "--field-selector=reason=FailedScheduling"]);
+        told.contains("persistentvolumeclaim \"absent\" not found")
     });
     // It runs as soon as there is one.
     let claim = json!({ "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "absent" }, "spec": {

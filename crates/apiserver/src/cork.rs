@@ -47,31 +47,76 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
     /// # Errors
     /// When the stream takes nothing any more.
     pub(crate) async fn drive<F: Future>(self, connection: F) -> io::Result<F::Output> {
+        let output = self.run(connection).await?;
+        // A stream that somebody still holds was upgraded: what is unsent goes out before what it sends itself.
+        if Arc::strong_count(&self.shared) == 1 {
+            let last_words = poll_fn(|context| self.shared.lock().send(context));
+            // A peer that hears nothing for so long, or is gone, does without.
+            let _ = tokio::time::timeout(limits::LAST_WORDS, last_words).await;
+        }
+        Ok(output)
+    }
+
+    async fn run<F: Future>(&self, connection: F) -> io::Result<F::Output> {
         let mut connection = pin!(connection);
-        let mut gave_way = false;
+        let mut courtesy = Courtesy::default();
         poll_fn(|context| {
             let polled = connection.as_mut().poll(context);
             let mut shared = self.shared.lock();
             if let Poll::Ready(output) = polled {
                 shared.driven = false;
                 if !shared.unsent.is_empty() {
-                    // Last words: they are heard if the stream takes them now.
                     let _ = shared.send(context);
                 }
                 return Poll::Ready(Ok(output));
             }
-            if shared.unsent.is_empty() {
-                gave_way = false;
-            } else if !gave_way && shared.unsent.len() < limits::UNSENT_BYTES {
-                gave_way = true;
+            if courtesy.gives_way(shared.unsent.len()) {
                 context.waker().wake_by_ref();
-            } else {
-                gave_way = false;
+            } else if !shared.unsent.is_empty() {
                 let _ = shared.send(context)?;
             }
             Poll::Pending
         })
         .await
+    }
+}
+
+/// When others are let go first: while that pays. To have to wait for the next turn costs little on an idle machine and
+/// much on a busy one, and an answer that goes out alone has nothing from it.
+#[derive(Default)]
+struct Courtesy {
+    /// How much there was when way was given.
+    gave_way: Option<usize>,
+    /// How often in a row nobody had anything to add.
+    in_vain: u32,
+    /// Turns in which nobody is waited for.
+    pause: u32,
+}
+
+impl Courtesy {
+    /// After this many vain turns the pauses grow no longer: the 64th event of many finds company at the latest.
+    const MOST_IN_VAIN: u32 = 6;
+
+    /// Whether the next turn is waited for, with so much to send.
+    fn gives_way(&mut self, unsent_bytes: usize) -> bool {
+        if let Some(before) = self.gave_way.take() {
+            if unsent_bytes > before {
+                self.in_vain = 0;
+            } else {
+                self.in_vain = (self.in_vain + 1).min(Self::MOST_IN_VAIN);
+                self.pause = 1 << self.in_vain;
+            }
+            return false;
+        }
+        if unsent_bytes == 0 || unsent_bytes >= limits::UNSENT_BYTES {
+            return false;
+        }
+        if self.pause > 0 {
+            self.pause -= 1;
+            return false;
+        }
+        self.gave_way = Some(unsent_bytes);
+        true
     }
 }
 
@@ -98,13 +143,18 @@ impl<S: AsyncWrite + Unpin> Shared<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Corked<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Corked<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.shared.lock().stream).poll_read(context, buffer)
+        let mut shared = self.shared.lock();
+        if !shared.driven && !shared.unsent.is_empty() {
+            // Who waits for an answer has said all there is to say. Whether that fails is for who writes.
+            let _ = shared.send(context);
+        }
+        Pin::new(&mut shared.stream).poll_read(context, buffer)
     }
 }
 
@@ -214,6 +264,25 @@ mod tests {
         driving.abort();
     }
 
+    #[test]
+    fn way_is_given_while_it_pays() {
+        let mut courtesy = Courtesy::default();
+        assert!(courtesy.gives_way(10) && !courtesy.gives_way(500));
+        assert!(courtesy.gives_way(10) && !courtesy.gives_way(500), "it paid");
+        let mut given = 0;
+        for _ in 0..1000 {
+            if courtesy.gives_way(10) {
+                given += 1;
+                assert!(!courtesy.gives_way(10), "in vain");
+            }
+        }
+        assert!((10..25).contains(&given), "{given}");
+        let turns = (0..).take_while(|_| !courtesy.gives_way(10)).count();
+        assert!(turns <= 64 && !courtesy.gives_way(500));
+        assert!(courtesy.gives_way(10), "it paid again");
+        assert!(!Courtesy::default().gives_way(limits::UNSENT_BYTES), "there is no room for more");
+    }
+
     #[tokio::test]
     async fn a_peer_that_reads_slowly_holds_the_writer_back_and_gets_all() {
         let (stream, mut peer, _) = counted(7);
@@ -228,6 +297,19 @@ mod tests {
         let mut got = Vec::new();
         peer.read_to_end(&mut got).await.unwrap();
         assert!(got == sent, "{} of {} bytes", got.len(), sent.len());
+        driving.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_of_a_connection_wait_for_a_peer_that_is_busy() {
+        let (stream, mut peer, _) = counted(7);
+        let (mut corked, cork) = cork(stream);
+        let connection = async move { corked.write_all(b"the connection is over").await.unwrap() };
+        let driving = tokio::spawn(cork.drive(connection));
+        tokio::task::yield_now().await;
+        let mut got = [0; 22];
+        peer.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"the connection is over");
         driving.await.unwrap().unwrap();
     }
 

@@ -44,6 +44,18 @@ pub(crate) const STREAMS_PER_CONNECTION: u32 = 250;
 /// How often a watch that asked for bookmarks gets one; upstream's is about a minute.
 pub(crate) const BOOKMARK_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long before its end such a watch gets its last bookmark, so that the next one starts from there; upstream's.
+pub(crate) const LAST_BOOKMARK: Duration = Duration::from_secs(2);
+
+/// Watch events that are kept in the form in which they were sent: those that the other watchers are about to send, too.
+pub(crate) const ENCODED_EVENTS: usize = 64;
+
+/// Bytes that those take together.
+pub(crate) const ENCODED_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long they are good for: a table's row says how old its object is.
+pub(crate) const ENCODED_AGE: Duration = Duration::from_secs(1);
+
 /// A watch without `timeoutSeconds` ends after this and up to as much again; upstream's `--min-request-timeout`.
 pub(crate) const WATCH_TIMEOUT: Duration = Duration::from_secs(1800);
 
@@ -52,6 +64,9 @@ pub(crate) const FRAME_BYTES: usize = 64 * 1024;
 
 /// Bytes that a connection gathers before it sends them: what TLS takes at once.
 pub(crate) const UNSENT_BYTES: usize = 64 * 1024;
+
+/// How long a peer may take for the last bytes of a connection.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Tries to find a free name for `generateName`; upstream's number.
 pub(crate) const NAME_ATTEMPTS: usize = 8;

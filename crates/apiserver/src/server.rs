@@ -26,6 +26,7 @@ use crate::custom_resources::Registry;
 use crate::discovery::Discovery;
 use crate::extension::ExtensionClient;
 use crate::fairness::{self, Fairness};
+use crate::handlers::encoded::Encoded;
 use crate::identity::User;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
@@ -91,6 +92,8 @@ pub(crate) struct Server {
     /// Who serves group-versions instead of us.
     pub(crate) aggregator: Aggregator,
     pub(crate) turns: Turns,
+    /// Watch events that were just sent.
+    pub(crate) encoded: Arc<Encoded>,
     pub(crate) kubelets: KubeletClient,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
@@ -163,6 +166,7 @@ impl ApiServer {
             metrics,
             fairness: Fairness::new(&store),
             turns: Turns::default(),
+            encoded: Arc::default(),
             ready: AtomicBool::new(false),
             tunnels: TaskTracker::new(),
             shutdown: CancellationToken::new(),

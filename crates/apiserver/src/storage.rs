@@ -113,8 +113,7 @@ pub(crate) fn attributes_of(kind: &'static Kind, object: &Value) -> Attributes {
         return Attributes { labels, fields: Box::default() };
     }
     let fields = (rules::for_kind(kind).fields)(object);
-    let fields =
-        fields.into_iter().map(|(name, value)| (name.into(), value.into_boxed_str())).collect();
+    let fields = fields.into_iter().map(|(name, value)| (name, value.into_boxed_str())).collect();
     Attributes { labels, fields }
 }
 

@@ -201,6 +201,49 @@ async fn initial_events_end_with_a_bookmark() {
 }
 
 #[tokio::test]
+async fn a_watch_that_is_about_to_end_says_how_far_it_got() {
+    let server = with_maps(2).await;
+    let query = "watch=true&resourceVersion=1&allowWatchBookmarks=true&timeoutSeconds=3";
+    let watch = server.watch(&format!("{MAPS}?{query}")).await;
+    let events: Vec<Value> = watch.collect().await;
+    let summaries: Vec<_> = events.iter().map(summary).collect();
+    assert_eq!(summaries, ["ADDED m0", "ADDED m1", "BOOKMARK -"]);
+    let reached = &events[2]["object"]["metadata"]["resourceVersion"];
+    assert_eq!(reached, &json!(server.store.revision().to_string()));
+}
+
+#[tokio::test]
+async fn watchers_of_one_form_are_told_the_same_and_others_in_theirs() {
+    let server = with_maps(0).await;
+    let forms = [
+        "Table;v=v1;g=meta.k8s.io",
+        "Table;v=v1;g=meta.k8s.io",
+        "PartialObjectMetadata;v=v1;g=meta.k8s.io",
+    ];
+    let mut watches = Vec::new();
+    for form in forms {
+        let path = format!("{MAPS}?watch=true&resourceVersion={}", server.store.revision());
+        watches.push(
+            harness::watch_in_form(&server.client, &path, &format!("application/json;as={form}"))
+                .await,
+        );
+    }
+    for name in ["one", "two"] {
+        server.post(MAPS, config_map(name, json!({}))).await.expect(201);
+        let mut events = Vec::new();
+        for watch in &mut watches {
+            events.push(next(watch).await);
+        }
+        assert_eq!(events[0], events[1]);
+        let columns = events[0]["object"]["columnDefinitions"].as_array().map_or(0, Vec::len);
+        assert_eq!(columns > 0, name == "one", "only the first one names the columns");
+        assert_eq!(events[0]["object"]["rows"][0]["cells"][0], name);
+        assert_eq!(events[2]["object"]["kind"], "PartialObjectMetadata");
+        assert_eq!(events[2]["object"]["metadata"]["name"], name);
+    }
+}
+
+#[tokio::test]
 async fn tables_and_metadata_are_answered_by_accept() {
     let server = with_maps(2).await;
     let ask = async |path: &str, accept: &str| {

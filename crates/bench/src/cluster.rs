@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
@@ -84,6 +85,20 @@ impl Cluster {
         self.connection.json(method, path, body).await
     }
 
+    /// Merges a patch into an object.
+    pub async fn patch(&self, path: &str, patch: &Value) -> Result<()> {
+        let headers =
+            [("content-type", "application/merge-patch+json"), ("accept", "application/json")];
+        let body = serde_json::to_vec(patch)?.into();
+        let answer = self.connection.send(Method::PATCH, path, &headers, body).await?;
+        let status = answer.status();
+        answer.into_body().collect().await?;
+        if !status.is_success() {
+            bail!("patch of {path}: {status}");
+        }
+        Ok(())
+    }
+
     /// Watches what a path with a query says, on a connection of its own.
     pub async fn watch(&self, path: &str) -> Result<Watch> {
         let connection = self.connect().await?;
@@ -130,6 +145,11 @@ impl Cluster {
 impl Watch {
     /// The next event, as JSON.
     pub async fn next(&mut self) -> Result<Value> {
+        self.next_as().await
+    }
+
+    /// The next event, of which only what is asked for is read.
+    pub async fn next_as<T: DeserializeOwned>(&mut self) -> Result<T> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
                 return Ok(serde_json::from_slice(&self.buffer.split_to(end + 1))?);

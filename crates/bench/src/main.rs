@@ -10,12 +10,14 @@
 mod cluster;
 mod connection;
 mod etcd;
+mod fleet;
 mod idle;
 mod load;
 mod pods;
 mod process;
 mod report;
 mod requests;
+mod scale;
 mod serving;
 mod start;
 mod writes;
@@ -75,6 +77,16 @@ enum Name {
     Watch,
     /// HTTP requests through a Service, beside `wasmtime serve`.
     Http,
+    /// Pods bound to 5,000 fake nodes.
+    Scheduler,
+    /// A Deployment of 10,000 pods on fake nodes, and what it costs when nothing happens.
+    Fleet,
+    /// 1,000 Deployments rolled at once.
+    Rollouts,
+    /// A namespace of 10,000 objects deleted.
+    Namespace,
+    /// 10,000 CronJobs due in one minute.
+    Cronjobs,
 }
 
 /// What every benchmark is given.
@@ -136,6 +148,11 @@ async fn run_one(name: Name, settings: &Settings, report: &mut Report) -> Result
         Name::List => requests::list(settings, report).await,
         Name::Watch => requests::watch(settings, report).await,
         Name::Http => serving::run(settings, report).await,
+        Name::Scheduler => scale::scheduler(settings, report).await,
+        Name::Fleet => scale::fleet(settings, report).await,
+        Name::Rollouts => scale::rollouts(settings, report).await,
+        Name::Namespace => scale::namespace(settings, report).await,
+        Name::Cronjobs => scale::cron_jobs(settings, report).await,
     }
 }
 

@@ -12,6 +12,7 @@ use k8s_openapi::api::apps::v1::{
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, PodCertificateRequest};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, PersistentVolume, PersistentVolumeClaim,
     ReplicationController, Secret, Service, ServiceAccount,
@@ -30,6 +31,7 @@ use crate::Options;
 use crate::api::{Attempting, Unfinished, is_not_found};
 use crate::garbage_collector::Graph;
 use crate::ownership::Orphans;
+use crate::placed::Placed;
 use crate::pod::Pod;
 use crate::pods::PodControl;
 
@@ -44,6 +46,8 @@ pub(crate) struct Context {
     pub mirrors: Mirrors,
     /// What nobody controls and may be adopted.
     pub orphans: OrphanIndexes,
+    /// Which pods are on which node.
+    pub placed: Placed,
     /// Who owns whom, over all kinds; the garbage collector fills it.
     pub graph: Arc<Graph>,
 }
@@ -52,6 +56,8 @@ pub(crate) struct Context {
 pub(crate) struct Mirrors {
     pub namespaces: Mirror<Namespace>,
     pub nodes: Mirror<Node>,
+    /// By which nodes say that they live.
+    pub node_leases: Mirror<Lease>,
     pub pods: Mirror<Pod>,
     pub services: Mirror<Service>,
     pub endpoints: Mirror<Endpoints>,
@@ -97,7 +103,8 @@ impl Context {
             replica_sets: Orphans::follow(&mirrors.replica_sets),
             controller_revisions: Orphans::follow(&mirrors.controller_revisions),
         };
-        Arc::new(Self { client, options, tasks, mirrors, orphans, graph: Arc::default() })
+        let placed = Placed::follow(&mirrors.pods);
+        Arc::new(Self { client, options, tasks, mirrors, orphans, placed, graph: Arc::default() })
     }
 
     /// What time it is.
@@ -182,6 +189,11 @@ impl Mirrors {
         Self {
             namespaces: Mirror::all(tasks, client),
             nodes: Mirror::all(tasks, client),
+            node_leases: Mirror::start(
+                tasks,
+                Api::namespaced(client.clone(), crate::node_lifecycle::LEASES),
+                Selection::default(),
+            ),
             pods: Mirror::all(tasks, client),
             services: Mirror::all(tasks, client),
             endpoints: Mirror::all(tasks, client),
@@ -224,6 +236,7 @@ impl Mirrors {
     pub async fn synced(&self) -> Result<(), NotSynced> {
         self.namespaces.synced().await?;
         self.nodes.synced().await?;
+        self.node_leases.synced().await?;
         self.pods.synced().await?;
         self.services.synced().await?;
         self.endpoints.synced().await?;

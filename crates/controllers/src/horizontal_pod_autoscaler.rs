@@ -167,12 +167,8 @@ impl Controller {
         if desired == current {
             return draft.sizes(current, desired, metrics);
         }
-        self.rescale(key, scaler, &scaled, (desired, &reason), draft).await;
-        let reached = if draft.status.last_scale_time == Some(api_time(draft.now)) {
-            desired
-        } else {
-            current
-        };
+        let is_rescaled = self.rescale(key, scaler, &scaled, (desired, &reason), draft).await;
+        let reached = if is_rescaled { desired } else { current };
         draft.sizes(current, reached, metrics);
     }
 
@@ -226,6 +222,7 @@ impl Controller {
         found.replicas
     }
 
+    /// Whether the target has the size now.
     async fn rescale(
         &self,
         key: &ObjectKey,
@@ -233,8 +230,9 @@ impl Controller {
         scaled: &Scaled,
         (desired, reason): (i32, &str),
         draft: &mut Draft,
-    ) {
-        match scaled.resize(&self.ctx, desired).await {
+    ) -> bool {
+        let outcome = scaled.resize(&self.ctx, desired).await;
+        match &outcome {
             Ok(()) => {
                 let told =
                     format!("the HPA controller was able to update the target scale to {desired}");
@@ -246,7 +244,7 @@ impl Controller {
                 self.remember(key, draft.now, |memory| memory.changes.push(change));
             }
             Err(error) => {
-                let cause = message(&error);
+                let cause = message(error);
                 let told = format!("New size: {desired}; reason: {reason}; error: {cause}");
                 self.recorder.warning(scaler, "FailedRescale", told);
                 let told =
@@ -254,6 +252,7 @@ impl Controller {
                 draft.condition("AbleToScale", false, "FailedUpdateScale", told);
             }
         }
+        outcome.is_ok()
     }
 
     fn remember<T>(

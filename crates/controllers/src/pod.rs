@@ -1,6 +1,6 @@
 //! What the controllers keep of a pod.
 
-use k8s_openapi::api::core::v1 as api;
+use k8s_openapi::api::core::v1::{self as api, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube_derive::Resource;
 use serde::{Deserialize, Deserializer};
@@ -25,6 +25,7 @@ pub(crate) struct PodSpec {
     pub subdomain: Option<String>,
     pub containers: Box<[Container]>,
     pub init_containers: Box<[Container]>,
+    pub tolerations: Box<[Toleration]>,
     /// Only those that are claims: most pods have others, and none of these.
     #[serde(deserialize_with = "only_claims")]
     pub volumes: Box<[Volume]>,

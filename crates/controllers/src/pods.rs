@@ -9,16 +9,25 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{self as api, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, PostParams, Preconditions, Request};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
 
-use crate::api::{is_conflict, is_namespace_terminating, is_not_found, message};
-use crate::ownership::controlled_by;
+use crate::api::{
+    api_time, code, is_already_exists, is_conflict, is_namespace_terminating, is_not_found, message,
+};
+use crate::ownership::{controlled_by, controller_of};
 use crate::pod::{Condition, Pod};
 
 /// Requests that one reconcile has under way at once: enough to fill the store's group
 /// commits, few enough that one large set does not starve the others.
 pub(crate) const CONCURRENT_REQUESTS: usize = 256;
+
+/// How often a pod is asked for before its owner is told that nobody knows whether it is there.
+const TRIES: u32 = 12;
+/// The wait in between, which doubles, and how long it may get.
+const AGAIN: Duration = Duration::from_millis(5);
+const LONGEST_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pod counts: it is not over and not going.
 pub(crate) fn is_active(pod: &Pod) -> bool {
@@ -82,6 +91,17 @@ pub(crate) fn availability(pod: &Pod, min_ready: Duration, now: Timestamp) -> Av
     }
 }
 
+/// A name as the API would have chosen it: upstream's `SimpleNameGenerator`.
+fn random_name(prefix: &str) -> String {
+    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    /// What the API keeps of the prefix.
+    const LONGEST_PREFIX: usize = 58;
+    let kept = prefix.char_indices().map(|(at, letter)| at + letter.len_utf8());
+    let kept = kept.take_while(|end| *end <= LONGEST_PREFIX).last().unwrap_or_default();
+    let suffix = (0..5).map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]));
+    prefix[..kept].chars().chain(suffix).collect()
+}
+
 /// The pod that `owner` makes from its template; the API completes its name.
 pub(crate) fn from_template<O: Resource<DynamicType = ()>>(
     template: &PodTemplateSpec,
@@ -117,7 +137,7 @@ impl PodControl {
     where
         O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
     {
-        match self.post(pod).await {
+        match self.post_once(owner, pod).await {
             Ok(created) => {
                 let name = created.metadata.name.unwrap_or_default();
                 self.recorder.normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
@@ -134,6 +154,57 @@ impl PodControl {
                 Err(error)
             }
         }
+    }
+
+    /// Creates a pod under a name that we choose: so that one that was asked for, and for which no answer came, is asked
+    /// for again, and is not another one then.
+    async fn post_once<O: Resource>(&self, owner: &O, pod: &api::Pod) -> kube::Result<Pod> {
+        let mut pod = pod.clone();
+        let prefix = pod.metadata.generate_name.clone().unwrap_or_default();
+        pod.metadata.name = Some(random_name(&prefix));
+        let mut may_exist = false;
+        let mut attempt = 0;
+        loop {
+            let error = match self.post(&pod).await {
+                Err(error) if is_already_exists(&error) && may_exist => {
+                    match self.find(owner, &pod).await {
+                        Ok(Some(ours)) => return Ok(ours),
+                        Ok(None) => error,
+                        Err(unknown) => unknown,
+                    }
+                }
+                Err(error) => error,
+                created => return created,
+            };
+            may_exist |= code(&error).is_none();
+            let is_taken = is_already_exists(&error);
+            attempt += 1;
+            if attempt == TRIES || !(may_exist || is_taken) {
+                return Err(error);
+            }
+            if is_taken {
+                // By somebody else's pod.
+                may_exist = false;
+                pod.metadata.name = Some(random_name(&prefix));
+            } else {
+                tokio::time::sleep((AGAIN * (1 << attempt)).min(LONGEST_AGAIN)).await;
+            }
+        }
+    }
+
+    /// The pod of this name, if it is the owner's.
+    async fn find<O: Resource>(&self, owner: &O, pod: &api::Pod) -> kube::Result<Option<Pod>> {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let found = api.get_opt(pod.metadata.name.as_deref().unwrap_or_default()).await?;
+        let ours = found.filter(|found| {
+            let controller = controller_of(&found.metadata);
+            controller.is_some_and(|controller| Some(&controller.uid) == owner.meta().uid.as_ref())
+        });
+        if let Some(ours) = &ours {
+            self.mirror.observe(ours.clone());
+        }
+        Ok(ours)
     }
 
     /// Creates a pod without a word: sends all of it, and keeps of the answer what we need.
@@ -169,6 +240,45 @@ impl PodControl {
         }
     }
 
+    /// Says why the pod is about to be deleted, for who asks later what became of it, and its last phase if one is
+    /// given. `why` is a reason and a message. A pod that is gone is no error.
+    pub async fn disrupt(
+        &self,
+        pod: &Pod,
+        why: (&str, &str),
+        phase: Option<&str>,
+        now: Timestamp,
+    ) -> kube::Result<()> {
+        let (reason, message) = why;
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": reason, "message": message,
+            "lastTransitionTime": api_time(now), "observedGeneration": pod.metadata.generation,
+        });
+        let mut status = json!({ "conditions": [condition] });
+        if let Some(phase) = phase {
+            status["phase"] = phase.into();
+        }
+        self.write_status(pod, &status).await
+    }
+
+    /// Says that the pod has failed: nobody will hear any more how it ended.
+    pub async fn fail(&self, pod: &Pod) -> kube::Result<()> {
+        self.write_status(pod, &json!({ "phase": "Failed" })).await
+    }
+
+    async fn write_status(&self, pod: &Pod, status: &Value) -> kube::Result<()> {
+        let key = ObjectKey::of(pod);
+        let patch = json!({ "metadata": { "uid": pod.metadata.uid }, "status": status });
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        let params = PatchParams::default();
+        match api.patch_status(&key.name, &params, &Patch::Strategic(patch)).await {
+            Ok(written) => self.mirror.observe(written),
+            Err(error) if is_not_found(&error) || is_conflict(&error) => (),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// Deletes a pod, gracefully and without a word. `false` if it was gone already.
     pub async fn remove(&self, pod: &Pod) -> kube::Result<bool> {
         let key = ObjectKey::of(pod);
@@ -179,7 +289,16 @@ impl PodControl {
                 Some(going) => self.mirror.observe(going),
                 None => self.mirror.observe_gone(pod),
             },
-            Err(error) if is_not_found(&error) || is_conflict(&error) => {
+            Err(error) if is_not_found(&error) => {
+                self.mirror.observe_gone(pod);
+                return Ok(false);
+            }
+            // Another pod has its name, or somebody else objects: a pod that is only thought to be gone would stay for ever.
+            Err(error) if is_conflict(&error) => {
+                let there = api.get_opt(&key.name).await?;
+                if there.is_some_and(|there| there.metadata.uid == pod.metadata.uid) {
+                    return Err(error);
+                }
                 self.mirror.observe_gone(pod);
                 return Ok(false);
             }
@@ -228,7 +347,6 @@ where
 mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use serde_json::json;
 
     #[tokio::test]
     async fn slow_start_doubles_and_stops_at_the_first_batch_that_fails() {

@@ -61,6 +61,9 @@ pub(crate) fn capacity() -> Amounts {
     Amounts { cpu_millis: cores * 1000, memory_bytes: memory_bytes("MemTotal:"), pods: MAX_PODS }
 }
 
+/// A disk with so much left is not short of room, whatever part of it that is.
+const ROOM: u64 = 2 << 30;
+
 /// What is free of memory and disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pressure {
@@ -71,15 +74,14 @@ pub(crate) struct Pressure {
 }
 
 impl Pressure {
-    /// Looks at memory and at the disk of the data directory, with the thresholds of upstream's hard eviction.
+    /// Looks at memory and at the disk of the data directory, with the thresholds of upstream's hard eviction, but for a
+    /// large disk: a tenth of it may be more than all images here will ever take.
     pub(crate) fn look(data_dir: &Path) -> Self {
         let available = memory_bytes("MemAvailable:");
         let disk = disk(data_dir);
         Self {
             memory: available > 0 && available < 100 << 20,
-            disk: disk.is_some_and(|disk| {
-                disk.free_bytes * 10 < disk.total_bytes || disk.free_inodes * 20 < disk.inodes
-            }),
+            disk: disk.is_some_and(|disk| disk.is_short()),
         }
     }
 }
@@ -95,6 +97,14 @@ pub(crate) struct Disk {
     pub(crate) inodes: u64,
     /// How many more it can hold.
     pub(crate) free_inodes: u64,
+}
+
+impl Disk {
+    /// Whether so little is left that no pod should come.
+    fn is_short(self) -> bool {
+        let is_low = self.free_bytes * 10 < self.total_bytes && self.free_bytes < ROOM;
+        is_low || self.free_inodes * 20 < self.inodes
+    }
 }
 
 /// The file system that holds this directory, if it can be told.
@@ -125,4 +135,23 @@ fn memory_bytes(line: &str) -> u64 {
 fn os_image(os_release: &str) -> String {
     let name = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     name.map_or_else(|| operating_system().to_owned(), |name| name.trim_matches('"').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_short_when_little_is_left_of_it() {
+        let check = |free_gib: u64, total_gib: u64, free_inodes: u64, expected: bool| {
+            let (free_bytes, total_bytes) = (free_gib << 30, total_gib << 30);
+            let disk = Disk { total_bytes, free_bytes, inodes: 100, free_inodes };
+            assert_eq!(disk.is_short(), expected, "{disk:?}");
+        };
+        check(100, 250, 50, false);
+        check(23, 250, 50, false);
+        check(1, 250, 50, true);
+        check(1, 5, 50, false);
+        check(100, 250, 4, true);
+    }
 }

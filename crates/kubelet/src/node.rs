@@ -109,6 +109,15 @@ impl NodeReporter {
                 warn!(node = self.ctx.node_name, %error, "lease not renewed");
                 wait = AGAIN;
             }
+            match self.look().await {
+                Ok(Some(found)) => node = found,
+                // Somebody deleted the Node while we live: we are still here.
+                Ok(None) => node = self.register().await,
+                Err(error) => {
+                    warn!(node = self.ctx.node_name, %error, "node not read");
+                    wait = AGAIN;
+                }
+            }
             let now = Timestamp::now();
             let status = self.status(&node, now).await;
             let due = Duration::try_from(now.duration_since(reported_at)).unwrap_or_default()
@@ -131,6 +140,12 @@ impl NodeReporter {
                 }
             }
         }
+    }
+
+    /// The Node as others left it: who did not hear of us for a while may have written that nothing is known of us.
+    async fn look(&self) -> kube::Result<Option<Node>> {
+        let nodes: Api<Node> = Api::all(self.ctx.client.clone());
+        nodes.get_opt(&self.ctx.node_name).await
     }
 
     async fn try_register(&self) -> kube::Result<Node> {
@@ -350,12 +365,18 @@ fn differs(known: Option<&NodeStatus>, wanted: &NodeStatus) -> bool {
         words.sort();
         words
     };
+    // Others may have added resources that this machine knows nothing of.
+    let has_capacity = || {
+        let known = known.capacity.as_ref();
+        let mut wanted = wanted.capacity.iter().flatten();
+        wanted.all(|(name, amount)| known.and_then(|known| known.get(name)) == Some(amount))
+    };
     words(known) != words(wanted)
         || known.images != wanted.images
         || known.addresses != wanted.addresses
         || known.node_info != wanted.node_info
         || known.daemon_endpoints != wanted.daemon_endpoints
-        || known.capacity != wanted.capacity
+        || !has_capacity()
 }
 
 #[cfg(test)]

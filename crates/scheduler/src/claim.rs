@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod, PreferredSchedulingTerm,
 use crate::constraints::{HostPort, Labels, host_ports};
 use crate::resources::Resources;
 use crate::terms::Terms;
+use crate::volumes::Mount;
 
 /// What a pod asks of a node.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Claim {
     pub(crate) labels: Labels,
     /// What it says about other pods.
     pub(crate) terms: Terms,
+    /// The claims on volumes that it mounts.
+    pub(crate) mounts: Vec<Mount>,
     /// Whether it is being deleted.
     pub(crate) is_leaving: bool,
     /// Pods with less may be preempted for it.
@@ -49,6 +52,7 @@ impl Claim {
         Claim {
             requests: Resources::of_pod(spec),
             terms: Terms::of(spec, &labels, &namespace),
+            mounts: Mount::all_of(spec, pod.metadata.name.as_deref().unwrap_or_default()),
             is_leaving: pod.metadata.deletion_timestamp.is_some(),
             namespace,
             labels,
@@ -65,6 +69,7 @@ impl Claim {
     /// Whether what other pods mean for both is the same.
     pub(crate) fn relates_like(&self, other: &Claim) -> bool {
         self.terms == other.terms
+            && self.mounts == other.mounts
             && self.labels == other.labels
             && self.namespace == other.namespace
             && self.node_selector == other.node_selector

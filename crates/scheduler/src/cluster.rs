@@ -24,6 +24,7 @@ use crate::preempt::Budget;
 use crate::queue::{Queue, Stage, Uid, Waiting};
 use crate::relations::Relations;
 use crate::terms::Namespaces;
+use crate::volumes::Volumes;
 
 mod room;
 mod waking;
@@ -46,6 +47,7 @@ pub(crate) struct Cluster {
     evicted: HashSet<Uid>,
     budgets: BTreeMap<(String, String), Budget>,
     namespaces: Namespaces,
+    volumes: Volumes,
     /// The pods on nodes that say something about those that come.
     outspoken: HashSet<Uid>,
     /// Pods with gates whose condition is still to be written.
@@ -66,6 +68,8 @@ pub(crate) struct Decision {
     pub(crate) act: Act,
     /// The node that is kept for the pod.
     pub(crate) nominated: Option<String>,
+    /// The claims that are to be told the node before the pod is bound to it.
+    pub(crate) undecided: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -93,6 +97,7 @@ impl Cluster {
             evicted: HashSet::new(),
             budgets: BTreeMap::new(),
             namespaces: Namespaces::new(),
+            volumes: Volumes::default(),
             outspoken: HashSet::new(),
             gated: VecDeque::new(),
         }
@@ -146,6 +151,13 @@ impl Cluster {
     /// Takes in that a namespace is gone.
     pub(crate) fn namespace_deleted(&mut self, name: &str) {
         self.namespaces.remove(name);
+    }
+
+    /// Takes in what changes of claims, volumes or classes; pods that mount any are tried again if it says so.
+    pub(crate) fn volumes_changed(&mut self, change: impl FnOnce(&mut Volumes) -> bool) {
+        if change(&mut self.volumes) {
+            self.retry_parked(|claim| !claim.mounts.is_empty());
+        }
     }
 
     /// Takes in a disruption budget's state.
@@ -220,7 +232,8 @@ impl Cluster {
                 self.queue.get(&uid).filter(|waiting| waiting.stage == Stage::Gated)
             {
                 let (pod, nominated) = (waiting.pod.clone(), None);
-                return Some(Decision { pod, uid, act: Act::ReportGates, nominated });
+                let undecided = Vec::new();
+                return Some(Decision { pod, uid, act: Act::ReportGates, nominated, undecided });
             }
         }
         let uid = self.queue.first(now)?;
@@ -235,6 +248,9 @@ impl Cluster {
                 self.assign(&uid, &node, &pod);
                 self.pass_on(woken_by, Some(&node));
                 self.denominate(&uid, Some(&node));
+                for claim in &relations.volumes.undecided {
+                    self.volumes.select(&pod.claim.namespace, claim, &node);
+                }
                 self.taken_last.clone_from(&node);
                 Act::Bind(node)
             }
@@ -246,7 +262,8 @@ impl Cluster {
             }
         };
         let nominated = self.nominations.of(&uid).map(str::to_owned);
-        Some(Decision { uid, pod, act, nominated })
+        let undecided = relations.volumes.undecided;
+        Some(Decision { uid, pod, act, nominated, undecided })
     }
 
     /// Takes in that the API did not evict a pod: the one that it was to make room for is tried again later.

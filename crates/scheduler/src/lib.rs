@@ -7,9 +7,9 @@
 //! it will be; a pod that fits nowhere is tried again when something changed that could let it fit, never on a timer;
 //! deciding does no I/O.
 //!
-//! `relations.rs` counts what the pods that are there mean for one that comes; `preempt.rs` decides which pods make room for a more important one.
+//! `relations.rs` counts what the pods that are there mean for one that comes; `volumes.rs` what its claims allow; `preempt.rs` decides which pods make room for a more important one.
 //!
-//! Deliberately absent, so far: volumes, several profiles, spread that nobody asked for.
+//! Deliberately absent, so far: several profiles, spread that nobody asked for.
 
 mod claim;
 mod cluster;
@@ -25,6 +25,7 @@ mod resources;
 mod run;
 mod score;
 mod terms;
+mod volumes;
 
 pub use claim::Claim;
 pub use node::Node;

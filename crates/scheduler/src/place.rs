@@ -34,6 +34,8 @@ pub enum Placement {
 pub struct Misfit {
     nodes: usize,
     reasons: Reasons,
+    /// Why none of them was asked.
+    hindrance: Option<String>,
     /// On how many nodes evicting other pods would not help.
     unhelpable: usize,
     /// What came of making room by evicting others.
@@ -77,6 +79,11 @@ pub fn place<'a>(
     let mut misfit = Misfit::default();
     if claim.never_preempts {
         misfit.eviction = Eviction::Ineligible("not eligible due to preemptionPolicy=Never.");
+    }
+    if let Some(why) = &relations.volumes.hindrance {
+        let nodes = nodes.into_iter().count();
+        let hindrance = Some(why.clone());
+        return Placement::Nowhere(Misfit { nodes, hindrance, unhelpable: nodes, ..misfit });
     }
     for node in nodes {
         match refusal(claim, relations, node) {
@@ -175,7 +182,7 @@ fn shortage(claim: &Claim, node: &Node) -> Option<Refusal> {
 
 impl Refusal {
     /// A refusal for as long as the node and the pod are as they are.
-    pub(crate) fn lasting(reason: &'static str) -> Refusal {
+    pub(crate) fn lasting(reason: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal { reasons: vec![reason.into()], is_helped_by_eviction: false }
     }
 
@@ -201,7 +208,8 @@ impl fmt::Display for Misfit {
         if nodes == 0 {
             return f.write_str("no nodes available to schedule pods");
         }
-        write!(f, "0/{nodes} nodes are available: {}.", listed(&self.reasons))?;
+        let reasons = self.hindrance.clone().unwrap_or_else(|| listed(&self.reasons));
+        write!(f, "0/{nodes} nodes are available: {reasons}.")?;
         match &self.eviction {
             Eviction::Helps => Ok(()),
             Eviction::Ineligible(why) => write!(f, " preemption: {why}"),

@@ -9,6 +9,7 @@ use crate::claim::Claim;
 use crate::node::Node;
 use crate::place::{Refusal, is_selected, repels};
 use crate::terms::{Namespaces, Spread, Term, Terms};
+use crate::volumes::Demand;
 
 /// How much a pod that must be near this one draws it, as upstream has it.
 const HARD_AFFINITY: i64 = 1;
@@ -30,6 +31,8 @@ pub struct Relations {
     /// By topology, how much the pod is drawn there.
     drawn: HashMap<String, Counts>,
     spread: Vec<SpreadCounts>,
+    /// What the pod's claims on volumes ask of a node.
+    pub(crate) volumes: Demand,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -142,7 +145,10 @@ impl Relations {
 
     /// Why the pod may not go to the node.
     pub(crate) fn refusal(&self, claim: &Claim, node: &Node) -> Option<Refusal> {
-        self.too_many(claim, node).or_else(|| self.bad_company(claim, node))
+        self.volumes
+            .refusal(node)
+            .or_else(|| self.too_many(claim, node))
+            .or_else(|| self.bad_company(claim, node))
     }
 
     fn too_many(&self, claim: &Claim, node: &Node) -> Option<Refusal> {

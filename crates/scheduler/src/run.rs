@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use coracle_reconcile::{Change, Election, Mirror, NotSynced, ObjectKey, Recorder, Tasks};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::cluster::{Act, Cluster, Decision};
 use crate::place::Misfit;
 use crate::pod::{PREEMPTED, Pod};
+use crate::volumes::SELECTED_NODE;
 
 /// An API call that takes longer has failed.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
@@ -73,11 +75,17 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
     let pods = Mirror::<Pod>::all(&tasks, &client);
     let budgets = Mirror::<PodDisruptionBudget>::all(&tasks, &client);
     let namespaces = Mirror::<Namespace>::all(&tasks, &client);
+    let storage = Storage {
+        claims: Mirror::all(&tasks, &client),
+        volumes: Mirror::all(&tasks, &client),
+        classes: Mirror::all(&tasks, &client),
+    };
     let synced = async {
         nodes.synced().await?;
         pods.synced().await?;
         budgets.synced().await?;
-        namespaces.synced().await
+        namespaces.synced().await?;
+        storage.synced().await
     };
     match tasks.until_stopped(synced).await {
         Ok(Some(())) => (),
@@ -100,11 +108,27 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
     });
     scheduler.follow_budgets(&budgets);
     scheduler.follow_namespaces(&namespaces);
+    scheduler.follow_storage(&storage);
     scheduler.follow(&nodes, &pods);
     let token = tasks.token().clone();
     tasks.spawn_to_end("schedule", scheduler.schedule(options.calls, token));
     tasks.finished().await;
     Ok(())
+}
+
+/// What is known of volumes.
+struct Storage {
+    claims: Mirror<PersistentVolumeClaim>,
+    volumes: Mirror<PersistentVolume>,
+    classes: Mirror<StorageClass>,
+}
+
+impl Storage {
+    async fn synced(&self) -> Result<(), NotSynced> {
+        self.claims.synced().await?;
+        self.volumes.synced().await?;
+        self.classes.synced().await
+    }
 }
 
 struct Scheduler {
@@ -169,6 +193,46 @@ impl Scheduler {
         });
     }
 
+    fn follow_storage(self: &Arc<Self>, storage: &Storage) {
+        let this = self.clone();
+        storage.claims.on_change(move |change| {
+            let key = ObjectKey::of(&**change.object());
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => {
+                    cluster.volumes_changed(|volumes| volumes.claim_applied(new));
+                }
+                Change::Deleted(_) => cluster.volumes_changed(|volumes| {
+                    volumes.claim_deleted(&key.namespace, &key.name);
+                    false
+                }),
+            });
+        });
+        let this = self.clone();
+        storage.volumes.on_change(move |change| {
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => {
+                    cluster.volumes_changed(|volumes| volumes.volume_applied(new));
+                }
+                Change::Deleted(last) => cluster.volumes_changed(|volumes| {
+                    volumes.volume_deleted(&last.name_any());
+                    false
+                }),
+            });
+        });
+        let this = self.clone();
+        storage.classes.on_change(move |change| {
+            this.tell(|cluster| match change {
+                Change::Applied { new, .. } => {
+                    cluster.volumes_changed(|volumes| volumes.class_applied(new));
+                }
+                Change::Deleted(last) => cluster.volumes_changed(|volumes| {
+                    volumes.class_deleted(&last.name_any());
+                    false
+                }),
+            });
+        });
+    }
+
     fn tell(&self, change: impl FnOnce(&mut Cluster)) {
         change(&mut self.cluster.lock());
         self.changed.notify_one();
@@ -205,10 +269,14 @@ impl Scheduler {
     }
 
     async fn act(self: Arc<Self>, decision: Decision) {
-        let Decision { uid, pod, act, nominated } = decision;
+        let Decision { uid, pod, act, nominated, undecided } = decision;
         let nominated = nominated.as_deref();
         match act {
-            Act::Bind(node) => self.bind(&uid, &pod, &node).await,
+            Act::Bind(node) => {
+                if self.select_node(&uid, &pod, &undecided, &node).await {
+                    self.bind(&uid, &pod, &node).await;
+                }
+            }
             Act::ReportMisfit(misfit) => self.report_misfit(&pod, &misfit, nominated).await,
             Act::Preempt(misfit, victims) => {
                 self.report_misfit(&pod, &misfit, nominated).await;
@@ -266,6 +334,28 @@ impl Scheduler {
         let this_pod = Preconditions { uid: uid.clone(), resource_version: None };
         api.delete(&key.name, &DeleteParams::default().preconditions(this_pod)).await?;
         Ok(())
+    }
+
+    /// Tells claims that wait for their first consumer where that goes; if that fails, the pod is tried again later.
+    async fn select_node(&self, uid: &str, pod: &Pod, claims: &[String], node: &str) -> bool {
+        let namespace = &pod.claim.namespace;
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        for claim in claims {
+            let patch = json!({"metadata": {"annotations": {SELECTED_NODE: node}}});
+            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+            let call = api.patch(claim, &params, &patch);
+            let failure = match tokio::time::timeout(CALL_DEADLINE, call).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the API server did not answer in time".to_owned(),
+            };
+            warn!(pod = %ObjectKey::of(pod), claim, node, error = failure, "claim not told its node");
+            let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");
+            self.recorder.warning(pod, "FailedScheduling", message);
+            self.tell(|cluster| cluster.bind_failed(uid, Instant::now()));
+            return false;
+        }
+        true
     }
 
     async fn bind(&self, uid: &str, pod: &Pod, node: &str) {

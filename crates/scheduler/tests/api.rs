@@ -85,6 +85,18 @@ impl Api {
         let is_watch = head.uri.query().is_some_and(|query| query.contains("watch=true"));
         let answer = match (&head.method, path.as_slice()) {
             (&Method::GET, ["nodes"]) => self.read("nodes", is_watch),
+            (&Method::GET, [resource @ ("persistentvolumeclaims" | "persistentvolumes")])
+            | (&Method::GET, ["storage.k8s.io", "v1", resource @ "storageclasses"]) => {
+                let all = ["persistentvolumeclaims", "persistentvolumes", "storageclasses"];
+                let resource = all.into_iter().find(|known| known == resource).unwrap();
+                self.read(resource, is_watch)
+            }
+            (&Method::PATCH, ["namespaces", _, "persistentvolumeclaims", name]) => {
+                let mut state = self.state.lock().unwrap();
+                let mut claim = state.objects["persistentvolumeclaims"][*name].clone();
+                json_patch::merge(&mut claim, &body);
+                json_answer(200, &state.put("persistentvolumeclaims", claim))
+            }
             (&Method::GET, ["namespaces"]) => self.read("namespaces", is_watch),
             (&Method::GET, ["pods"]) => self.read("pods", is_watch),
             (&Method::POST, ["namespaces", _, "pods", name, "binding"]) => self.bind(name, &body),
@@ -125,6 +137,9 @@ impl Api {
             "pods" => ("v1", "PodList"),
             "nodes" => ("v1", "NodeList"),
             "namespaces" => ("v1", "NamespaceList"),
+            "persistentvolumeclaims" => ("v1", "PersistentVolumeClaimList"),
+            "persistentvolumes" => ("v1", "PersistentVolumeList"),
+            "storageclasses" => ("storage.k8s.io/v1", "StorageClassList"),
             "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudgetList"),
             _ => ("coordination.k8s.io/v1", "LeaseList"),
         };
@@ -230,7 +245,16 @@ async fn a_thousand_pods_are_bound_at_once_and_each_once() {
     }
     let (shutdown, running) = start(&api);
     let watched = |state: &State| BTreeSet::from_iter(state.watchers.iter().map(|(of, _)| *of));
-    let wanted = BTreeSet::from(["leases", "namespaces", "nodes", "poddisruptionbudgets", "pods"]);
+    let wanted = BTreeSet::from([
+        "leases",
+        "namespaces",
+        "nodes",
+        "persistentvolumeclaims",
+        "persistentvolumes",
+        "poddisruptionbudgets",
+        "pods",
+        "storageclasses",
+    ]);
     api.until("the watches begin", |state| watched(state) == wanted).await;
     let begin = Instant::now();
     for index in 0..1000 {
@@ -355,6 +379,36 @@ async fn a_pod_makes_room_for_a_more_important_one() {
     api.until("the Event is written", |state| state.events.iter().any(|told| told == event)).await;
     api.state.lock().unwrap().remove("pods", "low");
     api.until("the second is bound", |state| state.bindings.len() == 2).await;
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_claim_is_told_its_node_before_the_pod_is_bound() {
+    let api = Arc::new(Api::default());
+    api.put("nodes", node("node", "1"));
+    let mut pod = pod("pod", "1");
+    pod["spec"]["volumes"] =
+        json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    api.put("pods", pod);
+    let (shutdown, running) = start(&api);
+    let message = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/1 nodes are \
+                   available: 1 Preemption is not helpful for scheduling.";
+    api.until("the pod is refused", |state| {
+        state.objects["pods"]["pod"]["status"]["conditions"][0]["message"] == message
+    })
+    .await;
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "late"}, "provisioner": "example.com/path",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    api.put("storageclasses", class);
+    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "data", "namespace": "default"},
+        "spec": {"storageClassName": "late"}});
+    api.put("persistentvolumeclaims", claim);
+    api.until("the pod is bound", |state| state.bindings.len() == 1).await;
+    let claim = api.state.lock().unwrap().objects["persistentvolumeclaims"]["data"].clone();
+    assert_eq!(claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"], "node");
     shutdown.cancel();
     running.await.unwrap();
 }

@@ -96,8 +96,8 @@ impl FromStr for Revision {
 pub struct Attributes {
     /// The labels.
     pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// The selectable fields.
-    pub fields: Box<[(Box<str>, Box<str>)]>,
+    /// The selectable fields. Their names are the kind's, and no object has a copy of them.
+    pub fields: Box<[(&'static str, Box<str>)]>,
 }
 
 impl Attributes {
@@ -108,7 +108,7 @@ impl Attributes {
 
     /// The value of this selectable field.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(key, _)| &**key == name).map(|(_, value)| &**value)
+        self.fields.iter().find(|(key, _)| *key == name).map(|(_, value)| &**value)
     }
 }
 

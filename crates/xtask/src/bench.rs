@@ -10,7 +10,7 @@ use crate::shell;
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The benchmarks to run: start, idle, pod, deployment, store, api, etcd, objects, list, watch, http; all when none is named.
+    /// The benchmarks to run: start, idle, pod, deployment, store, api, etcd, objects, list, watch, http, scheduler, fleet, rollouts, namespace, cronjobs; all when none is named.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     names: Vec<String>,
 }

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use super::encoded::{Encoded, Shape};
 use super::list::{gone_status, too_large_revision};
 use super::watch_events::Events;
 use crate::answer::{self, Answer};
@@ -47,6 +48,7 @@ pub(crate) async fn watch(call: &Call) -> Answer<Response> {
         shown,
         include: Include::read(&call.query)?,
         headed: false,
+        encoded: Arc::clone(&call.server.encoded),
     };
     let body = match start(call, &options, filter, writer.clone()).await {
         Ok(body) => Body::new(body),
@@ -93,16 +95,18 @@ async fn start(
     initial = custom_resources::bring_all(call.kind, initial).await.map_err(Refusal::Answer)?;
     initial.retain(|object| filter.matches(object));
     let wants_end_mark = options.send_initial_events == Some(true) && options.bookmarks;
+    let now = Instant::now();
+    let deadline = now + lifetime(options.timeout_seconds);
+    let bookmark = options.bookmarks.then(|| next_bookmark(now, deadline)).flatten();
     Ok(WatchBody {
         filter,
         writer,
         initial: initial.into_iter(),
         end_mark: wants_end_mark.then_some(after),
         watch: Events::new(call.kind, watch),
-        bookmark: options
-            .bookmarks
-            .then(|| Box::pin(tokio::time::sleep(limits::BOOKMARK_INTERVAL))),
-        deadline: Box::pin(tokio::time::sleep(lifetime(options.timeout_seconds))),
+        alarm: Box::pin(tokio::time::sleep_until(bookmark.unwrap_or(deadline))),
+        bookmark,
+        deadline,
         shutdown: Box::pin(call.ends.clone().cancelled_owned()),
         ended: false,
     })
@@ -114,6 +118,12 @@ fn lifetime(timeout_seconds: Option<u64>) -> Duration {
         Some(seconds) => Duration::from_secs(seconds),
         None => limits::WATCH_TIMEOUT.mul_f64(1.0 + rand::random::<f64>()),
     }
+}
+
+/// Bookmarks come from time to time, and the last one shortly before the end.
+fn next_bookmark(now: Instant, deadline: Instant) -> Option<Instant> {
+    let last = deadline.checked_sub(limits::LAST_BOOKMARK).filter(|last| *last > now)?;
+    Some(last.min(now + limits::BOOKMARK_INTERVAL))
 }
 
 /// What of the range the client wants to see.
@@ -137,8 +147,11 @@ struct WatchBody {
     /// Says that the initial events are over, for clients that asked for them.
     end_mark: Option<Revision>,
     watch: Events,
-    bookmark: Option<Pin<Box<Sleep>>>,
-    deadline: Pin<Box<Sleep>>,
+    /// When the next bookmark is due.
+    bookmark: Option<Instant>,
+    deadline: Instant,
+    /// One timer for both, because it is looked at after each event.
+    alarm: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
@@ -160,18 +173,20 @@ impl http_body::Body for WatchBody {
         if !frame.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(frame.freeze()))));
         }
-        if this.ended
-            || this.deadline.as_mut().poll(context).is_ready()
-            || this.shutdown.as_mut().poll(context).is_ready()
-        {
+        if this.ended || this.shutdown.as_mut().poll(context).is_ready() {
             this.ended = true;
             return Poll::Ready(None);
         }
-        let Some(timer) = &mut this.bookmark else { return Poll::Pending };
-        if timer.as_mut().poll(context).is_pending() {
+        if this.alarm.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
-        timer.as_mut().reset(Instant::now() + limits::BOOKMARK_INTERVAL);
+        let now = Instant::now();
+        if this.bookmark.is_none() || this.deadline <= now {
+            this.ended = true;
+            return Poll::Ready(None);
+        }
+        this.bookmark = next_bookmark(now, this.deadline);
+        this.alarm.as_mut().reset(this.bookmark.unwrap_or(this.deadline));
         this.writer.bookmark(&mut frame, this.watch.progress(), false);
         Poll::Ready(Some(Ok(Frame::data(frame.freeze()))))
     }
@@ -207,8 +222,8 @@ impl WatchBody {
         let matched = event.previous().is_some_and(|previous| self.filter.matches(previous));
         match &event.change {
             Change::Put { object, .. } => match (matched, self.filter.matches(object)) {
-                (false, true) => self.writer.event(frame, "ADDED", object),
-                (true, true) => self.writer.event(frame, "MODIFIED", object),
+                (false, true) => self.writer.change(frame, "ADDED", object),
+                (true, true) => self.writer.change(frame, "MODIFIED", object),
                 (true, false) => {
                     if let Some(previous) = event.previous() {
                         self.writer.past_state(frame, previous, event.revision);
@@ -216,7 +231,9 @@ impl WatchBody {
                 }
                 (false, false) => (),
             },
-            Change::Delete { object, .. } if matched => self.writer.event(frame, "DELETED", object),
+            Change::Delete { object, .. } if matched => {
+                self.writer.change(frame, "DELETED", object)
+            }
             Change::Delete { .. } => (),
         }
     }
@@ -232,9 +249,33 @@ struct EventWriter {
     include: Include,
     /// Whether a table's columns have been named: only the first one says them.
     headed: bool,
+    /// What other watchers have written lately.
+    encoded: Arc<Encoded>,
 }
 
 impl EventWriter {
+    /// One event that other watchers are told of, too. The first of them makes what those of the same form send.
+    fn change(&mut self, frame: &mut BytesMut, event_type: &'static str, object: &Arc<Object>) {
+        if self.shown.is_none() && self.form == Form::Whole && !views::is_view(self.kind) {
+            // Nothing to make: the stored bytes are what the client wants.
+            return self.event(frame, event_type, object);
+        }
+        let shape = Shape {
+            kind: self.kind,
+            form: self.form,
+            message: self.shown.is_some(),
+            include: self.include,
+            headed: self.headed,
+        };
+        if let Some(event) = self.encoded.find(event_type, object, shape) {
+            self.headed |= matches!(self.form, Form::Table(_));
+            return frame.put_slice(&event);
+        }
+        let start = frame.len();
+        self.event(frame, event_type, object);
+        self.encoded.keep(event_type, object, shape, &frame[start..]);
+    }
+
     /// One event with a stored object, whose bytes are taken as they are whenever that is what the client wants.
     fn event(&mut self, frame: &mut BytesMut, event_type: &str, object: &Object) {
         let takes_bytes = self.shown.is_some() || self.form == Form::Whole;

@@ -104,8 +104,17 @@ pub async fn watch_as(
     client: &kube::Client,
     path: &str,
 ) -> impl Stream<Item = Value> + Unpin + use<> {
-    let request = Request::get(path).body(kube::client::Body::empty()).unwrap();
-    let response = client.send(request).await.unwrap();
+    watch_in_form(client, path, "application/json").await
+}
+
+/// Starts a watch whose events are JSON of the form that `accept` asks for.
+pub async fn watch_in_form(
+    client: &kube::Client,
+    path: &str,
+    accept: &str,
+) -> impl Stream<Item = Value> + Unpin + use<> {
+    let request = Request::get(path).header("accept", accept);
+    let response = client.send(request.body(kube::client::Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.status(), 200, "{path}");
     let body = response.into_body().into_data_stream();
     let lines = futures::stream::unfold(

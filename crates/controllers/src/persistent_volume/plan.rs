@@ -296,11 +296,12 @@ mod tests {
         check(json!({}), &[], None, &nobody, "Pending FailedBinding");
         check(json!({}), &[json!({})], None, &nobody, "bind v");
         let classy = json!({ "spec": { "storageClassName": "k" } });
+        let one = std::slice::from_ref(&classy);
         check(classy.clone(), &[json!({})], None, &nobody, "Pending ProvisioningFailed");
         check(classy.clone(), &[], Some("Immediate"), &nobody, "provision ");
-        check(classy.clone(), &[classy.clone()], Some("Immediate"), &nobody, "bind v");
+        check(classy.clone(), one, Some("Immediate"), &nobody, "bind v");
         let late = Some("WaitForFirstConsumer");
-        check(classy.clone(), &[classy.clone()], late, &nobody, "Pending WaitForFirstConsumer");
+        check(classy.clone(), one, late, &nobody, "Pending WaitForFirstConsumer");
         check(classy.clone(), &[], late, &waiting, "Pending WaitForPodScheduled");
         check(classy.clone(), &[], late, &on, "provision node");
         check(classy.clone(), &[classy], late, &on, "bind v");

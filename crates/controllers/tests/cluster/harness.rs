@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use coracle_apiserver::identity::User;
@@ -20,6 +21,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+use crate::faults::faulty;
+
 /// How long anything may take before a test gives up on it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -32,6 +35,8 @@ pub struct Cluster {
     manager: Client,
     options: Options,
     store: Store,
+    /// How many seconds the controllers' clock is ahead.
+    ahead: Arc<AtomicI64>,
     _folder: TempDir,
 }
 
@@ -64,6 +69,15 @@ impl Controllers {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with(|client| client).await
+    }
+
+    /// The same, and the controllers' connection to the API is bad.
+    pub async fn start_over_a_bad_connection(seed: u64) -> Self {
+        Self::start_with(|client| faulty(client, seed)).await
+    }
+
+    async fn start_with(connection: impl FnOnce(Client) -> Client) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(store_options(folder.path().join("state.db"))).await.unwrap();
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -76,14 +90,36 @@ impl Cluster {
             service_cidr: Cidr::new(Ipv4Addr::new(127, 201, 0, 0), 16),
         };
         let api = ApiServer::start(config).await.unwrap();
-        let manager = api.client(User::controller_manager());
+        let manager = connection(api.client(User::controller_manager()));
         let ca = SigningCa::new(pki.ca_pem(), &pki.ca_key_pem()).unwrap();
-        let options = Options::new(pki.ca_pem()).signing_with(ca).identified_as("first".to_owned());
+        let ahead = Arc::new(AtomicI64::new(0));
+        let offset = Arc::clone(&ahead);
+        let clock = move || {
+            jiff::Timestamp::now() + jiff::SignedDuration::from_secs(offset.load(Ordering::SeqCst))
+        };
+        let mut options =
+            Options::new(pki.ca_pem()).signing_with(ca).identified_as("first".to_owned());
+        options.clock = Arc::new(clock);
         let controllers = Controllers::start(&manager, &options);
         let client = api.client(User::admin());
         let node = Tasks::new(CancellationToken::new());
         obey(&node, &client);
-        Self { client, server: api, node, controllers, manager, options, store, _folder: folder }
+        Self {
+            client,
+            server: api,
+            node,
+            controllers,
+            manager,
+            options,
+            store,
+            ahead,
+            _folder: folder,
+        }
+    }
+
+    /// The controllers' clock goes forward. What waits for a time has to be touched to be looked at before.
+    pub fn advance(&self, seconds: i64) {
+        self.ahead.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// Ends the controllers in the middle of what they do, and starts them anew.
@@ -130,6 +166,7 @@ impl Cluster {
                 ("apps", "v1", kind)
             }
             "Lease" => ("coordination.k8s.io", "v1", kind),
+            "Job" => ("batch", "v1", kind),
             "StorageClass" => ("storage.k8s.io", "v1", kind),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", kind),
             _ => ("", "v1", kind),
@@ -227,7 +264,7 @@ impl Cluster {
     }
 }
 
-/// A node in a few lines: a pod that is there runs and is ready; one that is going is gone.
+/// A node in a few lines: a pod that is there runs and is ready, a Job's succeeds; one that is going is gone.
 fn obey(tasks: &Tasks, client: &Client) {
     let pods: Mirror<Pod> = Mirror::all(tasks, client);
     let queue = Queue::new();
@@ -246,9 +283,11 @@ fn obey(tasks: &Tasks, client: &Client) {
             let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
             let outcome = if pod.metadata.deletion_timestamp.is_some() {
                 api.delete(&key.name, &DeleteParams::default().grace_period(0)).await.map(|_| ())
-            } else if !matches!(phase, "Running" | "Failed") {
-                let running = json!({ "status": { "phase": "Running", "conditions": [
-                    { "type": "Ready", "status": "True", "lastTransitionTime": jiff::Timestamp::now() }] } });
+            } else if phase.is_empty() || phase == "Pending" {
+                let is_of_a_job = pod.metadata.labels.iter().flatten().any(|(name, _)| name == "job-name");
+                let (phase, ready) = if is_of_a_job { ("Succeeded", "False") } else { ("Running", "True") };
+                let running = json!({ "status": { "phase": phase, "conditions": [
+                    { "type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now() }] } });
                 api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(running)).await.map(|_| ())
             } else {
                 Ok(())

@@ -1,10 +1,13 @@
 //! The controllers against the real API, told as stories.
 
+mod bad_connection;
 mod certificates;
 mod daemon_set;
 mod election;
+mod faults;
 mod harness;
 mod horizontal_pod_autoscaler;
+mod nodes;
 mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;

@@ -11,6 +11,12 @@ use crate::relations::Relations;
 impl Cluster {
     /// What the pods on nodes mean for one that comes.
     pub(super) fn relations(&self, claim: &Claim) -> Relations {
+        let mut relations = self.neighbours(claim);
+        relations.volumes = self.volumes.demand(&claim.namespace, &claim.mounts);
+        relations
+    }
+
+    fn neighbours(&self, claim: &Claim) -> Relations {
         if claim.terms.is_empty() && self.outspoken.is_empty() {
             return Relations::default();
         }
@@ -32,11 +38,14 @@ impl Cluster {
 
     /// Lets those parked pods try again that say something about others and that this concerns.
     pub(super) fn retry_related(&mut self, concerns: impl Fn(&Claim) -> bool) {
-        let parked = self.queue.parked().map(|(uid, waiting)| (uid, &waiting.pod.claim));
-        let is_concerned = |claim: &Claim| {
-            (!claim.terms.is_empty() || !self.outspoken.is_empty()) && concerns(claim)
-        };
-        let concerned = parked.filter(|(_, claim)| is_concerned(claim));
+        let is_any_outspoken = !self.outspoken.is_empty();
+        self.retry_parked(|claim| (is_any_outspoken || !claim.terms.is_empty()) && concerns(claim));
+    }
+
+    /// Lets those parked pods try again that this concerns.
+    pub(super) fn retry_parked(&mut self, concerns: impl Fn(&Claim) -> bool) {
+        let parked = self.queue.parked();
+        let concerned = parked.filter(|(_, waiting)| concerns(&waiting.pod.claim));
         let concerned: Vec<Uid> = concerned.map(|(uid, _)| uid.clone()).collect();
         concerned.iter().for_each(|uid| self.retry(uid));
     }
@@ -82,7 +91,8 @@ impl Cluster {
                     continue;
                 }
             }
-            if !claim.terms.is_empty() || !self.outspoken.is_empty() {
+            let speaks = !claim.terms.is_empty() || !claim.mounts.is_empty();
+            if speaks || !self.outspoken.is_empty() {
                 // Pods of one owner wait for the same: count once for all of them.
                 let (like, relations) =
                     &mut *alike.get_or_insert_with(|| (claim.clone(), self.relations(claim)));
