@@ -92,7 +92,9 @@ impl Queue {
             tasks.spawn(name, async move {
                 loop {
                     let key = queue.take().await;
-                    let outcome = AssertUnwindSafe(reconcile(key.clone())).catch_unwind().await;
+                    // Boxed, so that a worker takes the room of a reconcile only while it has one.
+                    let work = Box::pin(reconcile(key.clone()));
+                    let outcome = AssertUnwindSafe(work).catch_unwind().await;
                     match outcome {
                         Ok(Ok(next)) => queue.done(key, next),
                         Ok(Err(error)) => {
