@@ -11,8 +11,8 @@ use extension_server::{ExtensionServer, Reply};
 use harness::{Harness, next};
 use http::Request;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
@@ -391,21 +391,7 @@ async fn a_connection_that_speaks_another_protocol_is_handed_on_to_the_server() 
     let (api, ends) = (server.api.clone(), stop.clone());
     let serving = tokio::spawn(async move { api.serve(listener, ends).await.unwrap() });
     sample_behind(&server).await;
-    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
-    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = rustls::pki_types::ServerName::from(address.ip());
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
-    let mut stream = BufReader::new(stream.unwrap());
-    let request = format!(
-        "GET {CONSOLE} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: shout\r\nX-Remote-User: root\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = String::new();
-    while stream.read_line(&mut head).await.unwrap() > 2 {}
-    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols"), "{head}");
-    assert!(head.to_ascii_lowercase().contains("upgrade: shout"), "{head}");
+    let mut stream = harness::upgrade(&server, address, CONSOLE, "shout").await;
     stream.write_all(b"ahoy").await.unwrap();
     let mut heard = [0; 4];
     stream.read_exact(&mut heard).await.unwrap();

@@ -3,7 +3,6 @@
 mod harness;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use harness::{Answer, Harness, pod};
 use http::Request;
@@ -197,21 +196,8 @@ async fn an_upgraded_connection_is_handed_on_until_the_server_ends() {
     let backend = Backend::start().await;
     expose(&server, backend.port).await;
 
-    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
-    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = rustls::pki_types::ServerName::from(address.ip());
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
-    let mut stream = BufReader::new(stream.unwrap());
-    let request = format!(
-        "GET {PODS}/web/proxy/echo HTTP/1.1\r\nHost: {address}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: echo\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut head = String::new();
-    while stream.read_line(&mut head).await.unwrap() > 2 {}
-    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols"), "{head}");
-    assert!(head.to_ascii_lowercase().contains("upgrade: echo"), "{head}");
+    let mut stream =
+        harness::upgrade(&server, address, &format!("{PODS}/web/proxy/echo"), "echo").await;
     stream.write_all(b"ahoy").await.unwrap();
     let mut heard = [0; 4];
     stream.read_exact(&mut heard).await.unwrap();

@@ -12,6 +12,9 @@ use futures::{Stream, StreamExt as _};
 use http::{Method, Request};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// The server, what it stands on, and a client with all rights.
 pub struct Harness {
@@ -97,6 +100,32 @@ impl Harness {
         let account = json!({ "metadata": { "name": "default" } });
         self.post(&format!("/api/v1/namespaces/{name}/serviceaccounts"), account).await.expect(201);
     }
+}
+
+/// A connection as the administrator to a server that listens at `address`, which has agreed to speak `protocol`.
+pub async fn upgrade(
+    server: &Harness,
+    address: SocketAddr,
+    path: &str,
+    protocol: &str,
+) -> BufReader<TlsStream<TcpStream>> {
+    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
+    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
+    let mut stream = BufReader::new(stream.unwrap());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
+         X-Remote-User: root\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = String::new();
+    while stream.read_line(&mut head).await.unwrap() > 2 {}
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols"), "{head}");
+    assert!(head.to_ascii_lowercase().contains(&format!("upgrade: {protocol}")), "{head}");
+    stream
 }
 
 /// Starts a watch as this client; each item is one event.
