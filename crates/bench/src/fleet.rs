@@ -3,6 +3,7 @@
 //! To the control plane they are nodes as any: objects with leases that are renewed, pods that turn Ready and end when they
 //! are told to. One watch serves all of them, and a few connections carry what they write.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,25 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// The nodes. They are gone when this is dropped.
 pub struct Fleet {
     _tasks: JoinSet<()>,
+}
+
+/// What of a node says whether pods may come.
+#[derive(Deserialize)]
+struct NodeEvent {
+    object: Node,
+}
+
+#[derive(Deserialize)]
+struct Node {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: NodeSpec,
+}
+
+#[derive(Deserialize, Default)]
+struct NodeSpec {
+    #[serde(default)]
+    taints: Vec<Value>,
 }
 
 /// What of a pod its kubelet has to know.
@@ -84,9 +104,10 @@ impl Fleet {
             cluster.watch("/api/v1/pods?watch=true&fieldSelector=spec.nodeName!%3D").await?;
         tasks.spawn(told("pods", obey(watch, connections(cluster).await?)));
         tasks.spawn(told("leases", renew(cluster.connect().await?, nodes)));
-        timeout(DEADLINE, until_schedulable(cluster, nodes))
-            .await
-            .context("no nodes in time")??;
+        let watch = cluster
+            .watch(&format!("{NODES}?watch=true&fieldSelector=spec.unschedulable%3Dfalse"))
+            .await?;
+        timeout(DEADLINE, until_schedulable(watch, nodes)).await.context("no nodes in time")??;
         Ok(Self { _tasks: tasks })
     }
 }
@@ -187,16 +208,17 @@ fn now_to_the_microsecond() -> String {
 }
 
 /// Waits until no taint keeps pods away any more: who watches over nodes has seen that they are well.
-async fn until_schedulable(cluster: &Cluster, nodes: usize) -> Result<()> {
-    let path = format!("{NODES}?fieldSelector=spec.unschedulable%3Dfalse");
-    loop {
-        let listed = cluster.json(Method::GET, &path, None).await?;
-        let items = listed["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if items.iter().filter(|node| node["spec"]["taints"].is_null()).count() == nodes {
-            return Ok(());
+async fn until_schedulable(mut watch: Watch, nodes: usize) -> Result<()> {
+    let mut open = HashSet::new();
+    while open.len() < nodes {
+        let NodeEvent { object } = watch.next_as().await?;
+        if object.spec.taints.is_empty() {
+            open.insert(object.metadata.name);
+        } else {
+            open.remove(&object.metadata.name);
         }
-        tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    Ok(())
 }
 
 /// Renews one lease after the other, each every ten seconds.
