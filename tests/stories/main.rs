@@ -15,6 +15,7 @@ mod kubectl;
 mod pods;
 mod proxy;
 mod python;
+mod scheduling;
 mod security;
 mod server_side_apply;
 mod services;
