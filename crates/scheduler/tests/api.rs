@@ -426,3 +426,32 @@ async fn a_claim_is_told_its_node_before_the_pod_is_bound() {
     shutdown.cancel();
     running.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_whose_lease_another_holds_stops() {
+    let api = Arc::new(Api::default());
+    api.put("nodes", node("node-0", "10"));
+    let (shutdown, running) = start(&api);
+    let holder = |state: &State| {
+        let lease = state.objects.get("leases").and_then(|leases| leases.values().next());
+        lease.map_or(Value::Null, |lease| lease["spec"]["holderIdentity"].clone())
+    };
+    api.until("it leads", |state| holder(state).is_string()).await;
+    api.put("pods", pod("first", "1"));
+    api.until("it binds", |state| state.bindings.len() == 1).await;
+    let mut lease = api.state.lock().unwrap().objects["leases"].values().next().unwrap().clone();
+    lease["spec"]["holderIdentity"] = json!("another");
+    lease["spec"]["leaseDurationSeconds"] = json!(3600);
+    api.put("leases", lease);
+    // It sees that when it is to renew its lease; no real time passes here.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    api.put("pods", pod("second", "1"));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    {
+        let state = api.state.lock().unwrap();
+        assert_eq!(holder(&state), "another");
+        assert_eq!(state.bindings.len(), 1, "{:?}", state.bindings);
+    }
+    shutdown.cancel();
+    running.await.unwrap();
+}
