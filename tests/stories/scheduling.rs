@@ -172,7 +172,7 @@ fn a_more_important_pod_takes_the_place_of_another() {
     assert_eq!(told(&cluster, "meek"), message);
     cluster.kubectl(&["delete", "pod", "meek", "--now"]);
     cluster.apply(&pod("urgent", &dongles(3), json!({ "priorityClassName": "high" })));
-    cluster.kubectl(&["wait", "--for=condition=DisruptionTarget", "pod/victim", "--timeout=60s"]);
+    until_ready(&cluster, "pod/urgent");
     let victim = cluster.json(&["pod", "victim"]);
     let conditions = victim["status"]["conditions"].as_array().unwrap();
     let target =
@@ -185,7 +185,6 @@ fn a_more_important_pod_takes_the_place_of_another() {
     assert_eq!(events(&cluster, "victim", "Preempted"), message);
     let free = json!({ "metadata": { "finalizers": null } }).to_string();
     cluster.kubectl(&["patch", "pod", "victim", "--type=merge", "-p", &free]);
-    until_ready(&cluster, "pod/urgent");
     let urgent = cluster.json(&["pod", "urgent"]);
     assert_eq!(urgent["status"]["nominatedNodeName"], Value::Null, "{urgent:#}");
     until_ready(&cluster, "pod/spared");
