@@ -147,19 +147,22 @@ fn by_use(points: &[(i64, i64)], used: i64) -> i64 {
     reason = "a score is approximate"
 )]
 fn balance(by: &Profile, claim: &Claim, node: &Node) -> i64 {
-    let part = |name: &String| {
+    let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    let (mut least, mut most) = (1.0f64, 0.0f64);
+    for name in &by.balanced {
         let has = node.allocatable.get(name);
-        let used = node.load.requests.get(name).saturating_add(claim.requests.get(name));
-        (has > 0).then(|| (used as f64 / has as f64).min(1.0))
-    };
-    let parts = || by.balanced.iter().filter_map(part);
-    let count = parts().count().max(1) as f64;
-    let mean = parts().sum::<f64>() / count;
-    let variance = || parts().map(|part| (part - mean).powi(2)).sum::<f64>() / count;
-    let deviation = match parts().count() {
-        // Half their distance, without the errors of a root.
-        2 => parts().map(|part| (part - mean).abs()).sum::<f64>() / 2.0,
-        _ => variance().sqrt(),
+        if has > 0 {
+            let used = node.load.requests.get(name).saturating_add(claim.requests.get(name));
+            let part = (used as f64 / has as f64).min(1.0);
+            (count, sum, squares) = (count + 1.0, sum + part, squares + part * part);
+            (least, most) = (least.min(part), most.max(part));
+        }
+    }
+    let deviation = if count > 2.0 {
+        (squares / count - (sum / count).powi(2)).max(0.0).sqrt()
+    } else {
+        // Of two it is half their distance, and of one nothing.
+        (most - least).max(0.0) / 2.0
     };
     ((1.0 - deviation) * MOST as f64) as i64
 }
