@@ -183,8 +183,14 @@ fn images(claim: &Claim, parts: &[f64], node: &Node) -> i64 {
     scale(sum.clamp(SMALL_IMAGE_BYTES, most) - SMALL_IMAGE_BYTES, most - SMALL_IMAGE_BYTES)
 }
 
+/// A part of a whole in percent. Asked for each node: wide numbers only where they must be.
 fn scale(part: i64, whole: i64) -> i64 {
-    i64::try_from(i128::from(part) * i128::from(MOST) / i128::from(whole)).unwrap_or(MOST)
+    match part.checked_mul(MOST) {
+        Some(scaled) => scaled / whole,
+        None => {
+            i64::try_from(i128::from(part) * i128::from(MOST) / i128::from(whole)).unwrap_or(MOST)
+        }
+    }
 }
 
 #[cfg(test)]
