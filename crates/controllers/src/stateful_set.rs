@@ -18,12 +18,9 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::{
-    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
-};
+use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, message};
 use crate::context::Context;
 use crate::history::{self, Recorded, Versioned};
 use crate::ownership::{claim, follow_children, selects, settle};
@@ -208,18 +205,7 @@ impl Controller {
             }
             Step::Label { pod, ordinal } => {
                 let labels: BTreeMap<_, _> = identity::labels(set, ordinal).into();
-                let patch = json!({ "metadata": { "uid": pod.metadata.uid, "labels": labels } });
-                let pod_key = ObjectKey::of(pod.as_ref());
-                let api = self.ctx.api::<Pod>(&pod_key.namespace);
-                let params = PatchParams::default();
-                match api.patch(&pod_key.name, &params, &Patch::Merge(patch)).await {
-                    Ok(labelled) => self.ctx.mirrors.pods.observe(labelled),
-                    Err(error) if is_not_found(&error) => (),
-                    refused => {
-                        refused.attempting(|| format!("label pod {pod_key}"))?;
-                    }
-                }
-                Ok(())
+                self.pods.label(&pod, &json!(labels)).await
             }
         }
     }
