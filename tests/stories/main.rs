@@ -13,6 +13,7 @@ mod helm;
 mod jobs;
 mod kills;
 mod kubectl;
+mod metrics;
 mod pods;
 mod proxy;
 mod python;
