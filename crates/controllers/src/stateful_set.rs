@@ -161,8 +161,12 @@ impl Controller {
     ) -> Result<(), Unfinished> {
         if set.metadata.deletion_timestamp.is_none() {
             for pod in pods {
-                if let Some(ordinal) = ordinal_of(set, &pod.name_any()) {
-                    claims::assign(&self.ctx, set, pod, ordinal).await?;
+                let Some(ordinal) = ordinal_of(set, &pod.name_any()) else { continue };
+                claims::assign(&self.ctx, set, pod, ordinal).await?;
+                // A claim that was deleted before its pod was bound would be waited for without end.
+                let is_wanted = identity::ordinals(set).contains(&ordinal);
+                if is_wanted && crate::pods::phase(pod) == "Pending" && !plan::is_going(pod) {
+                    claims::ensure(&self.ctx, &self.recorder, set, ordinal).await?;
                 }
             }
         }

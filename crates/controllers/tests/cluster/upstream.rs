@@ -174,8 +174,7 @@ async fn a_scale_is_read_updated_and_patched() {
         scale.metadata.resource_version = None;
         let spec = scale.spec.as_mut().unwrap();
         spec.replicas = Some(2);
-        let scale = serde_json::to_vec(&scale).unwrap();
-        let written = api.replace_scale(&name, &PostParams::default(), scale).await.unwrap();
+        let written = api.replace_scale(&name, &PostParams::default(), &scale).await.unwrap();
         assert_eq!(written.spec.unwrap().replicas, Some(2));
         cluster.until_field(kind, &name, "/status/readyReplicas", json!(2)).await;
         let patch = Patch::Merge(json!({ "spec": { "replicas": 4 } }));
