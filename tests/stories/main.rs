@@ -11,6 +11,7 @@ mod durability;
 mod garbage;
 mod helm;
 mod jobs;
+mod kills;
 mod kubectl;
 mod metrics;
 mod pods;
