@@ -7,6 +7,7 @@ mod election;
 mod faults;
 mod harness;
 mod horizontal_pod_autoscaler;
+mod jobs;
 mod nodes;
 mod persistent_volumes;
 mod replication_controller;
