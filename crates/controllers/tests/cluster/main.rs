@@ -2,6 +2,7 @@
 
 mod bad_connection;
 mod certificates;
+mod cron_jobs;
 mod daemon_set;
 mod election;
 mod faults;
