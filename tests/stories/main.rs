@@ -12,6 +12,7 @@ mod garbage;
 mod helm;
 mod jobs;
 mod kubectl;
+mod metrics;
 mod pods;
 mod proxy;
 mod python;

@@ -11,7 +11,7 @@ use crate::object::meta;
 use crate::pki::Pki;
 use crate::rules::service_cidr;
 use crate::server::{Server, StartError};
-use crate::{fairness, limits, rbac_bootstrap, storage};
+use crate::{fairness, limits, rbac_bootstrap, resource_metrics, storage};
 
 /// Installs all of it.
 pub(crate) async fn install(
@@ -188,7 +188,8 @@ fn api_services() -> Vec<Value> {
             "spec": spec,
         })
     };
-    aggregation::built_in().map(local).collect()
+    let metrics = (&resource_metrics::SERVED, aggregation::OF_METRICS);
+    aggregation::built_in().chain([metrics]).map(local).collect()
 }
 
 /// Where the addresses of Services come from, as upstream's object says it; the server's own option decides.

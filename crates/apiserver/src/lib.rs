@@ -50,6 +50,7 @@ mod query;
 mod quota;
 pub mod rbac_bootstrap;
 mod request_info;
+mod resource_metrics;
 pub mod reviews;
 mod router;
 pub mod rules;

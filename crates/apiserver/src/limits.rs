@@ -87,6 +87,18 @@ pub(crate) const ROWS_BETWEEN_YIELDS: usize = 128;
 /// How long a kubelet may take to answer the head of a proxied request.
 pub(crate) const KUBELET_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a kubelet may take to say what its pods use: it looks twice, a second apart.
+pub(crate) const USAGE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long that is believed; metrics-server's is 15 s, which is as often as autoscalers ask.
+pub(crate) const USAGE_AGE: Duration = Duration::from_secs(5);
+
+/// Kubelets that are asked at once by one request.
+pub(crate) const KUBELETS_ASKED: usize = 64;
+
+/// What a kubelet may say: some 500 bytes for each container.
+pub(crate) const SUMMARY_BYTES: usize = 16 * 1024 * 1024;
+
 /// How long a pod may take to answer the head of a proxied request: a client that is gone ends it before.
 pub(crate) const PROXY_TIMEOUT: Duration = Duration::from_secs(3600);
 

@@ -34,7 +34,7 @@ use crate::query::Query;
 use crate::request_info::{RequestInfo, ResourcePath};
 use crate::server::Server;
 use crate::warnings::Warnings;
-use crate::{aggregation, handlers, limits, paths};
+use crate::{aggregation, handlers, limits, paths, resource_metrics};
 
 /// Set on requests of clients in this process: who they are is known.
 #[derive(Clone)]
@@ -149,6 +149,9 @@ async fn answer(
 
     let body = note_body(trail.record.as_mut(), &parts.headers, body).await?;
     if let Some(remote) = server.aggregator.remote_at(parts.uri.path()) {
+        if remote.is_here() {
+            return resource_metrics::answer(server, &info, &parts, &query).boxed().await;
+        }
         let ends = take_ends(server, &mut parts);
         let lasts = if long_running { Lasts::Until(ends) } else { Lasts::AsUsual(ends) };
         return aggregation::proxy::forward(server, &remote, &user, (parts, body), lasts)

@@ -32,6 +32,7 @@ use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::pki::{Pki, PkiError};
+use crate::resource_metrics::Usages;
 use crate::reviews::Reviews;
 use crate::router::InMemory;
 use crate::service_addresses::{Cidr, ServiceAddresses, keep_ranges};
@@ -95,6 +96,8 @@ pub(crate) struct Server {
     /// Watch events that were just sent.
     pub(crate) encoded: Arc<Encoded>,
     pub(crate) kubelets: KubeletClient,
+    /// What nodes and pods use.
+    pub(crate) usages: Usages,
     pub(crate) discovery: Discovery,
     pub(crate) openapi: OpenApi,
     pub(crate) metrics: Metrics,
@@ -161,6 +164,7 @@ impl ApiServer {
             kubelets: KubeletClient::new(pki.kubelet_client_config()?)
                 .with_unverified(Pki::unverified_client_config()?),
             kinds,
+            usages: Usages::default(),
             discovery: Discovery::new(advertise),
             openapi: OpenApi::default(),
             metrics,
@@ -186,6 +190,7 @@ impl ApiServer {
         definitions.reconcile(&started.server).await;
         bootstrap::install(&started.server, &client, &started.pki).await?;
         started.server.fairness.reload(&started.server.store);
+        aggregation::begin(&started.server);
         started.start_upkeep(&client, definitions);
         started.server.ready.store(true, Ordering::Release);
         Ok(started)

@@ -39,6 +39,7 @@ mod snapshot;
 mod sources;
 mod status;
 mod tokens;
+mod usage;
 mod volumes;
 mod worker;
 
@@ -191,6 +192,7 @@ async fn begin(
         ctx: Arc::clone(ctx),
         mirror: mirror.clone(),
         pods: Arc::clone(&pods),
+        usages: usage::Usages::default(),
         tasks: tasks.clone(),
     };
     let router = server::router(Arc::new(api));

@@ -123,6 +123,23 @@ pub(crate) fn memory_used_bytes() -> u64 {
     memory_bytes("MemTotal:").saturating_sub(memory_bytes("MemAvailable:"))
 }
 
+/// How finely Linux tells processor time in `/proc/stat`: the same for every program, whatever the kernel's own tick is.
+const TICKS_PER_SECOND: u64 = 100;
+
+/// Processor time that all of the machine has used since its start, where that can be told.
+pub(crate) fn cpu_used_nanoseconds() -> Option<u64> {
+    cpu_nanoseconds(&std::fs::read_to_string("/proc/stat").ok()?)
+}
+
+fn cpu_nanoseconds(stat: &str) -> Option<u64> {
+    let mut fields = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace();
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let (user, nice, system, _idle, _waiting) = (next()?, next()?, next()?, next()?, next()?);
+    let interrupts = next().unwrap_or(0) + next().unwrap_or(0);
+    let stolen = next().unwrap_or(0);
+    Some((user + nice + system + interrupts + stolen) * (1_000_000_000 / TICKS_PER_SECOND))
+}
+
 fn memory_bytes(line: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let value = text.lines().find_map(|candidate| candidate.strip_prefix(line));
@@ -140,6 +157,13 @@ fn os_image(os_release: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn processor_time_is_what_was_not_idle() {
+        let stat = "cpu  10 1 20 4000 300 2 3 4 0 0\ncpu0 5 0 10 2000 150 1 1 2 0 0\n";
+        assert_eq!(cpu_nanoseconds(stat), Some(400_000_000));
+        assert_eq!(cpu_nanoseconds(""), None);
+    }
 
     #[test]
     fn a_disk_is_short_when_little_is_left_of_it() {

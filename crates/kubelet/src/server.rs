@@ -29,9 +29,9 @@ use tracing::{debug, warn};
 use crate::context::Context;
 use crate::local_volumes;
 use crate::logs::{self, Attempt, Query};
-use crate::machine;
 use crate::plan::containers;
 use crate::pods::{Pods, find};
+use crate::usage::{self, Usages};
 
 /// Connections at once. Each followed log has one, and the API server bounds its own users.
 const CONNECTIONS: usize = 2048;
@@ -50,6 +50,8 @@ pub(crate) struct Api {
     pub(crate) mirror: Mirror<Pod>,
     /// Their workers.
     pub(crate) pods: Arc<Pods>,
+    /// The last look at what they use.
+    pub(crate) usages: Usages,
     /// Who owns what a handler leaves running.
     pub(crate) tasks: Tasks,
 }
@@ -60,7 +62,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(pods))
         .route("/metrics", get(metrics))
-        .route("/stats/summary", get(summary))
+        .route("/stats/summary", get(usage::summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .route("/localVolumes/{volume}", put(local_volumes::ensure).delete(local_volumes::remove))
         .with_state(api)
@@ -263,48 +265,4 @@ async fn metrics(State(api): State<Arc<Api>>) -> Response {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-/// What `kubectl top` is made from: upstream's Summary API, as far as an engine can tell.
-async fn summary(State(api): State<Arc<Api>>) -> Json<Value> {
-    let mut pods = Vec::new();
-    let mut all_cpu = 0_u64;
-    for pod in api.mirror.list() {
-        let Some(snapshot) = pod.metadata.uid.as_deref().and_then(|uid| api.pods.snapshot(uid))
-        else {
-            continue;
-        };
-        let views = snapshot.borrow().containers.clone();
-        let mut shown = Vec::new();
-        let (mut cpu, mut memory) = (0_u64, 0_u64);
-        for (name, view) in views {
-            let Some(id) = view.id.filter(|_| view.running) else { continue };
-            let Some(usage) = api.ctx.runtime.usage(&id).await else { continue };
-            cpu += usage.cpu_nanoseconds;
-            memory += usage.memory_bytes;
-            shown.push(json!({ "name": name, "cpu": cpu_stats(usage.cpu_nanoseconds), "memory": memory_stats(usage.memory_bytes) }));
-        }
-        all_cpu += cpu;
-        pods.push(json!({
-            "podRef": { "name": pod.metadata.name, "namespace": pod.metadata.namespace, "uid": pod.metadata.uid },
-            "startTime": pod.status.as_ref().and_then(|status| status.start_time.clone()),
-            "containers": shown, "cpu": cpu_stats(cpu), "memory": memory_stats(memory),
-        }));
-    }
-    let node = json!({
-        "nodeName": api.ctx.node_name, "cpu": cpu_stats(all_cpu), "memory": memory_stats(machine::memory_used_bytes()),
-    });
-    Json(json!({ "node": node, "pods": pods }))
-}
-
-fn cpu_stats(nanoseconds: u64) -> Value {
-    json!({ "time": now(), "usageCoreNanoSeconds": nanoseconds })
-}
-
-fn memory_stats(bytes: u64) -> Value {
-    json!({ "time": now(), "workingSetBytes": bytes, "usageBytes": bytes })
-}
-
-fn now() -> Value {
-    json!(crate::record::whole_seconds(Timestamp::now()))
 }

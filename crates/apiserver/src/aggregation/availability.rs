@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coracle_api::kinds::{self, Kind};
+use coracle_api::kinds::{self, GroupVersion, Kind};
 use coracle_api::openapi;
 use coracle_store::{Gone, Range, Watch};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -14,13 +14,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Offer, Priority, Remote, State, Swagger, proxy};
+use super::registration::MANAGED;
+use super::{Behind, Offer, Priority, Remote, State, Swagger, proxy};
 use crate::extension::endpoints::{self, Nowhere};
 use crate::extension::{Destination, Extensions};
 use crate::identity::{MASTERS, User};
 use crate::object::{self, text};
 use crate::server::Server;
-use crate::{limits, storage};
+use crate::{limits, resource_metrics, storage};
 
 /// Why an APIService is (not) available: `reason` and `message` of its condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,21 @@ pub(crate) async fn run(server: Arc<Server>, client: kube::Client, ends: Cancell
             return;
         }
     }
+}
+
+/// What is known before anybody was asked: whether we tell the metrics.
+pub(crate) fn begin(server: &Server) {
+    let metrics = registered(server).iter().any(is_metrics_here).then(Remote::metrics);
+    server.aggregator.publish(metrics.into_iter());
+}
+
+fn registered(server: &Server) -> Vec<Value> {
+    let Some(kind) = kinds::by_kind("apiregistration.k8s.io", "v1", "APIService") else {
+        return Vec::new();
+    };
+    let listing = server.store.list(&storage::range(kind, ""), None, None, None);
+    let objects = listing.map(|listing| listing.objects).unwrap_or_default();
+    objects.iter().filter_map(|object| storage::decode(object).ok()).collect()
 }
 
 struct Upkeep {
@@ -120,19 +136,15 @@ impl Upkeep {
 
     /// Looks at all of them, asks those whose time has come, and tells what is known.
     async fn look(&mut self) {
-        let listing = self.server.store.list(&storage::range(self.kind, ""), None, None, None);
-        let objects = listing.map(|listing| listing.objects).unwrap_or_default();
-        let services: Vec<Value> = objects
-            .iter()
-            .filter_map(|object| storage::decode(object).ok())
-            .filter(|service| service["spec"]["service"].is_object())
-            .collect();
+        let mut services = registered(&self.server);
+        let metrics = services.iter().any(is_metrics_here).then(Remote::metrics);
+        services.retain(|service| service["spec"]["service"].is_object());
         self.known
             .retain(|name, _| services.iter().any(|it| object::meta(it, "name") == name.as_str()));
         for service in &services {
             self.observe(service);
         }
-        let remotes = self.known.values().map(Known::remote);
+        let remotes = self.known.values().map(Known::remote).chain(metrics);
         self.server.aggregator.publish(remotes);
         for service in &services {
             self.tell(service).await;
@@ -256,7 +268,9 @@ impl Known {
         Remote {
             group: text(&self.spec, "/group").to_owned(),
             version: text(&self.spec, "/version").to_owned(),
-            destination: Destination::of_api_service(&self.spec).map_err(|it| it.to_string()),
+            server: Behind::Service(
+                Destination::of_api_service(&self.spec).map_err(|it| it.to_string()),
+            ),
             priority: Priority {
                 group: self.spec["groupPriorityMinimum"].as_i64().unwrap_or_default(),
                 version: self.spec["versionPriority"].as_i64().unwrap_or_default(),
@@ -264,6 +278,16 @@ impl Known {
             state: self.state.clone(),
         }
     }
+}
+
+/// Whether this is the APIService that says that we tell the metrics of nodes and pods: as we bring it in. Without a service and
+/// without our mark it would be that of a definition.
+fn is_metrics_here(service: &Value) -> bool {
+    let GroupVersion { group, version, .. } = resource_metrics::SERVED;
+    let spec = &service["spec"];
+    (&spec["group"], &spec["version"]) == (&group.into(), &version.into())
+        && spec["service"].is_null()
+        && service["metadata"]["labels"][MANAGED] == "onstart"
 }
 
 /// Whether the service is there and leads somewhere.

@@ -133,7 +133,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use super::super::Priority;
+    use super::super::{Behind, Priority};
     use super::*;
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
             let remote = Remote {
                 group: "wardle.io".to_owned(),
                 version: version.to_owned(),
-                destination: Err(String::new()),
+                server: Behind::Service(Err(String::new())),
                 priority: Priority { group: 1, version: 1 },
                 state,
             };

@@ -26,8 +26,9 @@ use http::HeaderValue;
 use serde_json::Value;
 
 use crate::extension::{Destination, Extensions};
-pub(crate) use availability::run as keep_available;
-pub(crate) use order::{Order, Priority, built_in};
+use crate::resource_metrics;
+pub(crate) use availability::{begin, run as keep_available};
+pub(crate) use order::{OF_METRICS, Order, Priority, built_in};
 pub(crate) use registration::run as keep_registered;
 
 /// Knows who serves which group-version instead of us.
@@ -49,10 +50,18 @@ pub(crate) struct Remotes {
 pub(crate) struct Remote {
     pub(crate) group: String,
     pub(crate) version: String,
-    /// Or why it cannot be called.
-    destination: Result<Destination, String>,
+    server: Behind,
     priority: Priority,
     state: State,
+}
+
+/// Where the answers come from.
+#[derive(Debug, Clone, PartialEq)]
+enum Behind {
+    /// A server behind a Service; or why it cannot be called.
+    Service(Result<Destination, String>),
+    /// This process: see [`resource_metrics`].
+    Here,
 }
 
 /// What the last check found.
@@ -124,6 +133,25 @@ impl Remotes {
 }
 
 impl Remote {
+    /// The metrics of nodes and pods as this process tells them.
+    fn metrics() -> Self {
+        Self {
+            group: resource_metrics::SERVED.group.to_owned(),
+            version: resource_metrics::SERVED.version.to_owned(),
+            server: Behind::Here,
+            priority: order::OF_METRICS,
+            state: State::Available(Offer {
+                resources: resource_metrics::resources(),
+                ..Offer::default()
+            }),
+        }
+    }
+
+    /// Whether nobody else is to be asked.
+    pub(crate) fn is_here(&self) -> bool {
+        self.server == Behind::Here
+    }
+
     /// `/apis/GROUP/VERSION`.
     fn root_path(&self) -> String {
         format!("/apis/{}/{}", self.group, self.version)

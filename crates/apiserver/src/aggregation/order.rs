@@ -22,6 +22,9 @@ pub(crate) struct Priority {
 /// Kinds of definitions come after all of our own in clients' eyes, and among each other in the order of their versions.
 pub(super) const OF_DEFINITIONS: Priority = Priority { group: 1000, version: 100 };
 
+/// Those of metrics-server's APIService.
+pub(crate) const OF_METRICS: Priority = Priority { group: 100, version: 100 };
+
 /// Those of each group-version that we serve ourselves: upstream ranks the core group first, and its others below.
 pub(crate) fn built_in() -> impl Iterator<Item = (&'static GroupVersion, Priority)> {
     const CORE: i64 = 18_000;

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header}
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 
-use super::{Remote, State};
+use super::{Behind, Remote, State};
 use crate::answer::Answer;
 use crate::audit::Source;
 use crate::handlers::subresources::until;
@@ -46,7 +46,8 @@ pub(crate) async fn forward(
     (mut parts, body): (Parts, Body),
     lasts: Lasts,
 ) -> Answer<Response> {
-    let (State::Available(_), Ok(destination)) = (&remote.state, &remote.destination) else {
+    let (State::Available(_), Behind::Service(Ok(destination))) = (&remote.state, &remote.server)
+    else {
         return Ok(plain("service unavailable"));
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());

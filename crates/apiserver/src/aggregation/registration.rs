@@ -16,7 +16,7 @@ use crate::server::Server;
 use crate::storage;
 
 /// Says of an APIService that we keep it: as long as there are such kinds, or at the start alone.
-const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+pub(super) const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// What is to be done about the APIServices.
 #[derive(Debug, PartialEq, Eq)]

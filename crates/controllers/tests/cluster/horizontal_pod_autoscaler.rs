@@ -14,7 +14,18 @@ async fn post(cluster: &Cluster, path: &str, object: &Value) -> kube::Result<Val
     cluster.client.request(request.body(object.to_string().into_bytes()).unwrap()).await
 }
 
+/// What the API server tells of nodes' kubelets, of which there are none here, is taken away.
+async fn serve_no_metrics(cluster: &Cluster) {
+    let delete = |path: &str| http::Request::delete(path).body(Vec::new()).unwrap();
+    let service = delete("/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.metrics.k8s.io");
+    cluster.client.request::<Value>(service).await.unwrap();
+    let get = || http::Request::get(METRICS).body(Vec::new()).unwrap();
+    let is_gone = || async { cluster.client.request::<Value>(get()).await.is_err() };
+    cluster.until("the metrics are gone", is_gone).await;
+}
+
 async fn serve_metrics(cluster: &Cluster) {
+    serve_no_metrics(cluster).await;
     let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -118,6 +129,7 @@ async fn pods_that_use_much_become_more() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_measured_is_told() {
     let cluster = Cluster::start().await;
+    serve_no_metrics(&cluster).await;
     cluster.create(deployment()).await;
     cluster.until_field("Deployment", "web", "/status/readyReplicas", json!(2)).await;
     cluster.create(scaler("used", memory(50))).await;
