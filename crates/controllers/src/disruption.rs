@@ -8,15 +8,18 @@ use std::time::Duration;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::ReplicationController;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::CrossVersionObjectReference;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    Condition, LabelSelectorRequirement, OwnerReference, Time,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::PostParams;
 
 use crate::api::{Attempting, Unfinished, api_time, is_not_found};
 use crate::context::Context;
+use crate::horizontal_pod_autoscaler::scaled_size;
 use crate::ownership::{controller_key, controller_of, selects};
 use crate::pod::Pod;
 use crate::pods::{is_over, is_ready};
@@ -78,6 +81,9 @@ impl Controller {
         }
         let scale =
             if needs_scale(&budget) { self.scale(&key.namespace, &pods).await } else { Ok(0) };
+        if needs_scale(&budget) && pods.iter().any(|pod| controller_of(&pod.metadata).is_none()) {
+            self.recorder.warning(budget.as_ref(), "UnmanagedPods", unmanaged(&budget));
+        }
         if let Err(why) = &scale {
             let message = format!("Failed to calculate the number of expected pods: {why}");
             self.recorder.warning(budget.as_ref(), "CalculateExpectedPodCountFailed", message);
@@ -134,22 +140,45 @@ impl Controller {
                 }))
             }
             "StatefulSet" => {
-                let found = self.ctx.api::<StatefulSet>(namespace).get_opt(&owner.name).await;
-                let found = found.map_err(|error| crate::api::message(&error))?;
+                let found = mirrors.stateful_sets.get(&key);
                 Ok(found.map(|set| size(set.spec.replicas)))
             }
             "ReplicationController" => {
-                let sets = self.ctx.api::<ReplicationController>(namespace);
-                let found = sets.get_opt(&owner.name).await;
-                let found = found.map_err(|error| crate::api::message(&error))?;
-                Ok(found.map(|set| size(set.spec.and_then(|spec| spec.replicas))))
+                let found = mirrors.replication_controllers.get(&key);
+                Ok(found.map(|set| size(set.spec.as_ref().and_then(|spec| spec.replicas))))
             }
-            kind => {
-                let version = &owner.api_version;
-                Err(format!("{kind} of {version} does not implement the scale subresource"))
+            _ => {
+                let target = CrossVersionObjectReference {
+                    api_version: Some(owner.api_version.clone()),
+                    kind: owner.kind.clone(),
+                    name: owner.name.clone(),
+                };
+                let wanted = scaled_size(&self.ctx, namespace, &target).await?;
+                Ok(wanted.map(|wanted| (owner.uid.clone(), wanted)))
             }
         }
     }
+}
+
+/// Upstream's warning about pods that nobody controls, who therefore cannot say how many there should be.
+fn unmanaged(budget: &PodDisruptionBudget) -> String {
+    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+    let labels = selector.and_then(|selector| selector.match_labels.as_ref());
+    let labels: String =
+        labels.into_iter().flatten().map(|(key, value)| format!("{key}: {value},")).collect();
+    let requirements = selector.and_then(|selector| selector.match_expressions.as_deref());
+    let requirement = |it: &LabelSelectorRequirement| {
+        let values = it.values.as_deref().unwrap_or_default().join(" ");
+        let LabelSelectorRequirement { key, operator, .. } = it;
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    };
+    let requirements: String = requirements.unwrap_or_default().iter().map(requirement).collect();
+    format!(
+        "Pods selected by this PodDisruptionBudget (selector: &LabelSelector{{MatchLabels:map[string]string{{{labels}}},\
+         MatchExpressions:[]LabelSelectorRequirement{{{requirements}}},}}) were found to be unmanaged. As a result, the \
+         status of the PDB cannot be calculated correctly, which may result in undefined behavior. To account for these \
+         pods please set \".spec.minAvailable\" field of the PDB to an integer value."
+    )
 }
 
 fn covers(budget: &PodDisruptionBudget, pod: &Pod) -> bool {
@@ -332,6 +361,13 @@ mod tests {
         assert_eq!(soon.disrupted_pods.unwrap().len(), 1);
         let (later, again) = at("2026-01-01T00:03:00Z");
         assert_eq!((later.disruptions_allowed, later.disrupted_pods, again), (Some(2), None, None));
+    }
+
+    #[test]
+    fn pods_that_nobody_controls_are_told_of_with_the_selector() {
+        let told = unmanaged(&budget(json!({ "maxUnavailable": 1 }), json!(null)));
+        let selector = "(selector: &LabelSelector{MatchLabels:map[string]string{app: web,},MatchExpressions:[]LabelSelectorRequirement{},})";
+        assert!(told.contains(selector), "{told}");
     }
 
     #[test]

@@ -7,8 +7,8 @@ mod plan;
 
 use std::sync::Arc;
 
-use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
-use k8s_openapi::api::core::v1::Service;
+use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -18,7 +18,7 @@ use crate::api::{
 };
 use crate::context::Context;
 use crate::ownership::controller_key;
-use crate::service_pods::{follow, is_unmanaged, members};
+use crate::service_pods::{follow, is_unmanaged, members, queue_selecting};
 use plan::{Step, plan};
 
 /// Services that are worked on at once; upstream's `--concurrent-service-endpoint-syncs`.
@@ -34,12 +34,34 @@ pub(crate) fn start(ctx: &Arc<Context>) {
             of_slices.add(service);
         }
     });
+    let (shared, of_nodes) = (Arc::clone(ctx), queue.clone());
+    ctx.mirrors.nodes.on_change(move |change| {
+        let before = match change {
+            Change::Applied { old, .. } => old.as_deref().and_then(zone),
+            Change::Deleted(last) => zone(last),
+        };
+        let now = match change {
+            Change::Applied { new, .. } => zone(new),
+            Change::Deleted(_) => None,
+        };
+        if before != now {
+            let name = change.object().metadata.name.as_deref().unwrap_or_default();
+            let services = &shared.mirrors.services;
+            shared.placed.on(name).iter().for_each(|pod| queue_selecting(services, pod, &of_nodes));
+        }
+    });
     let recorder = ctx.recorder("endpoint-slice-controller");
     let controller = Arc::new(Controller { ctx: Arc::clone(ctx), recorder });
     ctx.work(&queue, "endpointslice", WORKERS, move |key| {
         let controller = Arc::clone(&controller);
         async move { controller.reconcile(&key).await }
     });
+}
+
+/// Where a node is.
+fn zone(node: &Node) -> Option<String> {
+    let zone = node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone")?;
+    (!zone.is_empty()).then(|| zone.clone())
 }
 
 struct Controller {
@@ -58,7 +80,8 @@ impl Controller {
         let uid = service.metadata.uid.as_deref().unwrap_or_default();
         let slices = mirrors.endpoint_slices.owned_by(uid);
         let members = members(&service, &mirrors.pods.in_namespace(&key.namespace));
-        for step in plan(&service, &members, &slices, self.ctx.now()) {
+        let zone_of = |node: &str| zone(mirrors.nodes.get(&ObjectKey::new("", node))?.as_ref());
+        for step in plan(&service, &members, &zone_of, &slices, self.ctx.now()) {
             if let Err(error) = self.act(&service, step).await {
                 let message = format!("Error updating Endpoint Slices for Service {key}: {error}");
                 self.recorder.warning(service.as_ref(), "FailedToUpdateEndpointSlices", message);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use coracle_reconcile::{Next, ObjectKey, Queue};
+use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -54,21 +54,38 @@ pub(crate) fn start(ctx: &Arc<Context>) {
         }
     });
     let shared = Arc::clone(ctx);
+    let recorder = ctx.recorder("endpoint-slice-mirroring-controller");
     ctx.work(&queue, "endpointslicemirroring", WORKERS, move |key| {
-        let ctx = Arc::clone(&shared);
-        async move { reconcile(&ctx, &key).await }
+        let (ctx, recorder) = (Arc::clone(&shared), recorder.clone());
+        async move { reconcile(&ctx, &recorder, &key).await }
     });
 }
 
-async fn reconcile(ctx: &Context, key: &ObjectKey) -> Result<Next, Unfinished> {
+async fn reconcile(
+    ctx: &Context,
+    recorder: &Recorder,
+    key: &ObjectKey,
+) -> Result<Next, Unfinished> {
     let mirrors = &ctx.mirrors;
     let service = mirrors.services.get(key);
     let endpoints = mirrors.endpoints.get(key);
     let there: Vec<Arc<EndpointSlice>> = mirrors.endpoint_slices.in_namespace(&key.namespace);
     let of_service = |slice: &&Arc<EndpointSlice>| label(slice, SERVICE_LABEL) == Some(&key.name);
     let there = there.iter().filter(|slice| is_ours(slice)).filter(of_service).cloned().collect();
-    for step in plan(service.as_deref(), endpoints.as_deref(), there) {
+    let steps = plan(service.as_deref(), endpoints.as_deref(), there);
+    let is_changed = !steps.is_empty();
+    for step in steps {
         act(ctx, &key.namespace, step).await?;
+    }
+    if let Some(endpoints) = endpoints.filter(|_| is_changed) {
+        let skipped = skipped(&endpoints);
+        if skipped > 0 {
+            let told = format!(
+                "A max of {PER_SUBSET} addresses can be mirrored to EndpointSlices per Endpoints subset. \
+                 {skipped} addresses were skipped"
+            );
+            recorder.warning(endpoints.as_ref(), "TooManyAddressesToMirror", told);
+        }
     }
     Ok(Next::AwaitChange)
 }
@@ -168,14 +185,31 @@ fn slices(endpoints: &Endpoints) -> Vec<EndpointSlice> {
         .collect()
 }
 
+/// How many addresses are not shown.
+fn skipped(endpoints: &Endpoints) -> usize {
+    let subsets = endpoints.subsets.iter().flatten();
+    let counts = subsets.flat_map(|subset| {
+        ["IPv4", "IPv6"].map(|family| addresses_of(subset, family).skip(PER_SUBSET).count())
+    });
+    counts.sum()
+}
+
 fn endpoints_of(subset: &EndpointSubset, family: &str) -> Vec<Endpoint> {
+    let chosen = addresses_of(subset, family).take(PER_SUBSET);
+    chosen.map(|(address, ready)| endpoint(address, ready)).collect()
+}
+
+/// The addresses of one family, and whether they are ready.
+fn addresses_of<'a>(
+    subset: &'a EndpointSubset,
+    family: &'a str,
+) -> impl Iterator<Item = (&'a EndpointAddress, bool)> {
     let ready = subset.addresses.iter().flatten().map(|address| (address, true));
     let not_ready = subset.not_ready_addresses.iter().flatten().map(|address| (address, false));
-    let of_family = |address: &EndpointAddress| {
+    let of_family = move |address: &EndpointAddress| {
         address.ip.parse().is_ok_and(|ip: IpAddr| ip.is_ipv6() == (family == "IPv6"))
     };
-    let chosen = ready.chain(not_ready).filter(|(address, _)| of_family(address));
-    chosen.take(PER_SUBSET).map(|(address, ready)| endpoint(address, ready)).collect()
+    ready.chain(not_ready).filter(move |(address, _)| of_family(address))
 }
 
 fn endpoint(address: &EndpointAddress, ready: bool) -> Endpoint {

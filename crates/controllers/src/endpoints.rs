@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service,
 };
@@ -18,14 +19,15 @@ use crate::api::{
 };
 use crate::context::Context;
 use crate::service_pods::{
-    HEADLESS_LABEL, Member, Target, follow, hostname, is_headless, is_unmanaged, members,
-    publishes_not_ready, target_ref,
+    HEADLESS_LABEL, Member, TRIGGER_ANNOTATION, Target, follow, hostname, is_headless,
+    is_unmanaged, members, publishes_not_ready, target_ref,
 };
 
 /// Services that are worked on at once; upstream's `--concurrent-endpoint-syncs`.
 const WORKERS: usize = 5;
 /// An object holds no more addresses than this; the slices hold all. Upstream's `maxCapacity`.
 const CAPACITY: usize = 1000;
+/// Says that there are more.
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 /// Says who writes the object.
 const MANAGER_LABEL: &str = "endpoints.kubernetes.io/managed-by";
@@ -73,7 +75,7 @@ impl Controller {
             return Ok(Next::AwaitChange);
         }
         let members = members(&service, &self.ctx.mirrors.pods.in_namespace(&key.namespace));
-        let Some(wanted) = plan(&service, &members, there.as_deref()) else {
+        let Some(wanted) = plan(&service, &members, there.as_deref(), self.ctx.now()) else {
             return Ok(Next::AwaitChange);
         };
         let written = match there {
@@ -105,7 +107,12 @@ fn is_ours(endpoints: &Endpoints) -> bool {
 }
 
 /// The object that should be there, or `None` when it is.
-fn plan(service: &Service, members: &[Member], there: Option<&Endpoints>) -> Option<Endpoints> {
+fn plan(
+    service: &Service,
+    members: &[Member],
+    there: Option<&Endpoints>,
+    now: Timestamp,
+) -> Option<Endpoints> {
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     labels.insert(MANAGER_LABEL.to_owned(), MANAGER.to_owned());
     if is_headless(service) {
@@ -114,22 +121,30 @@ fn plan(service: &Service, members: &[Member], there: Option<&Endpoints>) -> Opt
     let published = publishes_not_ready(service);
     let shown: Vec<&Member> =
         members.iter().filter(|member| published || !member.terminating).collect();
-    let annotations = (shown.len() > CAPACITY)
-        .then(|| BTreeMap::from([(OVER_CAPACITY.to_owned(), "truncated".to_owned())]));
+    let found = there.and_then(|there| there.metadata.annotations.clone()).unwrap_or_default();
+    let mut annotations = found.clone();
+    if shown.len() > CAPACITY {
+        annotations.insert(OVER_CAPACITY.to_owned(), "truncated".to_owned());
+    } else {
+        annotations.remove(OVER_CAPACITY);
+    }
     let subsets = subsets(service, &shown, published);
     let subsets = (!subsets.is_empty()).then_some(subsets);
     if let Some(there) = there
         && there.subsets.as_deref().unwrap_or_default() == subsets.as_deref().unwrap_or_default()
         && there.metadata.labels.as_ref() == Some(&labels)
+        && annotations == found
     {
         return None;
     }
+    let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    annotations.insert(TRIGGER_ANNOTATION.to_owned(), seconds.to_string());
     Some(Endpoints {
         metadata: ObjectMeta {
             name: service.metadata.name.clone(),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels),
-            annotations,
+            annotations: Some(annotations),
             resource_version: there.and_then(|there| there.metadata.resource_version.clone()),
             ..ObjectMeta::default()
         },
@@ -144,7 +159,9 @@ fn subsets(service: &Service, members: &[&Member], published: bool) -> Vec<Endpo
     let mut members: Vec<&&Member> = members.iter().collect();
     members.sort_by_key(|member| (!member.serving, member.address));
     for member in members.into_iter().take(CAPACITY) {
-        if member.targets.is_empty() && !is_headless(service) {
+        let offers = service.spec.as_ref().is_some_and(|spec| spec.ports.is_some());
+        // A port by a name that the pod has not leads nowhere.
+        if member.targets.is_empty() && (offers || !is_headless(service)) {
             continue;
         }
         let (ready, not_ready) = by_ports.entry(member.targets.clone()).or_default();
@@ -206,13 +223,35 @@ mod tests {
     #[test]
     fn ready_and_not_ready_pods_are_told_apart_and_leaving_ones_left_out() {
         let pods = [pod(2, "True", false), pod(3, "False", false), pod(4, "True", true)];
-        let wanted = plan(&service(), &members(&service(), &pods), None).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        let wanted = plan(&service(), &members(&service(), &pods), None, now).unwrap();
         let subsets: Value = serde_json::to_value(wanted.subsets.clone()).unwrap();
         assert_eq!(subsets[0]["addresses"][0]["ip"], "127.16.0.2");
         assert_eq!(subsets[0]["notReadyAddresses"][0]["ip"], "127.16.0.3");
         assert_eq!(subsets[0]["ports"], json!([{ "port": 80, "protocol": "TCP" }]));
         assert_eq!(subsets.as_array().unwrap().len(), 1);
         assert!(!subsets.to_string().contains("127.16.0.4"));
-        assert!(plan(&service(), &members(&service(), &pods), Some(&wanted)).is_none());
+        assert!(plan(&service(), &members(&service(), &pods), Some(&wanted), now).is_none());
+    }
+
+    #[test]
+    fn more_than_a_thousand_are_cut_off_and_that_is_said_while_it_is_so() {
+        let address = |number: u32| format!("127.16.{}.{}", number / 250, number % 250 + 1);
+        let pod = |number: u32| {
+            let mut pod = Pod::clone(&pod(1, if number == 0 { "False" } else { "True" }, false));
+            pod.status.pod_ip = Some(address(number));
+            Arc::new(pod)
+        };
+        let mut pods: Vec<Arc<Pod>> = (0..=1000).map(pod).collect();
+        let now = Timestamp::UNIX_EPOCH;
+        let mut cut = plan(&service(), &members(&service(), &pods), None, now).unwrap();
+        let subset = cut.subsets.clone().unwrap().remove(0);
+        assert_eq!((subset.addresses.unwrap().len(), subset.not_ready_addresses), (1000, None));
+        assert_eq!(cut.metadata.annotations.clone().unwrap()[OVER_CAPACITY], "truncated");
+        cut.metadata.annotations.as_mut().unwrap().insert("mine".into(), "kept".into());
+        pods.remove(0);
+        let whole = plan(&service(), &members(&service(), &pods), Some(&cut), now).unwrap();
+        let annotations = whole.metadata.annotations.unwrap();
+        assert!(annotations.contains_key("mine") && !annotations.contains_key(OVER_CAPACITY));
     }
 }

@@ -10,6 +10,7 @@ mod behavior;
 mod evaluate;
 mod metrics;
 mod replicas;
+mod selectors;
 mod target;
 
 use std::collections::HashMap;
@@ -28,7 +29,9 @@ use crate::api::{Unfinished, api_time, message};
 use crate::context::Context;
 use behavior::{Memory, Sizes, outcome};
 use evaluate::Evaluation;
+use selectors::Selectors;
 use target::Scaled;
+pub(crate) use target::scaled_size;
 
 /// Autoscalers that are worked on at once; upstream's `--concurrent-horizontal-pod-autoscaler-syncs` is 5.
 const WORKERS: usize = 5;
@@ -44,6 +47,7 @@ pub(crate) fn start(ctx: &Arc<Context>) {
         ctx: Arc::clone(ctx),
         recorder: ctx.recorder(CONTROLLER),
         memories: Mutex::default(),
+        selectors: Selectors::default(),
     });
     let (changed, followed) = (queue.clone(), Arc::clone(&controller));
     ctx.mirrors.autoscalers.on_change(move |change| match change {
@@ -55,7 +59,9 @@ pub(crate) fn start(ctx: &Arc<Context>) {
             }
         }
         Change::Deleted(last) => {
-            followed.memories.lock().remove(&ObjectKey::of(last.as_ref()));
+            let key = ObjectKey::of(last.as_ref());
+            followed.memories.lock().remove(&key);
+            followed.selectors.forget(&key);
         }
     });
     ctx.work(&queue, CONTROLLER, WORKERS, move |key| {
@@ -68,6 +74,7 @@ struct Controller {
     ctx: Arc<Context>,
     recorder: Recorder,
     memories: Mutex<HashMap<ObjectKey, Memory>>,
+    selectors: Selectors,
 }
 
 /// The status as it grows during one look.
@@ -180,7 +187,7 @@ impl Controller {
         scaled: &Scaled,
         draft: &mut Draft,
     ) -> Option<Evaluation> {
-        let found = evaluate::evaluate(&self.ctx, key, scaler, scaled).await;
+        let found = evaluate::evaluate(&self.ctx, &self.selectors, key, scaler, scaled).await;
         for (reason, message) in &found.warnings {
             self.recorder.warning(scaler, reason, message.clone());
         }

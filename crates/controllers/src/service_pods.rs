@@ -15,6 +15,9 @@ use crate::pods::{is_over, is_ready};
 /// The label that says a Service has no virtual address.
 pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
+/// When the last change that the object shows came about.
+pub(crate) const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 /// One port of a pod that a Service leads to. The order is the one in which slices list them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
@@ -128,7 +131,8 @@ fn concerns_services(old: &Pod, new: &Pod) -> bool {
         || old.status.pod_ip != new.status.pod_ip
 }
 
-fn queue_selecting(services: &Mirror<Service>, pod: &Pod, queue: &Queue) {
+/// Queues the Services that select the pod.
+pub(crate) fn queue_selecting(services: &Mirror<Service>, pod: &Pod, queue: &Queue) {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     for service in services.in_namespace(namespace) {
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode, ForZone,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::ownership::controlled_by;
 use crate::service_pods::{
-    HEADLESS_LABEL, Member, Target, hostname, is_headless, publishes_not_ready, target_ref,
+    HEADLESS_LABEL, Member, TRIGGER_ANNOTATION, Target, hostname, is_headless, publishes_not_ready,
+    target_ref,
 };
 
 /// Upstream's `--max-endpoints-per-slice`.
@@ -21,8 +24,6 @@ const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 /// Says who writes the slice.
 const MANAGER_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// When the oldest change that a slice shows came about.
-const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// One write.
 #[derive(Debug)]
@@ -39,10 +40,14 @@ struct Group {
     ports: Vec<(String, String, i32, Option<String>)>,
 }
 
+/// The zone that a node is in, by the node's name.
+pub(super) type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
+
 /// The writes that bring `slices` to what `members` are. Endpoints stay in the slice they are in.
 pub(super) fn plan(
     service: &Service,
     members: &[Member],
+    zone_of: ZoneOf<'_>,
     slices: &[Arc<EndpointSlice>],
     now: Timestamp,
 ) -> Vec<Step> {
@@ -50,7 +55,7 @@ pub(super) fn plan(
     for member in members {
         let family = if member.address.is_ipv4() { "IPv4" } else { "IPv6" };
         let group = Group { family, ports: member.targets.iter().map(identity).collect() };
-        wanted.entry(group).or_default().push(endpoint(service, member));
+        wanted.entry(group).or_default().push(endpoint(service, member, zone_of));
     }
     if wanted.is_empty() {
         // A Service that nobody stands behind has one slice that says so.
@@ -142,20 +147,42 @@ fn group_of(slice: &EndpointSlice) -> Group {
     Group { family, ports: ports.collect() }
 }
 
-fn endpoint(service: &Service, member: &Member) -> Endpoint {
-    let published = publishes_not_ready(service);
+fn endpoint(service: &Service, member: &Member, zone_of: ZoneOf<'_>) -> Endpoint {
+    let ready = publishes_not_ready(service) || (member.serving && !member.terminating);
+    let node_name = member.pod.spec.node_name.clone();
+    let zone = node_name.as_deref().and_then(zone_of);
+    let hints = hints(service, node_name.as_deref(), zone.as_deref()).filter(|_| ready);
     Endpoint {
         addresses: vec![member.address.to_string()],
         conditions: Some(EndpointConditions {
-            ready: Some(published || (member.serving && !member.terminating)),
-            serving: Some(published || member.serving),
+            ready: Some(ready),
+            serving: Some(member.serving),
             terminating: Some(member.terminating),
         }),
         hostname: hostname(&member.pod, service),
-        node_name: member.pod.spec.node_name.clone(),
+        node_name,
+        zone,
+        hints,
         target_ref: Some(target_ref(&member.pod)),
         ..Endpoint::default()
     }
+}
+
+/// Whom an endpoint is meant for, where the Service wants traffic to stay near.
+///
+/// Upstream: `staging/src/k8s.io/endpointslice/trafficdist`.
+fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<EndpointHints> {
+    let distribution = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let node = match distribution {
+        "PreferClose" | "PreferSameZone" => None,
+        "PreferSameNode" => node,
+        _ => return None,
+    };
+    let hints = EndpointHints {
+        for_zones: zone.map(|name| vec![ForZone { name: name.to_owned() }]),
+        for_nodes: node.map(|name| vec![ForNode { name: name.to_owned() }]),
+    };
+    (hints != EndpointHints::default()).then_some(hints)
 }
 
 fn address(endpoint: &Endpoint) -> String {
@@ -273,7 +300,9 @@ mod tests {
     ) -> (Vec<Arc<EndpointSlice>>, usize) {
         let mut writes = 0;
         for _ in 0..10 {
-            let steps = plan(service, &members(service, pods), &slices, Timestamp::UNIX_EPOCH);
+            let zone_of = |node: &str| (node == "n0").then(|| "west".to_owned());
+            let members = members(service, pods);
+            let steps = plan(service, &members, &zone_of, &slices, Timestamp::UNIX_EPOCH);
             if steps.is_empty() {
                 return (slices, writes);
             }
@@ -323,7 +352,26 @@ mod tests {
             assert_eq!(shown(&slices), expected);
         };
         check(json!({}), ["web-0 rs-", "web-1 ---", "web-2 -st"]);
-        check(json!({ "publishNotReadyAddresses": true }), ["web-0 rs-", "web-1 rs-", "web-2 rst"]);
+        check(json!({ "publishNotReadyAddresses": true }), ["web-0 rs-", "web-1 r--", "web-2 rst"]);
+    }
+
+    #[test]
+    fn endpoints_are_meant_for_those_near_them_where_the_service_wants_that() {
+        let pods = [pod(0, true, false, 80), pod(1, false, false, 80)];
+        let check = |distribution: Option<&str>, expected: Value| {
+            let service = service(&json!({ "trafficDistribution": distribution }));
+            let (slices, _) = settle(&service, &pods, Vec::new());
+            let endpoints = slices[0].endpoints.clone().unwrap();
+            assert_eq!(endpoints[0].zone.as_deref(), Some("west"));
+            assert_eq!(serde_json::to_value(&endpoints[0].hints).unwrap(), expected);
+            // Nobody should go to one that is not ready.
+            assert_eq!(endpoints[1].hints, None);
+        };
+        let (zones, nodes) = (json!([{ "name": "west" }]), json!([{ "name": "n0" }]));
+        check(None, Value::Null);
+        check(Some("PreferClose"), json!({ "forZones": zones }));
+        check(Some("PreferSameZone"), json!({ "forZones": zones }));
+        check(Some("PreferSameNode"), json!({ "forZones": zones, "forNodes": nodes }));
     }
 
     #[test]

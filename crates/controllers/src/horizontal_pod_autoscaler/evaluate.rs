@@ -23,6 +23,7 @@ use super::replicas::{
     PodState, Proposal, TOLERANCE, Target, Tolerances, Usage, by_average, by_pods, by_value,
     ready_count,
 };
+use super::selectors::Selectors;
 use super::target::{Scaled, kind_of};
 use crate::api::message;
 use crate::context::Context;
@@ -63,6 +64,7 @@ struct Look<'a> {
 /// Asks all metrics.
 pub(super) async fn evaluate(
     ctx: &Context,
+    selectors: &Selectors,
     key: &ObjectKey,
     scaler: &HorizontalPodAutoscaler,
     scaled: &Scaled,
@@ -72,6 +74,10 @@ pub(super) async fn evaluate(
         let told = "the HPA target's scale is missing a selector".to_owned();
         let warnings = vec![("SelectorRequired", cause.clone())];
         return Evaluated { outcome: Err(("InvalidSelector", told, cause)), warnings };
+    }
+    if let Err((reason, cause)) = selectors.check(ctx, key, &scaled.selector) {
+        let warnings = vec![(reason, cause.clone())];
+        return Evaluated { outcome: Err((reason, cause.clone(), cause)), warnings };
     }
     let tolerance = |rules: Option<&HPAScalingRules>| {
         let tolerance = rules.and_then(|rules| rules.tolerance.as_ref());

@@ -6,7 +6,7 @@ use kube::api::{ApiResource, PostParams};
 use kube::core::{DynamicObject, GroupVersionKind, Request};
 use kube::{Resource, ResourceExt};
 
-use crate::api::message;
+use crate::api::{is_not_found, message};
 use crate::context::Context;
 use crate::discovery::discover;
 
@@ -58,6 +58,29 @@ impl Scaled {
         let request = request.replace_subresource("scale", &name, &params, body);
         let request = request.map_err(kube::Error::BuildRequest)?;
         ctx.client.request::<Scale>(request).await.map(drop)
+    }
+}
+
+/// How many pods the target wants; nothing if it is gone.
+pub(crate) async fn scaled_size(
+    ctx: &Context,
+    namespace: &str,
+    target: &CrossVersionObjectReference,
+) -> Result<Option<i32>, String> {
+    let kind = kind_of(ctx, target).await?;
+    let path = DynamicObject::url_path(&kind, Some(namespace));
+    let request = Request::new(path).get_subresource("scale", &target.name);
+    let request = request.map_err(|error| error.to_string())?;
+    match ctx.client.request::<Scale>(request).await {
+        Ok(scale) => Ok(scale.spec.map(|spec| spec.replicas.unwrap_or_default())),
+        // Of an object that is gone the answer tells the name; of a kind that cannot be scaled it knows no such path.
+        Err(error) if is_not_found(&error) && message(&error).contains(&target.name) => Ok(None),
+        Err(error) if is_not_found(&error) => {
+            let CrossVersionObjectReference { kind, api_version, .. } = target;
+            let version = api_version.as_deref().unwrap_or_default();
+            Err(format!("{kind} of {version} does not implement the scale subresource"))
+        }
+        Err(error) => Err(message(&error)),
     }
 }
 

@@ -147,6 +147,9 @@ async fn what_cannot_be_measured_is_told() {
         || async { cluster.events("used", "FailedComputeMetricsReplicas").await.contains(&told) };
     cluster.until(&told, is_told).await;
 
+    // Two over the same pods would tell of that alone.
+    cluster.delete(KIND, "used", DeleteParams::default()).await;
+    cluster.until_gone(KIND, "used").await;
     let described = json!({ "apiVersion": "v1", "kind": "Service", "name": "front" });
     let object = json!({ "type": "Object", "object": { "describedObject": described, "metric": { "name": "hits" },
                          "target": { "type": "Value", "value": "10" } } });
@@ -168,5 +171,27 @@ async fn what_cannot_be_measured_is_told() {
     small["spec"]["maxReplicas"] = json!(1);
     cluster.create(small).await;
     cluster.until_field("Deployment", "web", "/spec/replicas", json!(1)).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_count_the_same_pods_do_nothing() {
+    let cluster = Cluster::start().await;
+    cluster.create(deployment()).await;
+    cluster.until_field("Deployment", "web", "/status/readyReplicas", json!(2)).await;
+    cluster.create(scaler("one", memory(50))).await;
+    cluster
+        .until("one is looked at", || async {
+            !condition(&cluster, "one", "ScalingActive").await.starts_with(' ')
+        })
+        .await;
+    cluster.create(scaler("two", memory(50))).await;
+    let told =
+        "pods by selector app=web are controlled by multiple HPAs: [{one default} {two default}]";
+    until_condition(&cluster, "two", "ScalingActive", &format!("False AmbiguousSelector: {told}"))
+        .await;
+    let told = told.to_owned();
+    let is_told = || async { cluster.events("two", "AmbiguousSelector").await.contains(&told) };
+    cluster.until(&told, is_told).await;
     cluster.stop().await;
 }
