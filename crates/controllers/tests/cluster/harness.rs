@@ -124,9 +124,14 @@ impl Cluster {
 
     /// Ends the controllers in the middle of what they do, and starts them anew.
     pub async fn restart_controllers(&mut self) {
+        self.end_controllers().await;
+        self.start_controllers();
+    }
+
+    /// Ends the controllers in the middle of what they do. They give their lease back.
+    pub async fn end_controllers(&mut self) {
         self.controllers.stop.cancel();
         (&mut self.controllers.task).await.unwrap().unwrap();
-        self.controllers = Controllers::start(&self.manager, &self.options);
     }
 
     /// The controllers die without a word, as in a crash.

@@ -161,16 +161,14 @@ impl Write<'_> {
             self.changes("completedIndexes"),
             self.status["failedIndexes"] != self.was["failedIndexes"],
         );
-        if completed_changes && completions.is_set() {
-            if let Err(why) = read(completed) {
-                let detail = format!("error parsing completedIndexes: {why}");
-                self.wrong(errors, "completedIndexes", &detail);
-            }
-        }
-        if failed_changes && completions.is_set() && limit.is_set() && failed.is_set() {
-            if let Err(why) = read(failed) {
-                let detail = format!("error parsing failedIndexes: {why}");
-                self.wrong(errors, "failedIndexes", &detail);
+        let has_limit = limit.is_set() && failed.is_set();
+        for (field, is_read) in [
+            ("completedIndexes", completed_changes),
+            ("failedIndexes", failed_changes && has_limit),
+        ] {
+            let is_read = is_read && completions.is_set();
+            if let Some(why) = read(&self.status[field]).err().filter(|_| is_read) {
+                self.wrong(errors, field, &format!("error parsing {field}: {why}"));
             }
         }
         if completed_changes
