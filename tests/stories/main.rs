@@ -12,6 +12,7 @@ mod garbage;
 mod helm;
 mod job_policies;
 mod jobs;
+mod kills;
 mod kubectl;
 mod metrics;
 mod pods;

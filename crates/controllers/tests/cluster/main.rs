@@ -14,6 +14,7 @@ mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;
 mod token_secrets;
+mod upstream;
 
 use std::time::Instant;
 
