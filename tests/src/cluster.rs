@@ -76,11 +76,28 @@ impl Cluster {
         self
     }
 
-    /// Starts the process again on the same state.
+    /// Starts the process again on the same state, and returns when it is ready and its node too.
     ///
     /// # Panics
     /// When it is not ready in time.
     pub fn run(&mut self) {
+        self.launch();
+        self.until("the API is ready", |cluster| {
+            cluster.kubeconfig().exists()
+                && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
+        });
+        // It fails at once while there is no such node yet.
+        self.until("the node is ready", |cluster| {
+            let wait = ["wait", "--for=condition=Ready", "node/node-0", "--timeout=30s"];
+            cluster.try_kubectl(&wait).code == Some(0)
+        });
+    }
+
+    /// Starts the process again on the same state, and waits for nothing.
+    ///
+    /// # Panics
+    /// When it runs already.
+    pub fn launch(&mut self) {
         assert!(self.process.is_none(), "the cluster runs already");
         let log = File::options()
             .create(true)
@@ -100,15 +117,6 @@ impl Cluster {
             .spawn()
             .expect("the cluster starts");
         self.process = Some(process);
-        self.until("the API is ready", |cluster| {
-            cluster.kubeconfig().exists()
-                && cluster.try_kubectl(&["get", "--raw", "/readyz"]).code == Some(0)
-        });
-        // It fails at once while there is no such node yet.
-        self.until("the node is ready", |cluster| {
-            let wait = ["wait", "--for=condition=Ready", "node/node-0", "--timeout=30s"];
-            cluster.try_kubectl(&wait).code == Some(0)
-        });
     }
 
     /// The data directory.

@@ -103,3 +103,36 @@ fn a_stateful_set_keeps_its_names_through_rollout_and_undo() {
     let names = cluster.kubectl(&["get", "pods", "-l", "app=db", "-o", "name"]);
     assert_eq!(names, "pod/db-0\n");
 }
+
+const WAITING: &str = "apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: waiting}
+spec:
+  serviceName: waiting
+  selector: {matchLabels: {app: waiting}}
+  template:
+    metadata: {labels: {app: waiting}}
+    spec:
+      nodeSelector: {disk: none}
+      containers: [{name: c, image: hello.wasm}]
+  volumeClaimTemplates:
+    - metadata: {name: data}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+";
+
+#[test]
+fn a_claim_that_was_deleted_is_made_again_for_the_pod_that_waits() {
+    let cluster = with_guests();
+    cluster.apply(WAITING);
+    let waits = "--for=jsonpath={.status.phase}=Pending";
+    cluster.kubectl(&["wait", "--for=create", "pod/waiting-0", "--timeout=60s"]);
+    cluster.kubectl(&["wait", waits, "pod/waiting-0", "--timeout=60s"]);
+    let claim = ["pvc", "data-waiting-0"];
+    let uid = cluster.json(&claim)["metadata"]["uid"].clone();
+    cluster.kubectl(&["delete", "pvc", "data-waiting-0", "--timeout=60s"]);
+    // Whatever changes of the pod makes its set look; that the claim is gone changes why it waits.
+    cluster.until("the claim is another one", |cluster| {
+        let found = cluster.try_kubectl(&["get", "-o", "json", claim[0], claim[1]]);
+        found.code == Some(0) && !found.stdout.contains(uid.as_str().unwrap())
+    });
+}

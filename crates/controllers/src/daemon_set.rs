@@ -20,6 +20,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::api::core::v1::{Node, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
+use serde_json::json;
 
 use crate::api::{Attempting, Unfinished};
 use crate::context::Context;
@@ -133,6 +134,7 @@ impl Controller {
         let known = history::revisions(&self.ctx, set.as_ref()).await?;
         let recorded = history::record(&self.ctx, set.as_ref(), &known).await?;
         let hash = fit::hash_of(&recorded.revision.metadata).to_owned();
+        self.merge(&set, &recorded, &known).await?;
         let nodes = self.nodes(&set);
         let pods = by_node(self.claim_pods(&set).await?);
         let held = self.backoff.held(&set, self.ctx.now());
@@ -147,6 +149,30 @@ impl Controller {
         acted?;
         self.forget(&set, &recorded, &owned).await?;
         Ok(plan.recheck.map_or(Next::AwaitChange, Next::After))
+    }
+
+    /// Of several revisions of the template one stays: pods of the others become pods of it, and are not made again.
+    async fn merge(
+        &self,
+        set: &DaemonSet,
+        recorded: &Recorded,
+        known: &[Arc<ControllerRevision>],
+    ) -> Result<(), Unfinished> {
+        let duplicates = history::duplicates(&recorded.revision, known);
+        if duplicates.is_empty() {
+            return Ok(());
+        }
+        let hash = fit::hash_of(&recorded.revision.metadata);
+        let replaced: HashSet<&str> =
+            duplicates.iter().map(|duplicate| fit::hash_of(&duplicate.metadata)).collect();
+        for pod in self.own_pods(set) {
+            let of = fit::hash_of(&pod.metadata);
+            if of != hash && replaced.contains(of) {
+                let labels = json!({ fit::REVISION: hash });
+                self.pods.label(&pod, &labels).await?;
+            }
+        }
+        history::delete(&self.ctx, &duplicates).await
     }
 
     /// What each node means to the set.

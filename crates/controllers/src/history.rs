@@ -123,6 +123,17 @@ fn step(template: &PodTemplateSpec, revisions: &[Arc<ControllerRevision>]) -> St
     }
 }
 
+/// The other revisions of the same template: somebody made them, or two copies of us did at once.
+pub(crate) fn duplicates(
+    recorded: &ControllerRevision,
+    revisions: &[Arc<ControllerRevision>],
+) -> Vec<Arc<ControllerRevision>> {
+    let is_other = |known: &&Arc<ControllerRevision>| {
+        known.metadata.uid != recorded.metadata.uid && known.data.0 == recorded.data.0
+    };
+    revisions.iter().filter(is_other).cloned().collect()
+}
+
 /// Creates a revision; a name that another template has taken is passed over.
 async fn create<O: Versioned>(
     ctx: &Context,

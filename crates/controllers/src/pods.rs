@@ -14,7 +14,8 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::api::{
-    api_time, code, is_already_exists, is_conflict, is_namespace_terminating, is_not_found, message,
+    Attempting, Unfinished, api_time, code, is_already_exists, is_conflict,
+    is_namespace_terminating, is_not_found, message,
 };
 use crate::ownership::{controlled_by, controller_of};
 use crate::pod::{Condition, Pod};
@@ -238,6 +239,19 @@ impl PodControl {
                 Err(error)
             }
         }
+    }
+
+    /// Gives the pod labels beside those that it has. A pod that is gone is no error.
+    pub async fn label(&self, pod: &Pod, labels: &Value) -> Result<(), Unfinished> {
+        let key = ObjectKey::of(pod);
+        let patch = json!({ "metadata": { "uid": pod.metadata.uid, "labels": labels } });
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &key.namespace);
+        match api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+            Ok(labelled) => self.mirror.observe(labelled),
+            Err(error) if is_not_found(&error) => (),
+            Err(error) => return Err(error).attempting(|| format!("label pod {key}")),
+        }
+        Ok(())
     }
 
     /// Says why the pod is about to be deleted, for who asks later what became of it, and its last phase if one is

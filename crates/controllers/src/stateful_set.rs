@@ -18,12 +18,9 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet, StatefulSetSta
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::{
-    Attempting, Unfinished, is_already_exists, is_namespace_terminating, is_not_found, message,
-};
+use crate::api::{Attempting, Unfinished, is_already_exists, is_namespace_terminating, message};
 use crate::context::Context;
 use crate::history::{self, Recorded, Versioned};
 use crate::ownership::{claim, follow_children, selects, settle};
@@ -164,8 +161,12 @@ impl Controller {
     ) -> Result<(), Unfinished> {
         if set.metadata.deletion_timestamp.is_none() {
             for pod in pods {
-                if let Some(ordinal) = ordinal_of(set, &pod.name_any()) {
-                    claims::assign(&self.ctx, set, pod, ordinal).await?;
+                let Some(ordinal) = ordinal_of(set, &pod.name_any()) else { continue };
+                claims::assign(&self.ctx, set, pod, ordinal).await?;
+                // A claim that was deleted before its pod was bound would be waited for without end.
+                let is_wanted = identity::ordinals(set).contains(&ordinal);
+                if is_wanted && crate::pods::phase(pod) == "Pending" && !plan::is_going(pod) {
+                    claims::ensure(&self.ctx, &self.recorder, set, ordinal).await?;
                 }
             }
         }
@@ -208,18 +209,7 @@ impl Controller {
             }
             Step::Label { pod, ordinal } => {
                 let labels: BTreeMap<_, _> = identity::labels(set, ordinal).into();
-                let patch = json!({ "metadata": { "uid": pod.metadata.uid, "labels": labels } });
-                let pod_key = ObjectKey::of(pod.as_ref());
-                let api = self.ctx.api::<Pod>(&pod_key.namespace);
-                let params = PatchParams::default();
-                match api.patch(&pod_key.name, &params, &Patch::Merge(patch)).await {
-                    Ok(labelled) => self.ctx.mirrors.pods.observe(labelled),
-                    Err(error) if is_not_found(&error) => (),
-                    refused => {
-                        refused.attempting(|| format!("label pod {pod_key}"))?;
-                    }
-                }
-                Ok(())
+                self.pods.label(&pod, &json!(labels)).await
             }
         }
     }

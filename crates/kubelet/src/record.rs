@@ -40,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) ready: bool,
     /// Why it must be restarted.
     pub(crate) unhealthy: Option<Unhealthy>,
+    /// Since when it is being replaced by one of another image.
+    pub(crate) replaced_since: Option<Timestamp>,
 }
 
 /// What a container does now.
@@ -112,6 +114,7 @@ impl Record {
             started: false,
             ready: false,
             unhealthy: None,
+            replaced_since: None,
         }
     }
 
@@ -174,6 +177,23 @@ impl Record {
         }
     }
 
+    /// It has another image now. One that runs is stopped; what failed under the old image says nothing of the new one.
+    pub(crate) fn changed(&mut self, now: Timestamp) {
+        self.backoff = Backoff::default();
+        match &mut self.activity {
+            Activity::Running { .. } => {
+                self.unhealthy = Some(Unhealthy::Changed);
+                self.replaced_since = Some(now);
+            }
+            Activity::Idle { retry_at: Some(due) } | Activity::Exited { restart_at: due, .. } => {
+                *due = now;
+            }
+            Activity::Idle { retry_at: None } | Activity::Starting | Activity::Stopping { .. } => {
+                ()
+            }
+        }
+    }
+
     /// An attempt began.
     pub(crate) fn starting(&mut self, id: ContainerId) {
         self.activity = Activity::Starting;
@@ -187,6 +207,7 @@ impl Record {
     /// The attempt did not come to run.
     pub(crate) fn start_failed(&mut self, waiting: Waiting, retry_at: Timestamp) {
         self.attempts = self.attempts.saturating_sub(1);
+        self.replaced_since = None;
         self.waiting = Some(waiting);
         self.activity = Activity::Idle { retry_at: Some(retry_at) };
     }
@@ -201,6 +222,7 @@ impl Record {
     /// The attempt runs.
     pub(crate) fn running(&mut self, since: Timestamp) {
         self.waiting = None;
+        self.replaced_since = None;
         self.activity = Activity::Running { since };
     }
 
@@ -318,5 +340,27 @@ mod tests {
         assert_eq!((record.begun(), record.restart_count()), (1, 0), "it may still fail");
         record.running(now);
         assert_eq!((record.begun(), record.restart_count()), (2, 1));
+    }
+
+    #[test]
+    fn another_image_is_tried_at_once() {
+        let now = Timestamp::now();
+        let mut record = Record::new();
+        record.backoff.lengthen(now);
+        record.exited(ContainerStateTerminated::default(), now);
+        assert!(matches!(record.seen(), Seen::Exited { restart_at, .. } if restart_at > now));
+        record.changed(now);
+        assert_eq!(record.seen(), Seen::Exited { exit_code: 0, restart_at: now });
+        let waiting = Waiting { reason: "ImagePullBackOff".to_owned(), message: String::new() };
+        record.start_failed(waiting, now + Duration::from_secs(10));
+        record.changed(now);
+        assert_eq!(record.seen(), Seen::Idle { retry_at: Some(now) });
+        record.starting(ContainerId::new("it"));
+        record.running(now);
+        record.backoff.lengthen(now);
+        record.changed(now);
+        assert_eq!(record.seen(), Seen::Running { started: false, unhealthy: true });
+        record.exited(ContainerStateTerminated::default(), now);
+        assert_eq!(record.seen(), Seen::Exited { exit_code: 0, restart_at: now });
     }
 }

@@ -211,17 +211,14 @@ fn conditions(
     let phase = status.phase.as_deref().unwrap_or_default();
     let before = known.conditions.as_deref().unwrap_or_default();
     let containers_ready = containers_ready(phase, spec, status);
-    let mut made = vec![
+    let made = [
         Condition::of("PodReadyToStartContainers", facts.address.is_some() && !facts.ended),
         initialized(phase, spec, facts, status),
         ready(phase, spec, &containers_ready, before),
         containers_ready,
+        // It has come to a node, whoever chose that.
         Condition::of("PodScheduled", true),
     ];
-    made.retain(|made| {
-        // The scheduler's own condition stands; we only make one for pods that were never scheduled.
-        made.type_ != "PodScheduled" || !before.iter().any(|known| known.type_ == "PodScheduled")
-    });
     let mut all: Vec<PodCondition> =
         made.into_iter().map(|condition| condition.settle(before, facts)).collect();
     let others = before.iter().filter(|known| !all.iter().any(|made| made.type_ == known.type_));
@@ -561,12 +558,10 @@ mod tests {
         let conditions = patch["status"]["conditions"].as_array().unwrap();
         let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
         assert_eq!((&ready["status"], &ready["message"]), (&json!("True"), &Value::Null));
-        let others = ["PodScheduled", "mine.example.com/x"];
-        assert!(
-            !conditions
-                .iter()
-                .any(|condition| others.iter().any(|other| condition["type"] == *other))
-        );
+        let named = |name: &str| conditions.iter().find(|condition| condition["type"] == name);
+        assert_eq!(named("mine.example.com/x"), None);
+        let scheduled = named("PodScheduled").unwrap();
+        assert_eq!(scheduled["observedGeneration"], 2, "it counts for the pod as it now is");
         assert_eq!(super::patch("u", &wanted, &wanted), None);
     }
 

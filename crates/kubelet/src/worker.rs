@@ -38,9 +38,9 @@ use crate::status::Verdict;
 use crate::{logs, tokens};
 
 /// A pod that is Ready within this time gets one status write instead of two or three. What runs is told at once; this
-/// only holds back that a pod is about to, which nobody acts on. Long enough for a pod among a thousand that start
-/// together: there, status writes were a third of all work.
-const FIRST_STATUS: Duration = Duration::from_millis(300);
+/// only holds back that a pod is about to, or that a container makes way for one of another image. Long enough for a pod
+/// among a thousand that start together: there, status writes were a third of all work.
+const QUICK_STATUS: Duration = Duration::from_millis(300);
 /// The first wait after a failed preparation; it doubles, as upstream's volume manager does it.
 const PREPARE_FIRST: Duration = Duration::from_millis(500);
 /// The longest wait after a failed preparation.

@@ -446,10 +446,23 @@ async fn a_new_image_restarts_its_container() {
     node.api.put(PODS, pod);
     let changed =
         |pod: &Value| pod["status"]["containerStatuses"][0]["imageID"] == "sha256:serve:2";
-    let pod = node.until("web", |pod| changed(pod) && condition(pod, "Ready") == "True").await;
+    // A change that takes milliseconds is told once: nobody sees the pod unready in between.
+    let mut pod = node
+        .until("web", |pod| {
+            assert_eq!(condition(pod, "Ready"), "True", "{pod:#}");
+            changed(pod)
+        })
+        .await;
     assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 1);
     assert_eq!(
         node.event("web", "Killing").await,
         "Container main definition changed, will be restarted"
     );
+    // An image that cannot be had is told, and another is tried at once.
+    pod["spec"]["containers"][0]["image"] = json!("missing/app:1");
+    node.api.put(PODS, pod);
+    let mut pod = node.until("web", |pod| condition(pod, "Ready") == "False").await;
+    pod["spec"]["containers"][0]["image"] = json!("serve:3");
+    node.api.put(PODS, pod);
+    node.until("web", |pod| condition(pod, "Ready") == "True").await;
 }

@@ -2,16 +2,19 @@
 
 mod bad_connection;
 mod certificates;
+mod cron_jobs;
 mod daemon_set;
 mod election;
 mod faults;
 mod harness;
 mod horizontal_pod_autoscaler;
+mod jobs;
 mod nodes;
 mod persistent_volumes;
 mod replication_controller;
 mod stateful_set;
 mod token_secrets;
+mod upstream;
 
 use std::time::Instant;
 

@@ -13,7 +13,7 @@ use crate::context::container_reference;
 use crate::logs;
 use crate::mailbox::Mail;
 use crate::plan::{Goal, containers, restarts};
-use crate::record::{Activity, Unhealthy, whole_seconds};
+use crate::record::{Activity, whole_seconds};
 
 impl Worker {
     pub(super) fn look(&mut self) {
@@ -60,9 +60,8 @@ impl Worker {
             let old = self.container(&container.name).and_then(|(_, old)| old.image);
             if let Some(record) = self.records.get_mut(&container.name)
                 && old != container.image
-                && matches!(record.activity, Activity::Running { .. })
             {
-                record.unhealthy = Some(Unhealthy::Changed);
+                record.changed(Timestamp::now());
             }
         }
     }

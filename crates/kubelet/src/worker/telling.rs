@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tracing::warn;
 
-use super::{Alarm, FIRST_STATUS, Ground, Teardown, Worker};
+use super::{Alarm, Ground, QUICK_STATUS, Teardown, Worker};
 use crate::operations::{self, Done};
 use crate::plan::Plan;
 use crate::record::{Activity, Record};
@@ -63,10 +63,13 @@ impl Worker {
             return;
         }
         if self.status.written.is_none() && self.only_beginning() {
-            let until = self.started_at + FIRST_STATUS;
+            let until = self.started_at + QUICK_STATUS;
             if until > now {
                 return alarm.at(Some(until));
             }
+        }
+        if let Some(until) = self.replaced_by().filter(|until| *until > now) {
+            return alarm.at(Some(until));
         }
         let known = self.pod.status.clone().unwrap_or_default();
         let Some(patch) = status::patch(&self.uid, &known, &wanted) else {
@@ -96,6 +99,18 @@ impl Worker {
                 && matches!(record.activity, Activity::Idle { .. } | Activity::Starting)
         };
         self.verdict.is_none() && !self.ended && self.records.values().all(quiet)
+    }
+
+    /// When a container has to be replaced by one of another image, if one is on its way. Until then the pod is told
+    /// as it was: that it is not ready for some milliseconds helps nobody, and those who read and write the status
+    /// meanwhile would find it changed under their hands.
+    fn replaced_by(&self) -> Option<Timestamp> {
+        let ends = self.ended || self.verdict.is_some();
+        if ends || self.pod.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let since = self.records.values().filter_map(|record| record.replaced_since).min();
+        since.map(|since| since + QUICK_STATUS)
     }
 
     fn publish_snapshot(&self) {
