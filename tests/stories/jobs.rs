@@ -1,6 +1,9 @@
 //! Work that ends.
 
-use coracle_tests::{Cluster, examples};
+use std::collections::BTreeMap;
+
+use coracle_tests::{Cluster, examples, test_guest};
+use serde_json::{Value, json};
 
 fn with_example(name: &str) -> Cluster {
     let cluster = Cluster::start();
@@ -101,4 +104,61 @@ spec:
     assert!(cluster.kubectl(&["get", "pods", "-o", "name"]).is_empty());
     cluster.kubectl(&["patch", "job", "later", "-p", r#"{"spec":{"suspend":false}}"#]);
     cluster.kubectl(&["wait", "--for=condition=complete", "job/later", "--timeout=30s"]);
+}
+
+/// How many pods of a Job are in each phase.
+fn phases(cluster: &Cluster, job: &str) -> BTreeMap<String, usize> {
+    let mut phases = BTreeMap::new();
+    let pods = cluster.json(&["pods", "-l", &format!("job-name={job}")]);
+    for pod in pods["items"].as_array().unwrap() {
+        let phase = pod["status"]["phase"].as_str().unwrap_or_default();
+        *phases.entry(phase.to_owned()).or_default() += 1;
+    }
+    phases
+}
+
+#[test]
+fn jobs_end_exactly_right_although_the_server_is_killed_again_and_again() {
+    let mut cluster = Cluster::start();
+    cluster.import(&test_guest("probe"), "probe.wasm");
+    let job = |name: &str, policy: &str, spec: Value| {
+        let container = json!({ "name": "c", "image": "probe.wasm", "args": ["sleep", "50"] });
+        let mut job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": name },
+            "spec": { "backoffLimit": 1000, "template": { "spec": {
+                "restartPolicy": policy, "containers": [container] } } } });
+        for (field, value) in spec.as_object().unwrap() {
+            job["spec"][field] = value.clone();
+        }
+        job.to_string()
+    };
+    let indexed = json!({ "completions": 50, "parallelism": 4, "completionMode": "Indexed" });
+    cluster.apply(&job("each", "OnFailure", indexed));
+    cluster.apply(&job("many", "Never", json!({ "completions": 30, "parallelism": 3 })));
+    let done = |cluster: &Cluster| {
+        let jobs = cluster.json(&["jobs"]);
+        let counts = jobs["items"].as_array().unwrap().iter();
+        counts.map(|job| job["status"]["succeeded"].as_i64().unwrap_or(0)).sum::<i64>()
+    };
+    for enough in [1, 12, 30, 50] {
+        cluster.until("some pods are counted", |cluster| done(cluster) >= enough);
+        cluster.kill();
+        cluster.run();
+    }
+    for (name, count) in [("each", 50), ("many", 30)] {
+        let job = format!("job/{name}");
+        cluster.kubectl(&["wait", "--for=condition=complete", &job, "--timeout=120s"]);
+        let status = cluster.json(&["job", name])["status"].clone();
+        assert_eq!(status["succeeded"], count, "{name}: {status}");
+        let phases = phases(&cluster, name);
+        assert_eq!(phases.get("Succeeded"), Some(&count), "{name}: {phases:?}");
+        let failed = status["failed"].as_u64().unwrap_or(0);
+        assert_eq!(phases.get("Failed").copied().unwrap_or(0) as u64, failed, "{name}: {status}");
+    }
+    let status = cluster.json(&["job", "each"])["status"].clone();
+    assert_eq!(status["completedIndexes"], "0-49");
+    cluster.until("no pod is held back", |cluster| {
+        !cluster
+            .kubectl(&["get", "pods", "-o", "json"])
+            .contains("batch.kubernetes.io/job-tracking")
+    });
 }

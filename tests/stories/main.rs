@@ -10,6 +10,7 @@ mod daemon_sets;
 mod durability;
 mod garbage;
 mod helm;
+mod job_policies;
 mod jobs;
 mod kills;
 mod kubectl;

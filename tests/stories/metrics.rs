@@ -46,7 +46,10 @@ fn top_shows_what_pods_and_nodes_use() {
     let rows = cluster.kubectl(&["get", "podmetrics"]);
     assert!(rows.contains("WINDOW") && rows.contains("spins-"), "{rows}");
     let refused = cluster.kubectl_refused(&["top", "pod", "absent"]);
-    assert!(refused.contains("podmetrics.metrics.k8s.io \"default/absent\" not found"), "{refused}");
+    assert!(
+        refused.contains("podmetrics.metrics.k8s.io \"default/absent\" not found"),
+        "{refused}"
+    );
     let services = cluster.kubectl(&["get", "apiservice", "v1beta1.metrics.k8s.io"]);
     assert!(services.contains("Local") && services.contains("True"), "{services}");
     // Whoever may read pods may see what they use.

@@ -12,6 +12,7 @@
 
 pub mod apply;
 pub mod certificates;
+pub mod cron;
 pub mod decode;
 pub mod events;
 pub mod kinds;

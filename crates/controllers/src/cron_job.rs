@@ -4,8 +4,8 @@
 //! of its scheduled time, so the same time never starts two.
 
 mod plan;
-mod schedule;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use coracle_reconcile::{Next, ObjectKey, Queue, Recorder};
@@ -18,7 +18,7 @@ use crate::api::{
 };
 use crate::context::Context;
 use crate::ownership::{controller_key, controller_of};
-use plan::{Decision, Told, plan};
+use plan::{Decision, Observed, Told, plan};
 
 /// CronJobs that are worked on at once: thousands may be due at midnight, and a Job is late while its pods are early.
 /// Upstream's `--concurrent-cron-job-syncs` is 5.
@@ -58,17 +58,42 @@ impl Controller {
         };
         let uid = cron_job.metadata.uid.as_deref().unwrap_or_default();
         let jobs = self.ctx.mirrors.jobs.owned_by(uid);
-        let decision = plan(&cron_job, &jobs, self.ctx.now());
+        let others = self.others(&cron_job, &jobs).await?;
+        let observed = Observed { cron_job: &cron_job, jobs: &jobs, others: &others };
+        let mut decision = plan(&observed, self.ctx.now());
         self.tell(&cron_job, &decision.tell);
-        for job in &decision.delete {
+        for job in &decision.replace {
             self.delete(&cron_job, job).await?;
         }
-        let mut decision = decision;
         if let Some(job) = decision.create.take() {
             self.create(&cron_job, &job, &mut decision).await?;
         }
         self.write_status(&cron_job, &decision).await?;
+        for job in &decision.trim {
+            self.delete(&cron_job, job).await?;
+        }
         Ok(decision.next.map_or(Next::AwaitChange, Next::After))
+    }
+
+    /// Of the active Jobs that our mirror does not show as its own, the uids of those that are there nevertheless.
+    async fn others(
+        &self,
+        cron_job: &CronJob,
+        jobs: &[Arc<Job>],
+    ) -> Result<HashSet<String>, Unfinished> {
+        let active = cron_job.status.as_ref().and_then(|status| status.active.as_deref());
+        let mut others = HashSet::new();
+        for known in active.unwrap_or_default() {
+            if jobs.iter().any(|job| job.metadata.uid == known.uid) {
+                continue;
+            }
+            let name = known.name.as_deref().unwrap_or_default();
+            let api: Api<Job> = self.ctx.api(known.namespace.as_deref().unwrap_or_default());
+            let live = api.get_opt(name).await.attempting(|| format!("get job {name}"))?;
+            let live = live.filter(|live| live.metadata.uid == known.uid);
+            others.extend(live.and_then(|live| live.metadata.uid));
+        }
+        Ok(others)
     }
 
     async fn create(

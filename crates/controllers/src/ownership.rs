@@ -13,7 +13,7 @@ use kube::Resource;
 use kube::api::{Patch, PatchParams};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::api::{Attempting, Unfinished, is_not_found};
 use crate::context::Context;
@@ -131,18 +131,79 @@ where
         + Sync
         + 'static,
 {
+    settle_with(ctx, owner, mirror, claim, None).await
+}
+
+/// [`settle`] for an owner whose objects bear a finalizer: what is adopted gets it, what is released loses it.
+pub(crate) async fn settle_marking<O, K>(
+    ctx: &Context,
+    owner: &O,
+    mirror: &Mirror<K>,
+    claim: Claim<K>,
+    finalizer: &str,
+) -> Result<Vec<Arc<K>>, Unfinished>
+where
+    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    settle_with(ctx, owner, mirror, claim, Some(finalizer)).await
+}
+
+async fn settle_with<O, K>(
+    ctx: &Context,
+    owner: &O,
+    mirror: &Mirror<K>,
+    claim: Claim<K>,
+    finalizer: Option<&str>,
+) -> Result<Vec<Arc<K>>, Unfinished>
+where
+    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
     let Claim { mut keep, adopt, release } = claim;
     for object in release {
         let uid = owner.meta().uid.as_deref();
         let mut owners = object.meta().owner_references.clone().unwrap_or_default();
         owners.retain(|reference| Some(reference.uid.as_str()) != uid);
-        set_owners(ctx, mirror, object.as_ref(), &owners, "release").await?;
+        let mut patch = json!({ "ownerReferences": (!owners.is_empty()).then_some(owners) });
+        if let Some(finalizer) = finalizer {
+            let mut kept = object.meta().finalizers.clone().unwrap_or_default();
+            kept.retain(|name| name != finalizer);
+            patch["finalizers"] = json!(kept);
+        }
+        patch_metadata(ctx, mirror, object.as_ref(), patch, "release").await?;
     }
     if !adopt.is_empty() && is_alive(ctx, owner).await? {
         for object in adopt {
             let mut owners = object.meta().owner_references.clone().unwrap_or_default();
             owners.push(controlled_by(owner));
-            keep.extend(set_owners(ctx, mirror, object.as_ref(), &owners, "adopt").await?);
+            let mut patch = json!({ "ownerReferences": owners });
+            if let Some(finalizer) = finalizer {
+                let mut all = object.meta().finalizers.clone().unwrap_or_default();
+                if !all.iter().any(|name| name == finalizer) {
+                    all.push(finalizer.to_owned());
+                }
+                patch["finalizers"] = json!(all);
+            }
+            keep.extend(patch_metadata(ctx, mirror, object.as_ref(), patch, "adopt").await?);
         }
     }
     Ok(keep)
@@ -164,12 +225,12 @@ where
     }))
 }
 
-/// Writes the owners, unless the object changed meanwhile. `None` if it is gone.
-async fn set_owners<K>(
+/// Writes a part of the metadata, unless the object changed meanwhile. `None` if it is gone.
+async fn patch_metadata<K>(
     ctx: &Context,
     mirror: &Mirror<K>,
     object: &K,
-    owners: &[OwnerReference],
+    mut patch: Value,
     verb: &str,
 ) -> Result<Option<Arc<K>>, Unfinished>
 where
@@ -183,12 +244,9 @@ where
 {
     let meta = object.meta();
     let key = ObjectKey::of(object);
-    let owners = if owners.is_empty() { None } else { Some(owners) };
-    let patch = json!({ "metadata": {
-        "uid": meta.uid,
-        "resourceVersion": meta.resource_version,
-        "ownerReferences": owners,
-    }});
+    patch["uid"] = json!(meta.uid);
+    patch["resourceVersion"] = json!(meta.resource_version);
+    let patch = json!({ "metadata": patch });
     let patched = ctx
         .api::<K>(&key.namespace)
         .patch(&key.name, &PatchParams::default(), &Patch::Merge(patch))

@@ -108,6 +108,7 @@ pub(crate) struct Condition {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ContainerStatus {
+    pub name: Option<Box<str>>,
     pub restart_count: i32,
     pub state: Option<ContainerState>,
 }
@@ -121,5 +122,6 @@ pub(crate) struct ContainerState {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Terminated {
+    pub exit_code: i32,
     pub finished_at: Option<Time>,
 }

@@ -1,11 +1,12 @@
 //! `CronJob`.
 
+use coracle_api::cron::Schedule;
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::{Value, json};
 
 use crate::rules::checks::{not_negative, required_one_of};
 use crate::rules::json::{Read, default, default_zero, object};
-use crate::rules::{Rules, generic, job, pod, schedule};
+use crate::rules::{Rules, generic, job, pod};
 
 /// A Job's name adds eleven characters to the CronJob's, and must fit a label.
 const NAME_MAX: usize = 52;
@@ -49,7 +50,7 @@ fn validate(cron_job: &Value, errors: &mut FieldErrors) {
     } else if text.contains("TZ") {
         let detail = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         errors.invalid(path.child("schedule"), text, detail);
-    } else if let Err(why) = schedule::parse(text) {
+    } else if let Err(why) = Schedule::parse(text) {
         errors.invalid(path.child("schedule"), text, why);
     }
     not_negative(&spec["startingDeadlineSeconds"], path.child("startingDeadlineSeconds"), errors);

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use crate::rules::checks::{immutable, label_selector, not_negative, one_of};
 use crate::rules::generic::{carry, same};
-use crate::rules::json::{Read, default, default_zero, each, object, set, with};
+use crate::rules::json::{Read, default, default_zero, each, object, set, unset, with};
 use crate::rules::{Rules, generic, pod, workload};
 
 mod failure;
+mod indexes;
 mod status;
 mod success;
 
@@ -111,6 +112,21 @@ fn validate(job: &Value, errors: &mut FieldErrors) {
         workload::matches_template(&selector, spec["selector"].is_set(), spec, &path, errors);
     }
     validate_spec(spec, &path, errors);
+    hostnames(job, errors);
+}
+
+/// The pods of an indexed Job have its name and their index as hostname.
+fn hostnames(job: &Value, errors: &mut FieldErrors) {
+    let (spec, name) = (&job["spec"], job["metadata"]["name"].text());
+    let completions = spec["completions"].int();
+    if spec["completionMode"] != "Indexed" || completions <= 0 {
+        return;
+    }
+    let longest = format!("{name}-{}", completions - 1);
+    if !names::dns_label(&longest).is_empty() {
+        let detail = format!("will not able to create pod with invalid DNS hostname: {longest}");
+        errors.invalid("metadata.name", name, detail);
+    }
 }
 
 /// Checks a Job's spec, in a `CronJob`'s template as well.
@@ -321,16 +337,39 @@ fn completions_update(new: &Value, old: &Value, path: &Path, errors: &mut FieldE
     }
 }
 
-/// Where its pods may run can be changed until a suspended Job starts.
+/// Where its pods may run, and with how much, can be changed until a suspended Job starts.
 fn scheduling_of_suspended(template: &mut Value, old: &Value) {
     for field in ["labels", "annotations"] {
         if let Some(metadata) = template.get_mut("metadata") {
             carry(metadata, &old["metadata"], field);
         }
     }
-    if let Some(spec) = template.get_mut("spec") {
-        for field in ["affinity", "nodeSelector", "tolerations", "schedulingGates"] {
-            carry(spec, &old["spec"], field);
+    let (Some(spec), old) = (template.get_mut("spec"), &old["spec"]) else { return };
+    for field in ["nodeSelector", "tolerations", "schedulingGates"] {
+        carry(spec, old, field);
+    }
+    node_affinity_of_suspended(spec, &old["affinity"]);
+    for list in ["containers", "initContainers"] {
+        let containers = spec.get_mut(list).and_then(Value::as_array_mut);
+        for (container, old) in containers.into_iter().flatten().zip(old[list].items()) {
+            carry(container, old, "resources");
+        }
+    }
+}
+
+/// Of the affinity only what concerns nodes can be changed.
+fn node_affinity_of_suspended(spec: &mut Value, old: &Value) {
+    if spec["affinity"].size() > 0 {
+        carry(&mut spec["affinity"], old, "nodeAffinity");
+    } else if old["nodeAffinity"].is_set() {
+        set(spec, "affinity", json!({ "nodeAffinity": old["nodeAffinity"] }));
+    }
+    // An empty one says as little as none.
+    if spec["affinity"].size() == 0 && old.size() == 0 {
+        if old.is_set() {
+            set(spec, "affinity", old.clone());
+        } else {
+            unset(spec, "affinity");
         }
     }
 }

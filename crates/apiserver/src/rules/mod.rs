@@ -43,7 +43,6 @@ mod replicaset;
 mod replicationcontroller;
 mod revision;
 mod runtimeclass;
-mod schedule;
 mod service;
 pub(crate) mod service_cidr;
 mod statefulset;

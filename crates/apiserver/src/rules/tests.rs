@@ -1,6 +1,7 @@
 //! Tables of cases: what is filled in, what is refused and in which words.
 
 mod configuration;
+mod job_status;
 mod parts;
 mod pods;
 mod services;

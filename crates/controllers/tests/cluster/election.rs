@@ -19,8 +19,9 @@ async fn only_the_leader_acts_and_the_next_follows_at_once_when_it_goes() {
     assert_eq!(cluster.get("Lease", LEASE).await.pointer(HOLDER), Some(&json!("first")));
 
     // It gives the lease back, and gets in line again.
-    cluster.restart_controllers().await;
+    cluster.end_controllers().await;
     cluster.until_field("Lease", LEASE, HOLDER, json!("second")).await;
+    cluster.start_controllers();
     let transitions = cluster.get("Lease", LEASE).await["spec"]["leaseTransitions"].clone();
     assert_eq!(transitions, json!(1));
     cluster.patch("Deployment", "web", json!({ "spec": { "replicas": 30 } })).await;

@@ -124,9 +124,14 @@ impl Cluster {
 
     /// Ends the controllers in the middle of what they do, and starts them anew.
     pub async fn restart_controllers(&mut self) {
+        self.end_controllers().await;
+        self.start_controllers();
+    }
+
+    /// Ends the controllers in the middle of what they do. They give their lease back.
+    pub async fn end_controllers(&mut self) {
         self.controllers.stop.cancel();
         (&mut self.controllers.task).await.unwrap().unwrap();
-        self.controllers = Controllers::start(&self.manager, &self.options);
     }
 
     /// The controllers die without a word, as in a crash.
@@ -166,7 +171,7 @@ impl Cluster {
                 ("apps", "v1", kind)
             }
             "Lease" => ("coordination.k8s.io", "v1", kind),
-            "Job" => ("batch", "v1", kind),
+            "Job" | "CronJob" => ("batch", "v1", kind),
             "StorageClass" => ("storage.k8s.io", "v1", kind),
             "HorizontalPodAutoscaler" => ("autoscaling", "v2", kind),
             _ => ("", "v1", kind),
@@ -280,15 +285,15 @@ fn obey(tasks: &Tasks, client: &Client) {
         async move {
             let Some(pod) = pods.get(&key) else { return Ok(Next::AwaitChange) };
             let api: Api<Pod> = Api::namespaced(client, &key.namespace);
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
+            let phase =
+                pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
             let outcome = if pod.metadata.deletion_timestamp.is_some() {
                 api.delete(&key.name, &DeleteParams::default().grace_period(0)).await.map(|_| ())
             } else if phase.is_empty() || phase == "Pending" {
-                let is_of_a_job = pod.metadata.labels.iter().flatten().any(|(name, _)| name == "job-name");
-                let (phase, ready) = if is_of_a_job { ("Succeeded", "False") } else { ("Running", "True") };
-                let running = json!({ "status": { "phase": phase, "conditions": [
-                    { "type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now() }] } });
-                api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(running)).await.map(|_| ())
+                let status = json!({ "status": first_status(&pod) });
+                api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(status))
+                    .await
+                    .map(|_| ())
             } else {
                 Ok(())
             };
@@ -298,6 +303,33 @@ fn obey(tasks: &Tasks, client: &Client) {
             }
         }
     });
+}
+
+/// What becomes of a pod at once. One of a Job succeeds, unless its annotation `becomes` says `Running`, or names the exit
+/// code with which it fails: `3`, or `3 at 1` for the one at index 1.
+fn first_status(pod: &Pod) -> Value {
+    let meta =
+        |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name)).cloned();
+    let is_of_a_job = pod.metadata.labels.iter().flatten().any(|(name, _)| name == "job-name");
+    let becomes = meta("becomes").unwrap_or_default();
+    let index = meta("batch.kubernetes.io/job-completion-index").unwrap_or_default();
+    let (code, at) = becomes.split_once(" at ").unwrap_or((&becomes, &index));
+    let code = code.parse().ok().filter(|_| at == index).unwrap_or(0);
+    let (phase, ready) = match code {
+        _ if !is_of_a_job || becomes == "Running" => ("Running", "True"),
+        0 => ("Succeeded", "False"),
+        _ => ("Failed", "False"),
+    };
+    let ready =
+        json!([{ "type": "Ready", "status": ready, "lastTransitionTime": jiff::Timestamp::now() }]);
+    let mut status = json!({ "phase": phase, "conditions": ready });
+    if is_of_a_job && phase != "Running" {
+        let end =
+            json!({ "exitCode": code, "finishedAt": jiff::Timestamp::now(), "startedAt": null });
+        status["containerStatuses"] = json!([{ "name": "c", "image": "i", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "terminated": end } }]);
+    }
+    status
 }
 
 /// Waits until `look` finds something.

@@ -2,11 +2,13 @@
 
 mod bad_connection;
 mod certificates;
+mod cron_jobs;
 mod daemon_set;
 mod election;
 mod faults;
 mod harness;
 mod horizontal_pod_autoscaler;
+mod jobs;
 mod nodes;
 mod persistent_volumes;
 mod replication_controller;

@@ -3,6 +3,7 @@
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
+use super::indexes::intervals;
 use crate::rules::checks::not_negative;
 use crate::rules::json::Read;
 
@@ -39,8 +40,8 @@ fn one_rule(rule: &Value, completions: &Value, at: &Path, errors: &mut FieldErro
         if indexes.text().len() > MAX_INDEXES_BYTES {
             errors.too_long(&path, MAX_INDEXES_BYTES);
         }
-        match count_indexes(indexes.text(), completions.int()) {
-            Ok(found) => total = found,
+        match intervals(indexes.text(), completions.int()) {
+            Ok(found) => total = found.iter().map(|(first, last)| last - first + 1).sum(),
             Err(why) => {
                 let detail = format!("error parsing succeededIndexes: {why}");
                 errors.invalid(path, indexes.clone(), detail);
@@ -65,46 +66,4 @@ fn one_rule(rule: &Value, completions: &Value, at: &Path, errors: &mut FieldErro
         );
         errors.invalid(path, count.clone(), detail);
     }
-}
-
-/// How many indexes a list such as `1,3-5,7` names, in rising order and below the number of completions.
-fn count_indexes(text: &str, completions: i64) -> Result<i64, String> {
-    if text.is_empty() {
-        return Ok(0);
-    }
-    let number = |part: &str| -> Result<i64, String> {
-        let parsed = part.parse::<u32>().ok().filter(|_| !part.starts_with('+'));
-        let index = parsed
-            .map(i64::from)
-            .ok_or_else(|| format!("cannot convert string to integer for index: {part:?}"))?;
-        if index >= completions {
-            return Err(format!("too large index: {part:?}"));
-        }
-        Ok(index)
-    };
-    let (mut total, mut last) = (0, None);
-    for interval in text.split(',') {
-        let bounds: Vec<&str> = interval.split('-').collect();
-        let (start, end) = match bounds[..] {
-            [one] => (number(one)?, number(one)?),
-            [start, end] => (number(start)?, number(end)?),
-            _ => {
-                return Err(format!(
-                    "the fragment {interval:?} violates the requirement that an index interval can have at most two parts separated by '-'"
-                ));
-            }
-        };
-        if last.is_some_and(|last| last >= start) {
-            return Err(format!(
-                "non-increasing order, previous: {}, current: {start}",
-                last.unwrap_or(0)
-            ));
-        }
-        if bounds.len() == 2 && start >= end {
-            return Err(format!("non-increasing order, previous: {start}, current: {end}"));
-        }
-        total += end - start + 1;
-        last = Some(end);
-    }
-    Ok(total)
 }

@@ -105,51 +105,6 @@ fn what_is_said_of_a_pod_is_well_formed() {
 }
 
 #[test]
-fn a_finished_job_stays_finished() {
-    let check = |old: Value, new: Value, want: &[&str]| {
-        let rules = for_kind(kind("batch/v1", "Job"));
-        let job = |status: Value| json!({"spec": {}, "status": status});
-        let mut errors = FieldErrors::new();
-        (rules.validate_status_update)(&job(new), &job(old), &mut errors);
-        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        assert_eq!(errors, want);
-    };
-    let done = |kind: &str| json!([{"type": kind, "status": "True"}]);
-    let time = "2026-01-01T00:00:00Z";
-    check(json!({}), json!({"active": 1, "startTime": time}), &[]);
-    check(
-        json!({}),
-        json!({"conditions": done("Complete")}),
-        &[
-            "status.completionTime: Invalid value: \"null\": completionTime is required for Complete jobs",
-        ],
-    );
-    check(
-        json!({}),
-        json!({"conditions": done("Failed"), "completionTime": time, "active": 1}),
-        &[
-            "status.completionTime: Invalid value: \"2026-01-01T00:00:00Z\": completionTime cannot be set when there is no Complete=True condition",
-            "status.active: Invalid value: 1: active>0 is invalid for finished job",
-        ],
-    );
-    check(
-        json!({"conditions": done("Failed")}),
-        json!({}),
-        &[
-            "status.conditions: Invalid value: \"null\": cannot disable the terminal Failed=True condition",
-        ],
-    );
-    check(
-        json!({}),
-        json!({"uncountedTerminatedPods": {"succeeded": ["a", "a"], "failed": [""]}}),
-        &[
-            "status.uncountedTerminatedPods.succeeded[1]: Duplicate value: \"a\"",
-            "status.uncountedTerminatedPods.failed[0]: Invalid value: \"\": must not be empty",
-        ],
-    );
-}
-
-#[test]
 fn nodes_report_whole_resources_and_each_address_once() {
     let node = || json!({"metadata": {"name": "n"}});
     check_status(

@@ -136,15 +136,45 @@ fn jobs_are_checked() {
         |new| new["spec"]["parallelism"] = json!(3),
         &[],
     );
-    check_update(
+    let long = format!("{}-{}", "j".repeat(61), 10);
+    let mut named = job_with(json!({"completionMode": "Indexed", "completions": 11}));
+    named["metadata"]["name"] = json!("j".repeat(61));
+    check(
         "batch/v1",
         "Job",
-        job_with(json!({"suspend": true})),
-        |new| {
-            new["spec"]["template"]["spec"]["nodeSelector"] = json!({"a": "b"});
-        },
-        &[],
+        named,
+        &[&format!(
+            "metadata.name: Invalid value: \"{}\": will not able to create pod with invalid DNS hostname: {long}",
+            "j".repeat(61)
+        )],
     );
+}
+
+#[test]
+fn where_and_with_how_much_a_suspended_job_runs_may_change() {
+    let check = |change: fn(&mut Value), allowed: bool| {
+        let (mut old, errors) = create("batch/v1", "Job", job_with(json!({"suspend": true})));
+        assert_eq!(errors, Vec::<String>::new());
+        for (field, suspended) in [("suspend", true), ("suspend", false)] {
+            old["spec"][field] = json!(suspended);
+            let mut new = old.clone();
+            change(&mut new["spec"]["template"]["spec"]);
+            let mut errors = FieldErrors::new();
+            (for_kind(kind("batch/v1", "Job")).validate_update)(&new, &old, &mut errors);
+            let refused =
+                errors.iter().any(|error| error.to_string().contains("field is immutable"));
+            assert_eq!(!refused, allowed && suspended, "{new}");
+        }
+    };
+    check(|spec| spec["nodeSelector"] = json!({"a": "b"}), true);
+    check(|spec| spec["tolerations"] = json!([{"key": "a", "operator": "Exists"}]), true);
+    check(|spec| spec["affinity"] = json!({"nodeAffinity": {}}), true);
+    check(|spec| spec["affinity"] = json!({"podAffinity": {}}), false);
+    let resources = |spec: &mut Value| {
+        spec["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    };
+    check(resources, true);
+    check(|spec| spec["containers"][0]["image"] = json!("other"), false);
 }
 
 #[test]

@@ -1,101 +1,11 @@
-//! A Job's life, told as a small world in which every write succeeds.
+//! A Job's life in cases, and in random walks.
+
+mod walks;
+mod world;
 
 use super::*;
-use crate::job::FINALIZER;
 use serde_json::{Value, json};
-
-/// A Job, its pods, and a clock.
-struct World {
-    job: Job,
-    pods: Vec<Arc<Pod>>,
-    made: usize,
-    now: Timestamp,
-}
-
-impl World {
-    fn new(spec: Value) -> Self {
-        let mut whole = json!({ "parallelism": 1, "backoffLimit": 6, "template":
-            { "spec": { "restartPolicy": "Never", "containers": [{ "name": "c" }] } } });
-        for (key, value) in spec.as_object().unwrap() {
-            whole[key] = value.clone();
-        }
-        let job =
-            json!({ "metadata": { "name": "sum", "namespace": "d", "uid": "j" }, "spec": whole });
-        let now = "2026-01-01T00:00:00Z".parse().unwrap();
-        Self { job: serde_json::from_value(job).unwrap(), pods: Vec::new(), made: 0, now }
-    }
-
-    fn change(&mut self, index: usize, change: impl FnOnce(&mut Pod)) {
-        let mut pod = Pod::clone(&self.pods[index]);
-        change(&mut pod);
-        self.pods[index] = Arc::new(pod);
-    }
-
-    fn end(&mut self, index: usize, phase: &str) {
-        let now = self.now.to_string();
-        self.change(index, |pod| {
-            pod.status = serde_json::from_value(json!({ "phase": phase, "containerStatuses": [{
-                "name": "c", "ready": false, "restartCount": 0, "image": "i", "imageID": "",
-                "state": { "terminated": { "exitCode": 0, "finishedAt": now } } }] }))
-            .unwrap();
-        });
-    }
-
-    fn pass(&mut self, seconds: i64) {
-        self.now += jiff::SignedDuration::from_secs(seconds);
-    }
-
-    /// One reconcile.
-    fn step(&mut self) -> Decision {
-        let decision = plan(&self.job, &self.pods, self.now);
-        self.job.status = Some(decision.status.clone());
-        for counted in &decision.counted {
-            let index = self.pods.iter().position(|pod| Arc::ptr_eq(pod, counted)).unwrap();
-            self.change(index, |pod| pod.metadata.finalizers = None);
-        }
-        for index in &decision.create {
-            self.made += 1;
-            let mut pod: k8s_openapi::api::core::v1::Pod =
-                serde_json::from_value(json!({ "metadata": {
-                "name": format!("sum-{}", self.made), "uid": format!("p{}", self.made),
-                "finalizers": [FINALIZER] }, "spec": { "containers": [] } }))
-                .unwrap();
-            if let Some(index) = index {
-                indexes::give(&mut pod, &self.job, *index);
-            }
-            let pod = serde_json::to_value(pod).unwrap();
-            self.pods.push(Arc::new(serde_json::from_value(pod).unwrap()));
-        }
-        let deleted: Vec<_> = decision.delete.iter().map(|pod| pod.metadata.uid.clone()).collect();
-        self.pods.retain(|pod| !deleted.contains(&pod.metadata.uid));
-        decision
-    }
-
-    fn settle(&mut self) {
-        for _ in 0..20 {
-            let before = (self.job.clone(), self.pods.clone());
-            self.step();
-            if before == (self.job.clone(), self.pods.clone()) {
-                return;
-            }
-        }
-        panic!("the job does not settle: {:?}", self.job.status);
-    }
-
-    fn active(&self) -> Vec<usize> {
-        (0..self.pods.len()).filter(|index| is_active(&self.pods[*index])).collect()
-    }
-
-    fn status(&self) -> JobStatus {
-        self.job.status.clone().unwrap()
-    }
-
-    fn conditions(&self) -> Vec<String> {
-        let conditions = self.status().conditions.unwrap_or_default();
-        let held = conditions.iter().filter(|condition| condition.status == "True");
-        held.map(|it| format!("{}:{}", it.type_, it.reason.clone().unwrap_or_default())).collect()
-    }
-}
+use world::World;
 
 #[test]
 fn completions_are_reached_within_the_parallelism() {
@@ -121,9 +31,9 @@ fn every_pod_counts_once_even_when_the_same_state_is_seen_twice() {
     world.settle();
     world.end(0, "Succeeded");
     // The status is stored, the process dies, and the finalizer is still there.
-    let status = plan(&world.job, &world.pods, world.now).status;
+    let status = plan(&world.job, &world.pods, None, world.now).status;
     world.job.status = Some(status.clone());
-    assert_eq!(plan(&world.job, &world.pods, world.now).status, status);
+    assert_eq!(plan(&world.job, &world.pods, None, world.now).status, status);
     world.settle();
     assert_eq!(world.status().succeeded, Some(1));
     // A pod that was deleted after it was counted stays counted.
@@ -200,8 +110,7 @@ fn each_index_completes_once() {
     assert_eq!(world.status().completed_indexes.as_deref(), Some("0-2"));
     assert_eq!((world.status().succeeded, world.status().failed), (Some(3), Some(1)));
     assert_eq!(world.conditions().len(), 2);
-    let variable = &world.pods[0].spec.hostname;
-    assert_eq!(variable.as_deref(), Some("sum-0"));
+    assert_eq!(world.pods[0].spec.hostname.as_deref(), Some("sum-0"));
 }
 
 #[test]
@@ -223,4 +132,230 @@ fn less_parallelism_stops_pods_and_counts_them_neither_way() {
     world.job.spec.as_mut().unwrap().parallelism = Some(1);
     world.settle();
     assert_eq!((world.active().len(), world.status().failed), (1, None));
+}
+
+#[test]
+fn a_pod_that_is_deleted_has_failed_and_its_successor_waits() {
+    let mut world = World::new(json!({ "completions": 1 }));
+    world.settle();
+    world.delete(0);
+    world.settle();
+    assert_eq!((world.status().failed, world.pods.len()), (Some(1), 0));
+    assert_eq!(world.step().next, Some(Duration::from_secs(10)));
+    world.pass(10);
+    world.settle();
+    assert_eq!(world.active().len(), 1);
+}
+
+#[test]
+fn with_the_replacement_policy_failed_a_pod_is_replaced_when_it_has_ended() {
+    let mut world = World::new(json!({ "completions": 1, "podReplacementPolicy": "Failed" }));
+    world.settle();
+    world.delete(0);
+    world.settle();
+    let status = world.status();
+    assert_eq!((status.active, status.terminating, status.failed), (None, Some(1), None));
+    world.end(0, "Failed");
+    world.settle();
+    assert_eq!((world.status().failed, world.status().terminating), (Some(1), Some(0)));
+    world.pass(10);
+    world.settle();
+    assert_eq!(world.active().len(), 1);
+}
+
+#[test]
+fn what_still_runs_when_a_job_fails_has_failed_too() {
+    let mut world = World::new(json!({ "completions": 3, "parallelism": 3, "backoffLimit": 0 }));
+    world.settle();
+    world.end(0, "Failed");
+    let decision = world.step();
+    assert_eq!((decision.stop.len(), decision.status.terminating), (2, Some(2)));
+    assert_eq!(world.conditions(), ["FailureTarget:BackoffLimitExceeded"]);
+    world.settle();
+    assert_eq!(world.conditions().len(), 2);
+    assert_eq!((world.status().failed, world.status().active), (Some(3), None));
+}
+
+fn failure_policy(rules: Value) -> Value {
+    json!({ "rules": rules })
+}
+
+#[test]
+fn a_failure_policy_fails_the_job_or_passes_over_a_failure() {
+    let rules = failure_policy(json!([
+        { "action": "FailJob", "onExitCodes": { "operator": "In", "values": [42] } },
+        { "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] },
+    ]));
+    let spec =
+        json!({ "completions": 2, "parallelism": 2, "backoffLimit": 0, "podFailurePolicy": rules });
+    let mut world = World::new(spec);
+    world.settle();
+    world.change(0, |pod| {
+        let status = json!({ "phase": "Failed", "conditions": [{ "type": "DisruptionTarget", "status": "True" }] });
+        pod.status = serde_json::from_value(status).unwrap();
+    });
+    world.settle();
+    world.pass(10);
+    world.settle();
+    assert_eq!((world.status().failed, world.active().len(), world.made), (None, 2, 3));
+    let first = world.active()[0];
+    world.end_with(first, "Failed", 42);
+    world.settle();
+    assert_eq!(world.conditions(), ["FailureTarget:PodFailurePolicy", "Failed:PodFailurePolicy"]);
+    let message = world.status().conditions.unwrap()[0].message.clone().unwrap();
+    let expected =
+        "Container c for pod d/sum-2 failed with exit code 42 matching FailJob rule at index 0";
+    assert_eq!(message, expected);
+    // The other one was stopped, and has failed with the Job.
+    assert_eq!((world.status().failed, world.active().len()), (Some(2), 0));
+}
+
+#[test]
+fn an_index_that_fails_too_often_is_given_up_and_the_others_go_on() {
+    let mut world = World::new(json!({ "completions": 2, "parallelism": 2, "backoffLimit": 100,
+        "backoffLimitPerIndex": 1, "completionMode": "Indexed" }));
+    world.settle();
+    let first = world.at(0);
+    world.end(first, "Failed");
+    world.settle();
+    // It stays until its successor is there, which waits.
+    assert_eq!((world.status().failed, world.step().next), (None, Some(Duration::from_secs(10))));
+    world.pass(10);
+    world.settle();
+    assert_eq!(world.status().failed, Some(1));
+    let second = world.at(0);
+    let told = world.pods[second].metadata.annotations.clone().unwrap();
+    assert_eq!(told["batch.kubernetes.io/job-index-failure-count"], "1");
+    world.end(second, "Failed");
+    world.settle();
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0"));
+    assert_eq!((world.active().len(), world.status().failed), (1, Some(2)));
+    let other = world.at(1);
+    world.end(other, "Succeeded");
+    world.settle();
+    assert_eq!(world.conditions(), ["FailureTarget:FailedIndexes", "Failed:FailedIndexes"]);
+    assert_eq!(world.status().completed_indexes.as_deref(), Some("1"));
+}
+
+#[test]
+fn too_many_failed_indexes_end_the_job() {
+    let rules = failure_policy(json!([
+        { "action": "FailIndex", "onExitCodes": { "operator": "In", "values": [3] } }]));
+    let mut world = World::new(json!({ "completions": 5, "parallelism": 3, "backoffLimit": 100,
+        "backoffLimitPerIndex": 9, "maxFailedIndexes": 1, "completionMode": "Indexed",
+        "podFailurePolicy": rules, "podReplacementPolicy": "Failed" }));
+    world.settle();
+    for index in [0, 2] {
+        let pod = world.at(index);
+        world.end_with(pod, "Failed", 3);
+        world.settle();
+    }
+    assert_eq!(world.status().failed_indexes.as_deref(), Some("0,2"));
+    assert!(world.conditions().contains(&"FailureTarget:MaxFailedIndexesExceeded".to_owned()));
+}
+
+#[test]
+fn a_success_policy_ends_the_job_early_and_stops_the_rest_uncounted() {
+    let mut world =
+        World::new(json!({ "completions": 4, "parallelism": 4, "completionMode": "Indexed",
+        "successPolicy": { "rules": [{ "succeededIndexes": "1-3", "succeededCount": 1 }] } }));
+    world.settle();
+    let first = world.at(0);
+    world.end(first, "Succeeded");
+    world.settle();
+    assert!(world.conditions().is_empty());
+    let second = world.at(2);
+    world.end(second, "Succeeded");
+    world.settle();
+    assert_eq!(world.conditions(), ["SuccessCriteriaMet:SuccessPolicy", "Complete:SuccessPolicy"]);
+    let status = world.status();
+    assert_eq!((status.completed_indexes.as_deref(), status.succeeded), (Some("0,2"), Some(2)));
+    assert_eq!((status.failed, status.active, world.active().len()), (None, None, 0));
+    assert_eq!(status.conditions.unwrap()[1].message.as_deref(), Some("Matched rules at index 0"));
+}
+
+#[test]
+fn an_indexed_job_grows_and_shrinks() {
+    let mut world =
+        World::new(json!({ "completions": 3, "parallelism": 3, "completionMode": "Indexed" }));
+    world.settle();
+    let resize = |world: &mut World, size: i32| {
+        world.spec().completions = Some(size);
+        world.spec().parallelism = Some(size);
+        world.settle();
+    };
+    let last = world.at(2);
+    world.end(last, "Succeeded");
+    world.settle();
+    resize(&mut world, 5);
+    assert_eq!((world.active().len(), world.status().succeeded), (4, Some(1)));
+    resize(&mut world, 2);
+    assert_eq!((world.active().len(), world.status().succeeded), (2, None));
+    assert_eq!(world.status().failed, None);
+    for index in [0, 1] {
+        let pod = world.at(index);
+        world.end(pod, "Succeeded");
+    }
+    world.settle();
+    assert_eq!(world.status().completed_indexes.as_deref(), Some("0,1"));
+    assert_eq!(world.conditions().len(), 2);
+}
+
+#[test]
+fn of_two_pods_with_one_index_one_goes_uncounted() {
+    let mut world =
+        World::new(json!({ "completions": 2, "parallelism": 2, "completionMode": "Indexed" }));
+    world.settle();
+    let mut again = Pod::clone(&world.pods[0]);
+    again.metadata.uid = Some("again".to_owned());
+    world.pods.push(Arc::new(again));
+    let decision = world.step();
+    assert_eq!((decision.surplus.len(), decision.status.active), (1, Some(2)));
+    world.settle();
+    assert_eq!((world.active().len(), world.status().failed), (2, None));
+}
+
+#[test]
+fn a_job_that_is_being_deleted_counts_what_ends_and_makes_nothing() {
+    let mut world = World::new(json!({ "completions": 3, "parallelism": 2 }));
+    world.settle();
+    world.job.metadata.deletion_timestamp = Some(api_time(world.now));
+    world.end(0, "Succeeded");
+    world.settle();
+    assert_eq!((world.status().succeeded, world.made), (Some(1), 2));
+    // What still runs is held back no more, and nobody waits for how it ends.
+    assert!(!world.pods.iter().any(|pod| bears_finalizer(pod)));
+}
+
+#[test]
+fn restarts_in_place_count_against_the_limit() {
+    let template =
+        json!({ "spec": { "restartPolicy": "OnFailure", "containers": [{ "name": "c" }] } });
+    let check = |limit: i32, restarts: i32, fails: bool| {
+        let mut world =
+            World::new(json!({ "completions": 1, "backoffLimit": limit, "template": template }));
+        world.settle();
+        world.change(0, |pod| {
+            pod.status = serde_json::from_value(json!({ "phase": "Running",
+                "containerStatuses": [{ "name": "c", "restartCount": restarts }] }))
+            .unwrap();
+        });
+        world.settle();
+        assert_eq!(!world.conditions().is_empty(), fails, "{limit} {restarts}");
+    };
+    check(0, 0, false);
+    check(0, 1, true);
+    check(2, 1, false);
+    check(2, 2, true);
+}
+
+#[test]
+fn many_pods_that_end_at_once_are_counted_in_parts() {
+    let mut world = World::new(json!({ "completions": 1200, "parallelism": 1200 }));
+    world.settle();
+    assert_eq!(world.made, 1200);
+    (0..1200).for_each(|pod| world.end(pod, "Succeeded"));
+    assert_eq!(world.step().release.len(), 500);
+    world.settle();
+    assert_eq!((world.status().succeeded, world.conditions().len()), (Some(1200), 2));
 }
