@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::context::Context;
 use crate::machine::{self, Machine, Pressure};
+use crate::node_events;
 use crate::record::whole_seconds;
 
 /// Upstream renews a node's lease at a quarter of its duration.
@@ -56,6 +57,7 @@ impl NodeReporter {
     /// Registers the node, and tells of it from then on.
     pub(crate) async fn live(&self) {
         let node = self.register().await;
+        node_events::tell_start(&self.ctx.recorder, &node);
         self.report(node).await;
     }
 
@@ -110,7 +112,10 @@ impl NodeReporter {
                 wait = AGAIN;
             }
             match self.look().await {
-                Ok(Some(found)) => node = found,
+                Ok(Some(found)) => {
+                    node_events::tell_schedulable(&self.ctx.recorder, &node, &found);
+                    node = found;
+                }
                 // Somebody deleted the Node while we live: we are still here.
                 Ok(None) => node = self.register().await,
                 Err(error) => {
@@ -127,6 +132,7 @@ impl NodeReporter {
             }
             match self.write_status(&status).await {
                 Ok(written) => {
+                    node_events::tell_conditions(&self.ctx.recorder, &node, &status);
                     node = written;
                     reported_at = now;
                 }
@@ -164,17 +170,18 @@ impl NodeReporter {
             }),
             status: None,
         };
-        let node = match nodes.get_opt(&self.ctx.node_name).await? {
+        let found = match nodes.get_opt(&self.ctx.node_name).await? {
             Some(node) => node,
             None => nodes.create(&PostParams::default(), &fresh).await?,
         };
-        let known = node.metadata.labels.clone().unwrap_or_default();
+        let known = found.metadata.labels.clone().unwrap_or_default();
         if labels.iter().any(|(name, value)| known.get(name) != Some(value)) {
             let patch = json!({ "metadata": { "labels": labels } });
             nodes.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
-        let status = self.status(&node, Timestamp::now()).await;
+        let status = self.status(&found, Timestamp::now()).await;
         let node = self.write_status(&status).await?;
+        node_events::tell_conditions(&self.ctx.recorder, &found, &status);
         self.renew_lease(&node).await?;
         Ok(node)
     }
