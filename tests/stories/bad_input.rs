@@ -1,6 +1,6 @@
 //! Bad input gets upstream's answer, and nothing is lost.
 
-use coracle_tests::Cluster;
+use coracle_tests::{Cluster, examples, guests};
 
 const DEPLOYMENT: &str = "apiVersion: apps/v1
 kind: Deployment
@@ -55,6 +55,9 @@ fn manifests_are_refused_with_field_path_and_message() {
         "{app: 'not valid!'}}\n  template",
         "a valid label must be an empty string or consist of",
     );
+    check("  selector: {matchLabels: {app: web}}\n", "", "* spec.selector: Required value");
+    check("{matchLabels: {app: web}}\n", "{}\n", "empty selector is invalid for deployment");
+    check("metadata: {name: web}", "metadata: {name: ''}", "name or generateName is required");
     assert_eq!(cluster.kubectl(&["get", "deployments", "-o", "name"]), "");
 }
 
@@ -116,4 +119,95 @@ fn what_is_not_there_and_what_is_there_already_is_said() {
         "field label not supported: spec.nothing",
     );
     check(&["get", "pods", "-l", "a in (b"], "");
+}
+
+/// A pod that no node has room for, one that waits for a claim that nobody made, and a Job that never succeeds.
+const HOPELESS: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: large}
+spec: {containers: [{name: c, image: hello.wasm, resources: {requests: {cpu: '1000'}}}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: elsewhere}
+spec: {nodeSelector: {disk: none}, containers: [{name: c, image: hello.wasm}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: waiting}
+spec:
+  containers: [{name: c, image: hello.wasm}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: absent}}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: fails}
+spec:
+  backoffLimit: 0
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: fails.wasm}]}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: late}
+spec:
+  activeDeadlineSeconds: 1
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: absent.wasm, imagePullPolicy: Never}]}}
+";
+
+#[test]
+fn what_can_never_be_is_told_and_holds_up_nothing_else() {
+    let cluster = Cluster::start();
+    cluster.import(&examples("hello").join("hello.wasm"), "hello.wasm");
+    cluster.import_text(&guests::exits(1), "fails.wasm");
+    cluster.apply(HOPELESS);
+    cluster.apply(&DEPLOYMENT.replace("web.wasm", "hello.wasm"));
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    for (pod, why) in [
+        ("large", "0/1 nodes are available: 1 Insufficient cpu."),
+        (
+            "elsewhere",
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+        ),
+        ("waiting", "0/1 nodes are available: persistentvolumeclaim \"absent\" not found."),
+    ] {
+        let condition = ["wait", "--for=condition=PodScheduled=False", "--timeout=60s"];
+        cluster.kubectl(&[&condition[..], &[&format!("pod/{pod}")]].concat());
+        let told = |cluster: &Cluster| cluster.kubectl(&["describe", "pod", pod]);
+        cluster.until(why, |cluster| {
+            let text = told(cluster);
+            text.contains("FailedScheduling") && text.contains(why)
+        });
+        let conditions = cluster.json(&["pod", pod])["status"]["conditions"].clone();
+        assert_eq!(conditions[0]["reason"], "Unschedulable", "{conditions}");
+    }
+    for (job, reason, message) in [
+        ("fails", "BackoffLimitExceeded", "Job has reached the specified backoff limit"),
+        ("late", "DeadlineExceeded", "Job was active longer than specified deadline"),
+    ] {
+        let job = format!("job/{job}");
+        cluster.kubectl(&["wait", "--for=condition=Failed", &job, "--timeout=60s"]);
+        let text = cluster.kubectl(&["describe", &job]);
+        assert!(text.contains(reason) && text.contains(message), "{text}");
+    }
+}
+
+/// Two objects that own each other.
+#[test]
+fn a_cycle_of_owners_goes_as_one() {
+    let cluster = Cluster::start();
+    let uid = |name: &str| {
+        cluster.kubectl(&["create", "configmap", name]);
+        cluster.json(&["configmap", name])["metadata"]["uid"].as_str().unwrap().to_owned()
+    };
+    let uids = [("one", uid("one")), ("two", uid("two"))];
+    for (name, (owner, uid)) in [("one", &uids[1]), ("two", &uids[0])] {
+        let owner = format!(
+            r#"{{"metadata":{{"ownerReferences":[{{"apiVersion":"v1","kind":"ConfigMap","name":"{owner}","uid":"{uid}","blockOwnerDeletion":true}}]}}}}"#
+        );
+        cluster.kubectl(&["patch", "configmap", name, "-p", &owner]);
+    }
+    cluster.kubectl(&["delete", "configmap", "one", "--cascade=foreground", "--timeout=60s"]);
+    cluster.until("the other is gone too", |cluster| {
+        cluster.try_kubectl(&["get", "configmap", "two"]).code == Some(1)
+    });
 }

@@ -337,3 +337,67 @@ fn changes_are_watched() {
         watcher.wait().unwrap();
     });
 }
+
+/// Pods with a directory of their own, one of every node's, and a budget that lets none of the first go.
+const DRAINED: &str = "apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers: [{name: c, image: hello.wasm}]
+      volumes: [{name: scratch, emptyDir: {}}]
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: every}
+spec:
+  selector: {matchLabels: {app: every}}
+  template:
+    metadata: {labels: {app: every}}
+    spec: {containers: [{name: c, image: hello.wasm}]}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 2, selector: {matchLabels: {app: web}}}
+";
+
+#[test]
+fn a_node_is_drained_as_far_as_budgets_allow() {
+    let cluster = Cluster::start();
+    cluster.import(&examples("hello").join("hello.wasm"), "hello.wasm");
+    cluster.apply(DRAINED);
+    for object in ["deployment/web", "daemonset/every"] {
+        cluster.kubectl(&["rollout", "status", object, "--timeout=60s"]);
+    }
+    let refused = cluster.kubectl_refused(&["drain", "node-0"]);
+    for part in [
+        "cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore): default/every-",
+        "cannot delete Pods with local storage (use --delete-emptydir-data to override): default/web-",
+    ] {
+        assert!(refused.contains(part), "no {part:?} in {refused}");
+    }
+    let drain = ["drain", "node-0", "--ignore-daemonsets", "--delete-emptydir-data"];
+    let refused = cluster.kubectl_refused(&[&drain[..], &["--timeout=2s"]].concat());
+    let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+    assert!(refused.contains(why), "{refused}");
+    shows(&cluster, "describe pdb web", &["Min available:  2", "Allowed disruptions:  0"]);
+    cluster.until("the node tells that it takes no pods", |cluster| {
+        let text = cluster.kubectl(&["describe", "node", "node-0"]);
+        text.contains("Node node-0 status is now: NodeNotSchedulable")
+    });
+
+    cluster.kubectl(&["patch", "pdb", "web", "-p", "{\"spec\":{\"minAvailable\":0}}"]);
+    cluster.kubectl(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=2", "pdb/web"]);
+    let drained = cluster.kubectl(&[&drain[..], &["--timeout=60s"]].concat());
+    assert!(drained.contains("evicted") && drained.contains("node/node-0 drained"), "{drained}");
+    let left = cluster.kubectl(&["get", "pods", "--field-selector=spec.nodeName=node-0"]);
+    assert!(left.contains("every-") && !left.contains("web-"), "{left}");
+    cluster.kubectl(&["uncordon", "node-0"]);
+    cluster.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
+    shows(&cluster, "describe node node-0", &["Starting kubelet.", "NodeReady"]);
+}

@@ -18,6 +18,7 @@ mod metrics;
 mod pods;
 mod proxy;
 mod python;
+mod scheduling;
 mod security;
 mod server_side_apply;
 mod services;

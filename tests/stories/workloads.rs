@@ -136,3 +136,39 @@ fn a_claim_that_was_deleted_is_made_again_for_the_pod_that_waits() {
         found.code == Some(0) && !found.stdout.contains(uid.as_str().unwrap())
     });
 }
+
+/// A pod, and a StatefulSet whose pod wants the same port of the same node, which no scheduler is asked about.
+const EVICTED: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: first}
+spec: {nodeName: node-0, containers: [{name: c, image: hello.wasm, ports: [{containerPort: 8080, hostPort: 21017}]}]}
+---
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: evicted}
+spec:
+  serviceName: evicted
+  selector: {matchLabels: {app: evicted}}
+  template:
+    metadata: {labels: {app: evicted}}
+    spec:
+      nodeName: node-0
+      containers: [{name: c, image: hello.wasm, ports: [{containerPort: 8080, hostPort: 21017}]}]
+";
+
+#[test]
+fn a_stateful_set_makes_its_pod_again_until_the_node_takes_it() {
+    let cluster = with_guests();
+    let (first, set) = EVICTED.split_once("---\n").unwrap();
+    cluster.apply(first);
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/first", "--timeout=60s"]);
+    cluster.apply(set);
+    cluster.until("the pod was refused and made again", |cluster| {
+        let described = cluster.kubectl(&["describe", "statefulset", "evicted"]);
+        described.contains("recreating failed Pod evicted-0")
+    });
+    cluster.kubectl(&["delete", "pod", "first", "--timeout=60s"]);
+    cluster.kubectl(&["rollout", "status", "statefulset/evicted", "--timeout=60s"]);
+    let events = cluster.kubectl(&["get", "events", "-o", "wide"]);
+    assert!(events.contains("NodePorts"), "{events}");
+}

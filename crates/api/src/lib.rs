@@ -15,6 +15,7 @@ pub mod certificates;
 pub mod cron;
 pub mod decode;
 pub mod events;
+pub mod host_ports;
 pub mod kinds;
 pub mod meta;
 pub mod names;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration, TopologySelectorTerm,
+};
 
 /// The taint that cordoning a node means.
 pub const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -46,6 +48,23 @@ fn matches(wanted: &NodeSelectorRequirement, found: Option<&str>) -> bool {
         // Validation knows no other operator.
         _ => false,
     }
+}
+
+/// Where a StorageClass lets volumes be, in the words of node selectors; empty for everywhere.
+pub fn allowed_terms(topologies: &[TopologySelectorTerm]) -> Vec<NodeSelectorTerm> {
+    let term = |topology: &TopologySelectorTerm| {
+        let wanted = topology.match_label_expressions.iter().flatten();
+        let expressions = wanted.map(|wanted| NodeSelectorRequirement {
+            key: wanted.key.clone(),
+            operator: "In".to_owned(),
+            values: Some(wanted.values.clone()),
+        });
+        NodeSelectorTerm {
+            match_expressions: Some(expressions.collect()),
+            ..NodeSelectorTerm::default()
+        }
+    };
+    topologies.iter().map(term).collect()
 }
 
 /// Whether any of the tolerations covers the taint.

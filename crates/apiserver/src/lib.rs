@@ -66,6 +66,7 @@ mod turns;
 mod upkeep;
 mod views;
 pub mod warnings;
+mod websocket;
 mod yaml;
 
 pub use server::{ApiServer, Config, Extras, StartError};

@@ -6,16 +6,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use coracle_apiserver::identity::User;
 use futures::StreamExt as _;
 use harness::{Harness, config_map, next, pod};
-use http::Request;
+use http::{HeaderValue, Request};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -188,9 +192,8 @@ async fn health_metrics_and_discovery_tell_what_is_served() {
     server.post("/healthz/ping", json!({})).await.expect(200);
 }
 
-#[tokio::test]
-async fn logs_come_from_the_kubelet_of_the_pods_node() {
-    let server = Harness::start().await;
+/// A pod `web` in the namespace `work`, on a node whose kubelet tells what it is asked for.
+async fn web_on_a_node(server: &Harness) -> JoinHandle<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let tls = server.pki.kubelet_server_config("n0", &["127.0.0.1".parse().unwrap()]).unwrap();
@@ -205,10 +208,52 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
     });
     server.post("/api/v1/nodes", json!({ "metadata": { "name": "n0" } })).await.expect(201);
     server.put("/api/v1/nodes/n0/status", node).await.expect(200);
-    let pods = "/api/v1/namespaces/work/pods";
     let mut web = pod("web");
     web["spec"]["nodeName"] = json!("n0");
-    server.post(pods, web).await.expect(201);
+    server.post("/api/v1/namespaces/work/pods", web).await.expect(201);
+    kubelet
+}
+
+#[tokio::test]
+async fn a_log_is_read_over_a_web_socket() {
+    let served = Served::start().await;
+    let (server, address) = (&served.server, served.address);
+    let kubelet = web_on_a_node(server).await;
+    let said = "asked for /containerLogs/work/web/main\n";
+    for (protocol, expected) in [
+        (None, said.to_owned()),
+        (Some("binary.k8s.io"), said.to_owned()),
+        (Some("base64.binary.k8s.io"), STANDARD.encode(said)),
+    ] {
+        let url = format!("ws://{address}/api/v1/namespaces/work/pods/web/log?container=main");
+        let mut request = url.into_client_request().unwrap();
+        if let Some(protocol) = protocol {
+            let protocol = HeaderValue::from_static(protocol);
+            request.headers_mut().insert("sec-websocket-protocol", protocol);
+        }
+        let stream = harness::connect(server, address).await;
+        let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+        let spoken = answer.headers().get("sec-websocket-protocol");
+        assert_eq!(spoken.map(|name| name.to_str().unwrap()), protocol);
+        let mut heard = Vec::new();
+        while let Some(message) = socket.next().await {
+            match message.unwrap() {
+                Message::Close(_) => break,
+                message => heard.extend(message.into_data()),
+            }
+        }
+        assert_eq!(String::from_utf8(heard).unwrap(), expected, "{protocol:?}");
+    }
+    kubelet.abort();
+    served.shutdown.cancel();
+    served.serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn logs_come_from_the_kubelet_of_the_pods_node() {
+    let server = Harness::start().await;
+    let kubelet = web_on_a_node(&server).await;
+    let pods = "/api/v1/namespaces/work/pods";
     let log = server.get(&format!("{pods}/web/log?tailLines=5&follow=false")).await;
     assert_eq!(
         String::from_utf8(log.bytes).unwrap(),

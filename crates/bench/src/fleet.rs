@@ -33,7 +33,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 /// The nodes. They are gone when this is dropped.
 pub struct Fleet {
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// What of a node says whether pods may come.
@@ -95,20 +95,26 @@ struct PodStatus {
 impl Fleet {
     /// Brings up this many nodes, and takes the cluster's own out of service.
     pub async fn start(cluster: &Cluster, nodes: usize) -> Result<Self> {
+        let watch =
+            cluster.watch("/api/v1/pods?watch=true&fieldSelector=spec.nodeName!%3D").await?;
+        let mut fleet = Self::without_kubelets(cluster, nodes).await?;
+        fleet.tasks.spawn(told("pods", obey(watch, connections(cluster).await?)));
+        Ok(fleet)
+    }
+
+    /// The same, but nobody runs the pods that are bound to the nodes.
+    pub async fn without_kubelets(cluster: &Cluster, nodes: usize) -> Result<Self> {
         let cordon = json!({ "spec": { "unschedulable": true } });
         cluster.patch(&format!("{NODES}/node-0"), &cordon).await?;
         create_all(cluster, NODES, nodes, node).await?;
         create_all(cluster, LEASES, nodes, |number| lease(&name(number))).await?;
         let mut tasks = JoinSet::new();
-        let watch =
-            cluster.watch("/api/v1/pods?watch=true&fieldSelector=spec.nodeName!%3D").await?;
-        tasks.spawn(told("pods", obey(watch, connections(cluster).await?)));
         tasks.spawn(told("leases", renew(cluster.connect().await?, nodes)));
         let watch = cluster
             .watch(&format!("{NODES}?watch=true&fieldSelector=spec.unschedulable%3Dfalse"))
             .await?;
         timeout(DEADLINE, until_schedulable(watch, nodes)).await.context("no nodes in time")??;
-        Ok(Self { _tasks: tasks })
+        Ok(Self { tasks })
     }
 }
 

@@ -4,15 +4,17 @@
 //! is renewed or its status is reported; what counts is our clock when we hear it, not the node's. Nobody looks at nodes
 //! on a fixed tick: each has a deadline, and is looked at when it is due.
 //!
-//! Upstream: `pkg/controller/nodelifecycle`. Absent on purpose is the rate at which upstream taints nodes of a zone
-//! most of which has failed; what matters to a small cluster is here: with no node ready at all nobody is evicted.
+//! Where much fails at once pods are evicted slowly, or not at all: `zones.rs`.
+//!
+//! Upstream: `pkg/controller/nodelifecycle`.
 
 mod health;
 mod taints;
+mod zones;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use jiff::Timestamp;
@@ -27,6 +29,7 @@ use crate::context::Context;
 use crate::pod::Pod;
 use crate::pods::{at_once, is_ready};
 use health::{Beats, Health, ready};
+use zones::{Turn, Zones};
 
 /// Where nodes' leases are.
 pub(crate) const LEASES: &str = "kube-node-lease";
@@ -42,7 +45,7 @@ pub(crate) fn start(ctx: &Arc<Context>) {
         ctx: Arc::clone(ctx),
         recorder: ctx.recorder(CONTROLLER),
         heard: Mutex::default(),
-        all_dark: AtomicBool::default(),
+        zones: Mutex::default(),
     });
     let (it, changed) = (Arc::clone(&controller), queue.clone());
     ctx.mirrors.nodes.on_change(move |change| it.hear_of(change, &changed));
@@ -79,16 +82,14 @@ struct Controller {
     ctx: Arc<Context>,
     recorder: Recorder,
     heard: Mutex<HashMap<String, Beats>>,
-    /// Whether no node was ready when that was last asked. It is likelier then that we hear of none than that all have
-    /// failed at once.
-    all_dark: AtomicBool,
+    zones: Mutex<Zones>,
 }
 
 impl Controller {
     fn hear_of(&self, change: &Change<Node>, queue: &Queue) {
         let name = change.object().name_any();
         let told = |what: &str| format!("Node {name} event: {what}");
-        let was_ready = match change {
+        let is_news = match change {
             Change::Applied { old, new } => {
                 if old.is_none() {
                     let told = told(&format!("Registered Node {name} in Controller"));
@@ -99,27 +100,20 @@ impl Controller {
                     beats.reported(heartbeat.map(|time| time.0), now);
                 });
                 queue.add(ObjectKey::of(new.as_ref()));
-                old.as_deref().is_some_and(is_ready_node)
+                self.zones.lock().note(old.as_deref(), Some(new))
             }
             Change::Deleted(last) => {
                 let told = told(&format!("Removing Node {name} from Controller"));
                 self.recorder.normal(last.as_ref(), "RemovingNode", told);
                 self.heard.lock().remove(&name);
-                is_ready_node(last)
+                self.zones.lock().note(Some(last), None)
             }
         };
-        let is_now = matches!(change, Change::Applied { new, .. } if is_ready_node(new));
-        if was_ready != is_now {
-            let all_dark = self.is_all_dark();
-            if self.all_dark.swap(all_dark, Ordering::Relaxed) != all_dark {
-                let nodes = self.ctx.mirrors.nodes.list();
-                nodes.iter().for_each(|node| queue.add(ObjectKey::of(node.as_ref())));
-            }
+        if is_news {
+            let nodes = self.ctx.mirrors.nodes.list();
+            let unwell = nodes.iter().filter(|node| !is_ready_node(node));
+            unwell.for_each(|node| queue.add(ObjectKey::of(node.as_ref())));
         }
-    }
-
-    fn is_all_dark(&self) -> bool {
-        !self.ctx.mirrors.nodes.list().iter().any(|node| is_ready_node(node))
     }
 
     fn beats_of(&self, node: &str, tell: impl FnOnce(&mut Beats, Timestamp)) {
@@ -138,12 +132,7 @@ impl Controller {
             Health::Heard { wait } => (node, Next::After(wait)),
             Health::Silent => (self.call_silent(node, now).await?, Next::AwaitChange),
         };
-        let spoke = ready(&node).is_some();
-        let wanted = if spoke && !is_ready_node(&node) && self.is_all_dark() {
-            taints::sparing_pods(&node, api_time(now))
-        } else {
-            taints::wanted(&node, api_time(now))
-        };
+        let (wanted, next) = self.wanted_taints(&node, now, next);
         if let Some(wanted) = wanted {
             self.taint(&node, &wanted).await?;
         }
@@ -153,6 +142,25 @@ impl Controller {
             at_once(serving, |pod| self.call_not_ready(pod, now)).await?;
         }
         Ok(next)
+    }
+
+    /// The taints that the node should have, if it has others, and when to look again at the latest.
+    fn wanted_taints(&self, node: &Node, now: Timestamp, next: Next) -> (Option<Vec<Taint>>, Next) {
+        let time = api_time(now);
+        let spoke = ready(node).is_some();
+        let mut zones = self.zones.lock();
+        if spoke && !is_ready_node(node) && zones.is_all_dark() {
+            return (taints::sparing_pods(node, time), next);
+        }
+        if !taints::begins_to_evict(node) {
+            return (taints::wanted(node, time), next);
+        }
+        match zones.turn(node, now) {
+            Turn::Now => (taints::wanted(node, time), next),
+            Turn::After(wait) => (taints::without_evicting(node, time), sooner(next, wait)),
+            // A change of the zone brings us back.
+            Turn::No => (taints::without_evicting(node, time), next),
+        }
     }
 
     /// Writes that nothing is known of the node any more. It may have spoken meanwhile; then the write is refused.
@@ -211,6 +219,13 @@ impl Controller {
             }
         }
         Ok(())
+    }
+}
+
+fn sooner(next: Next, wait: Duration) -> Next {
+    match next {
+        Next::After(other) => Next::After(other.min(wait)),
+        Next::AwaitChange => Next::After(wait),
     }
 }
 

@@ -15,6 +15,7 @@ mod plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use coracle_api::nodes::{allowed_terms, matches_any};
 use coracle_reconcile::{Change, Next, ObjectKey, Queue, Recorder};
 use k8s_openapi::api::core::v1::{
     Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
@@ -306,9 +307,8 @@ impl Controller {
         let key = ObjectKey::of(claim);
         let told = format!("External provisioner is provisioning volume for claim \"{key}\"");
         self.provisioner.normal(claim, "Provisioning", told);
-        // A class that does not wait takes any node, and the pods have to follow the volume.
-        let any =
-            if node.is_none() { self.ctx.mirrors.nodes.list().into_iter().next() } else { None };
+        // A class that does not wait takes any node that it allows, and the pods have to follow the volume.
+        let any = if node.is_none() { self.any_node(class) } else { None };
         let node = node.or(any.as_deref());
         match local_path::provision(&self.ctx, claim, class, node).await {
             Ok(volume) => {
@@ -329,6 +329,15 @@ impl Controller {
                 Err(Unfinished::Remaining(format!("provision a volume for {key}: {failure}")))
             }
         }
+    }
+
+    /// The first node by name for which the class lets volumes be made.
+    fn any_node(&self, class: &StorageClass) -> Option<Arc<Node>> {
+        let allowed = allowed_terms(class.allowed_topologies.as_deref().unwrap_or_default());
+        let nodes = self.ctx.mirrors.nodes.list().into_iter().filter(|node| {
+            allowed.is_empty() || matches_any(&allowed, node.labels(), &node.name_any())
+        });
+        nodes.min_by(|one, other| one.metadata.name.cmp(&other.metadata.name))
     }
 
     /// The claim is gone: keeps the volume for whom it may concern, or does away with it.

@@ -28,7 +28,7 @@ pub enum Command {
     /// Run the controllers alone, against an API server.
     ControllerManager(ControllerManager),
     /// Run the scheduler alone, against an API server.
-    Scheduler(Component),
+    Scheduler(Scheduler),
     /// Run the service proxy alone, against an API server.
     Proxy(Component),
     /// Run a kubelet alone, against an API server.
@@ -62,6 +62,10 @@ pub struct Server {
     /// The name of this machine's Node.
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,
+
+    /// How pods are placed: a KubeSchedulerConfiguration.
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -183,6 +187,17 @@ pub struct Component {
     /// How to reach the API server, and as whom.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+}
+
+#[derive(Args)]
+pub struct Scheduler {
+    /// How to reach the API server, and as whom.
+    #[arg(long, value_name = "FILE", required_unless_present = "config")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// How pods are placed: a KubeSchedulerConfiguration.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Args)]

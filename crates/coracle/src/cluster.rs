@@ -53,6 +53,8 @@ pub struct Options {
     pub security: Security,
     /// The Node's name; `None` means the host's.
     pub node_name: Option<String>,
+    /// How pods are placed, if not as by default.
+    pub scheduler: Option<coracle_scheduler::Configuration>,
 }
 
 /// Which port the API server takes.
@@ -171,7 +173,7 @@ impl Cluster {
         let services = Arc::new(ServiceTable::default());
         let runtime = Arc::new(open_runtime(&options.data_dir, &plane.networks, &services)?);
         let identity = candidate_name(&options.data_dir.identity()?);
-        let controllers = start_controllers(&plane, &identity)?;
+        let controllers = start_controllers(&plane, &identity, options.scheduler.as_ref())?;
         let node = start_node(&options, &plane, &services, &runtime).await?;
         Ok(Self { plane, client, node, controllers, runtime })
     }
@@ -197,17 +199,24 @@ pub fn candidate_name(unique: &str) -> String {
     format!("{}_{unique}", host_name().unwrap_or_else(|| "coracle".to_owned()))
 }
 
-fn start_controllers(plane: &ControlPlane, identity: &str) -> Result<Vec<Part>> {
+fn start_controllers(
+    plane: &ControlPlane,
+    identity: &str,
+    scheduling: Option<&coracle_scheduler::Configuration>,
+) -> Result<Vec<Part>> {
     let manager = plane.api.client(User::controller_manager());
     let ca = SigningCa::new(plane.pki.ca_pem(), &plane.pki.ca_key_pem())?;
     let options = coracle_controllers::Options::new(plane.pki.ca_pem())
         .signing_with(ca)
         .identified_as(identity.to_owned());
     let scheduler = plane.api.client(User::scheduler());
-    let placing = coracle_scheduler::Options {
+    let mut placing = coracle_scheduler::Options {
         identity: identity.to_owned(),
         ..coracle_scheduler::Options::default()
     };
+    if let Some(found) = scheduling {
+        (placing.profiles, placing.backoff) = (found.profiles.clone(), found.backoff);
+    }
     Ok(vec![
         Part::start("controller-manager", |stop| coracle_controllers::run(manager, options, stop)),
         Part::start("scheduler", |stop| coracle_scheduler::run(scheduler, placing, stop)),

@@ -1,7 +1,7 @@
 //! One part of a cluster by itself: the same code as in one process, over HTTPS.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -29,6 +29,7 @@ pub async fn apiserver(options: cli::ApiServer) -> Result<()> {
         datastore_endpoint: options.datastore_endpoint,
         security: options.security,
         node_name: None,
+        scheduler: None,
     })
     .await?;
     write_component_files(&plane, &data_dir)?;
@@ -78,11 +79,26 @@ pub async fn controller_manager(options: cli::ControllerManager) -> Result<()> {
 }
 
 /// Runs the scheduler alone.
-pub async fn scheduler(options: cli::Component) -> Result<()> {
+pub async fn scheduler(options: cli::Scheduler) -> Result<()> {
     let stop = shutdown::on_signal()?;
-    let client = client_from(&options.kubeconfig).await?;
-    let options = coracle_scheduler::Options { identity: process_name(), ..Default::default() };
-    Ok(coracle_scheduler::run(client, options, stop).await?)
+    let mut wanted = coracle_scheduler::Options { identity: process_name(), ..Default::default() };
+    let mut kubeconfig = options.kubeconfig;
+    if let Some(path) = &options.config {
+        let found = scheduler_configuration(path)?;
+        (wanted.profiles, wanted.backoff) = (found.profiles, found.backoff);
+        kubeconfig = kubeconfig.or(found.kubeconfig.map(PathBuf::from));
+    }
+    let kubeconfig =
+        kubeconfig.context("neither --kubeconfig nor the file says how to reach the API server")?;
+    let client = client_from(&kubeconfig).await?;
+    Ok(coracle_scheduler::run(client, wanted, stop).await?)
+}
+
+/// Reads a KubeSchedulerConfiguration.
+pub fn scheduler_configuration(path: &Path) -> Result<coracle_scheduler::Configuration> {
+    let text = read(path)?;
+    coracle_scheduler::Configuration::parse(&text)
+        .with_context(|| format!("cannot use {}", path.display()))
 }
 
 /// Runs the service proxy alone.

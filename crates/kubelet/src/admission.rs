@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use coracle_api::host_ports::{HostPort, host_ports};
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use parking_lot::Mutex;
 
@@ -14,13 +15,20 @@ use crate::status::Verdict;
 #[derive(Clone)]
 pub(crate) struct Ledger {
     capacity: Amounts,
-    used: Arc<Mutex<Amounts>>,
+    used: Arc<Mutex<Used>>,
+}
+
+#[derive(Default)]
+struct Used {
+    amounts: Amounts,
+    ports: Vec<HostPort>,
 }
 
 /// One pod's grant. Dropping it gives it back.
 pub(crate) struct Charge {
     amounts: Amounts,
-    used: Arc<Mutex<Amounts>>,
+    ports: Vec<HostPort>,
+    used: Arc<Mutex<Used>>,
 }
 
 impl Ledger {
@@ -29,17 +37,23 @@ impl Ledger {
         Self { capacity, used: Arc::default() }
     }
 
-    fn charge(&self, amounts: Amounts) -> Charge {
+    fn charge(&self, amounts: Amounts, ports: Vec<HostPort>) -> Charge {
         let mut used = self.used.lock();
-        *used = used.plus(amounts);
-        Charge { amounts, used: Arc::clone(&self.used) }
+        used.amounts = used.amounts.plus(amounts);
+        used.ports.extend(ports.iter().cloned());
+        Charge { amounts, ports, used: Arc::clone(&self.used) }
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
         let mut used = self.used.lock();
-        *used = used.minus(self.amounts);
+        used.amounts = used.amounts.minus(self.amounts);
+        for port in &self.ports {
+            if let Some(index) = used.ports.iter().position(|taken| taken == port) {
+                used.ports.swap_remove(index);
+            }
+        }
     }
 }
 
@@ -50,16 +64,31 @@ pub(crate) fn admit(ledger: &Ledger, pod: &Pod) -> (Option<Charge>, Option<Verdi
     if matches!(phase, Some("Succeeded" | "Failed")) {
         return (None, None);
     }
-    let wanted = pod_requests(pod.spec.as_ref().unwrap_or(&PodSpec::default()));
+    let none = PodSpec::default();
+    let spec = pod.spec.as_ref().unwrap_or(&none);
+    let (wanted, ports) = (pod_requests(spec), host_ports(spec));
     let begun = status.is_some_and(|status| status.start_time.is_some());
     let ends = pod.metadata.deletion_timestamp.is_some();
     if !begun && !ends {
-        let used = *ledger.used.lock();
-        if let Some(refusal) = refusal(wanted, used, ledger.capacity) {
-            return (None, Some(refusal));
+        let used = ledger.used.lock();
+        let lacking = refusal(wanted, used.amounts, ledger.capacity);
+        let refusal = lacking.or_else(|| conflict(&ports, &used.ports));
+        if refusal.is_some() {
+            return (None, refusal);
         }
     }
-    (Some(ledger.charge(wanted)), None)
+    (Some(ledger.charge(wanted, ports)), None)
+}
+
+/// Two pods cannot have one port of the node.
+fn conflict(wanted: &[HostPort], taken: &[HostPort]) -> Option<Verdict> {
+    let conflicts = |port: &HostPort| taken.iter().any(|taken| taken.conflicts(port));
+    wanted.iter().any(conflicts).then(|| Verdict {
+        reason: "NodePorts".to_owned(),
+        message: "Pod was rejected: Predicate NodePorts failed: \
+                  node(s) didn't have free ports for the requested pod ports"
+            .to_owned(),
+    })
 }
 
 fn refusal(wanted: Amounts, used: Amounts, capacity: Amounts) -> Option<Verdict> {
@@ -120,5 +149,26 @@ mod tests {
         drop((first, begun));
         let (charge, refusal) = admit(&ledger, &pod("1", json!({})));
         assert!(charge.is_some() && refusal.is_none());
+    }
+
+    #[test]
+    fn a_port_of_the_node_is_one_pods() {
+        let ledger = Ledger::new(Amounts { cpu_millis: 1000, memory_bytes: 1 << 30, pods: 9 });
+        let with_port = |port: i32| -> Pod {
+            let ports = json!([{ "containerPort": 80, "hostPort": port, "protocol": "TCP" }]);
+            serde_json::from_value(json!({
+                "metadata": { "name": "p", "uid": "u" },
+                "spec": { "containers": [{ "name": "c", "ports": ports }] },
+            }))
+            .unwrap()
+        };
+        let (first, refusal) = admit(&ledger, &with_port(8080));
+        assert!(first.is_some() && refusal.is_none());
+        assert!(admit(&ledger, &with_port(8081)).1.is_none());
+        let (charge, refusal) = admit(&ledger, &with_port(8080));
+        assert!(charge.is_none());
+        assert_eq!(refusal.unwrap().reason, "NodePorts");
+        drop(first);
+        assert!(admit(&ledger, &with_port(8080)).1.is_none());
     }
 }

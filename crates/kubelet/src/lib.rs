@@ -28,6 +28,7 @@ mod machine;
 mod mailbox;
 mod memory;
 mod node;
+mod node_events;
 mod operations;
 mod plan;
 mod pods;

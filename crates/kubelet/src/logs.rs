@@ -300,6 +300,33 @@ pub(crate) fn last_words(path: &Path) -> String {
     read().unwrap_or_default()
 }
 
+/// The file beside a log into which its container may write why it ends (`terminationMessagePath`).
+pub(crate) fn message_file(log: &Path) -> PathBuf {
+    log.with_extension("message")
+}
+
+/// Reads the end of what a container wrote into its [`message_file`], and removes it.
+pub(crate) fn take_message(log: &Path, longest: usize) -> String {
+    let path = message_file(log);
+    let read = || -> io::Result<String> {
+        let mut file = std::fs::File::open(&path)?;
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(longest as u64)))?;
+        let mut bytes = Vec::new();
+        // A guest that still ends may write on.
+        file.take(longest as u64).read_to_end(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "termination message not removed");
+        }
+        Ok(()) | Err(_) => (),
+    }
+    text
+}
+
 /// Removes the log of one attempt.
 pub(crate) async fn remove_attempt(directory: &Path, attempt: u32) {
     let path = directory.join(format!("{attempt}.log"));
@@ -431,5 +458,15 @@ mod tests {
         let words = last_words(&path);
         assert!(words.len() <= LAST_WORDS_BYTES && words.ends_with("three\n"));
         assert_eq!(last_words(&directory.path().join("absent")), "");
+    }
+
+    #[test]
+    fn of_a_message_the_end_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("0.log");
+        assert_eq!(take_message(&log, 4), "");
+        std::fs::write(message_file(&log), "goodbye").unwrap();
+        assert_eq!(take_message(&log, 4), "dbye");
+        assert_eq!(take_message(&log, 4), "");
     }
 }

@@ -14,11 +14,12 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{debug, info, warn};
 
 use crate::context::Context;
 use crate::machine::{self, Machine, Pressure};
+use crate::node_events;
 use crate::record::whole_seconds;
 
 /// Upstream renews a node's lease at a quarter of its duration.
@@ -56,6 +57,7 @@ impl NodeReporter {
     /// Registers the node, and tells of it from then on.
     pub(crate) async fn live(&self) {
         let node = self.register().await;
+        node_events::tell_start(&self.ctx.recorder, &node);
         self.report(node).await;
     }
 
@@ -110,7 +112,10 @@ impl NodeReporter {
                 wait = AGAIN;
             }
             match self.look().await {
-                Ok(Some(found)) => node = found,
+                Ok(Some(found)) => {
+                    node_events::tell_schedulable(&self.ctx.recorder, &node, &found);
+                    node = found;
+                }
                 // Somebody deleted the Node while we live: we are still here.
                 Ok(None) => node = self.register().await,
                 Err(error) => {
@@ -125,8 +130,9 @@ impl NodeReporter {
             if !due && !differs(node.status.as_ref(), &status) {
                 continue;
             }
-            match self.write_status(&status).await {
+            match self.write_status(&node, &status).await {
                 Ok(written) => {
+                    node_events::tell_conditions(&self.ctx.recorder, &node, &status);
                     node = written;
                     reported_at = now;
                 }
@@ -164,24 +170,25 @@ impl NodeReporter {
             }),
             status: None,
         };
-        let node = match nodes.get_opt(&self.ctx.node_name).await? {
+        let found = match nodes.get_opt(&self.ctx.node_name).await? {
             Some(node) => node,
             None => nodes.create(&PostParams::default(), &fresh).await?,
         };
-        let known = node.metadata.labels.clone().unwrap_or_default();
+        let known = found.metadata.labels.clone().unwrap_or_default();
         if labels.iter().any(|(name, value)| known.get(name) != Some(value)) {
             let patch = json!({ "metadata": { "labels": labels } });
             nodes.patch(&self.ctx.node_name, &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
-        let status = self.status(&node, Timestamp::now()).await;
-        let node = self.write_status(&status).await?;
+        let status = self.status(&found, Timestamp::now()).await;
+        let node = self.write_status(&found, &status).await?;
+        node_events::tell_conditions(&self.ctx.recorder, &found, &status);
         self.renew_lease(&node).await?;
         Ok(node)
     }
 
-    async fn write_status(&self, status: &NodeStatus) -> kube::Result<Node> {
+    async fn write_status(&self, node: &Node, status: &NodeStatus) -> kube::Result<Node> {
         let nodes: Api<Node> = Api::all(self.ctx.client.clone());
-        let patch = json!({ "status": status });
+        let patch = patch_of(node.status.as_ref(), status);
         nodes
             .patch_status(&self.ctx.node_name, &PatchParams::default(), &Patch::Strategic(patch))
             .await
@@ -255,6 +262,8 @@ impl NodeReporter {
         images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
         images.truncate(IMAGES_SHOWN);
         let amounts = self.amounts();
+        let mut allocatable = amounts.clone();
+        allocatable.extend(extended(node).map(|(name, amount)| (name.clone(), amount.clone())));
         NodeStatus {
             addresses: Some(vec![
                 NodeAddress {
@@ -263,8 +272,8 @@ impl NodeReporter {
                 },
                 NodeAddress { type_: "Hostname".to_owned(), address: self.ctx.node_name.clone() },
             ]),
-            capacity: Some(amounts.clone()),
-            allocatable: Some(amounts),
+            capacity: Some(amounts),
+            allocatable: Some(allocatable),
             conditions: Some(conditions(pressure, known, now)),
             daemon_endpoints: Some(NodeDaemonEndpoints {
                 kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(self.port) }),
@@ -307,6 +316,29 @@ impl NodeReporter {
             ..NodeSystemInfo::default()
         }
     }
+}
+
+/// The resources that others advertise for the node in its capacity: what this machine knows nothing of, pods may use.
+fn extended(node: &Node) -> impl Iterator<Item = (&String, &Quantity)> {
+    let amounts = node.status.iter().flat_map(|status| status.capacity.iter().flatten());
+    amounts.filter(|(name, _)| is_extended(name))
+}
+
+/// Upstream's `IsExtendedResourceName`: a name of somebody else's domain.
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
+}
+
+/// The status as a patch of what is known; what is not advertised any more is taken back.
+fn patch_of(known: Option<&NodeStatus>, wanted: &NodeStatus) -> Value {
+    let mut patch = json!({ "status": wanted });
+    let offered = known.iter().flat_map(|status| status.allocatable.iter().flatten());
+    for (name, _) in offered.filter(|(name, _)| is_extended(name)) {
+        if !wanted.allocatable.as_ref().is_some_and(|amounts| amounts.contains_key(name)) {
+            patch["status"]["allocatable"][name] = Value::Null;
+        }
+    }
+    patch
 }
 
 fn conditions(pressure: Pressure, known: &[NodeCondition], now: Timestamp) -> Vec<NodeCondition> {
@@ -371,7 +403,13 @@ fn differs(known: Option<&NodeStatus>, wanted: &NodeStatus) -> bool {
         let mut wanted = wanted.capacity.iter().flatten();
         wanted.all(|(name, amount)| known.and_then(|known| known.get(name)) == Some(amount))
     };
+    let offered = |status: &NodeStatus| -> Vec<_> {
+        let amounts = status.allocatable.iter().flatten();
+        let amounts = amounts.filter(|(name, _)| is_extended(name));
+        amounts.map(|(name, amount)| (name.clone(), amount.clone())).collect()
+    };
     words(known) != words(wanted)
+        || offered(known) != offered(wanted)
         || known.images != wanted.images
         || known.addresses != wanted.addresses
         || known.node_info != wanted.node_info
@@ -418,5 +456,33 @@ mod tests {
             "a heartbeat alone is no change"
         );
         assert!(differs(Some(&status(again)), &status(full)));
+    }
+
+    #[test]
+    fn pods_may_use_what_others_advertise_for_the_node() {
+        let amounts = |named: &[(&str, &str)]| {
+            let named = named.iter();
+            named
+                .map(|(name, amount)| ((*name).to_owned(), Quantity((*amount).to_owned())))
+                .collect()
+        };
+        let status = |capacity: &[(&str, &str)], allocatable: &[(&str, &str)]| NodeStatus {
+            capacity: Some(amounts(capacity)),
+            allocatable: Some(amounts(allocatable)),
+            ..NodeStatus::default()
+        };
+        let dongles = ("example.com/dongle", "4");
+        let known = status(&[("cpu", "2"), ("pods", "110"), dongles], &[("cpu", "2")]);
+        let node = Node { status: Some(known.clone()), ..Node::default() };
+        let names: Vec<_> = extended(&node).map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["example.com/dongle"]);
+        let wanted = status(&[("cpu", "2")], &[("cpu", "2"), dongles]);
+        assert!(differs(Some(&known), &wanted));
+        assert!(!differs(Some(&wanted), &wanted));
+        // They are taken back when nobody advertises them.
+        let gone = status(&[("cpu", "2")], &[("cpu", "2")]);
+        assert!(differs(Some(&wanted), &gone));
+        let patch = patch_of(Some(&wanted), &gone);
+        assert_eq!(patch["status"]["allocatable"], json!({"cpu": "2", "example.com/dongle": null}));
     }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use coracle_runtime::{ContainerId, ContainerSpec, PodIdentity, SandboxSpec, StartError};
+use coracle_runtime::{ContainerId, ContainerSpec, Mount, PodIdentity, SandboxSpec, StartError};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
@@ -23,7 +23,7 @@ use crate::probe::Kind;
 use crate::record::Waiting;
 use crate::sources::{Held, Objects};
 use crate::volumes::{self, Ingredients};
-use crate::{prober, tokens};
+use crate::{logs, prober, tokens};
 
 /// Upstream looks at a container that could not be created again after this time.
 const CREATE_AGAIN: Duration = Duration::from_secs(10);
@@ -278,16 +278,32 @@ impl Start {
         let objects =
             self.held.objects().await.map_err(|error| self.config_error(error.to_string()))?;
         let image = self.image(&objects).await?;
-        let spec = self.spec(&objects).map_err(|cause| self.config_error(cause))?;
-        if let Some(directory) = spec.log_path.parent() {
-            tokio::fs::create_dir_all(directory).await.map_err(|error| {
-                self.failed(
-                    "CreateContainerError",
-                    format!("cannot make {}: {error}", directory.display()),
-                )
-            })?;
-        }
+        let mut spec = self.spec(&objects).map_err(|cause| self.config_error(cause))?;
+        self.make_files(&mut spec).await.map_err(|error| {
+            let log = spec.log_path.display();
+            self.failed("CreateContainerError", format!("cannot make the files of {log}: {error}"))
+        })?;
         Ok((spec, image.digest))
+    }
+
+    /// Makes the directory of the log, and the file into which the container may write why it ends.
+    async fn make_files(&self, spec: &mut ContainerSpec) -> std::io::Result<()> {
+        if let Some(directory) = spec.log_path.parent() {
+            tokio::fs::create_dir_all(directory).await?;
+        }
+        let path = self.container.termination_message_path.as_deref().unwrap_or_default();
+        // What is mounted there is the container's own; nobody but it reads a message in it.
+        let is_hidden = spec.mounts.iter().any(|mount| {
+            !mount.container_path.is_empty() && Path::new(path).starts_with(&mount.container_path)
+        });
+        if path.is_empty() || is_hidden {
+            return Ok(());
+        }
+        let file = logs::message_file(&spec.log_path);
+        tokio::fs::write(&file, b"").await?;
+        let container_path = path.to_owned();
+        spec.mounts.push(Mount { host_path: file, container_path, read_only: false });
+        Ok(())
     }
 
     async fn image(&self, objects: &Objects) -> Result<coracle_runtime::Image, NotStarted> {
@@ -348,7 +364,7 @@ impl Start {
     async fn drop_old_log(&self) {
         if let Some(old) = self.attempt.checked_sub(2) {
             let directory = self.ctx.log_directory(&self.pod).join(&self.container.name);
-            crate::logs::remove_attempt(&directory, old).await;
+            logs::remove_attempt(&directory, old).await;
         }
     }
 

@@ -188,9 +188,7 @@ impl Record {
             Activity::Idle { retry_at: Some(due) } | Activity::Exited { restart_at: due, .. } => {
                 *due = now;
             }
-            Activity::Idle { retry_at: None } | Activity::Starting | Activity::Stopping { .. } => {
-                ()
-            }
+            Activity::Idle { retry_at: None } | Activity::Starting | Activity::Stopping { .. } => {}
         }
     }
 

@@ -192,13 +192,17 @@ impl<'a> Candidate<'a> {
         let mut next = renewed + RENEW_EVERY;
         loop {
             tokio::time::sleep_until(next).await;
+            // Another one's lease is not ours to renew, however it came by it.
+            let is_ours = || holder(self.seen.lock().lease.as_deref()) == self.election.identity;
+            if !is_ours() {
+                return;
+            }
             if self.write(&self.election.identity, LEASE).await {
                 renewed = Instant::now();
                 next = renewed + RENEW_EVERY;
                 continue;
             }
-            let is_ours = holder(self.seen.lock().lease.as_deref()) == self.election.identity;
-            if !is_ours || renewed.elapsed() + RETRY >= RENEW_DEADLINE {
+            if !is_ours() || renewed.elapsed() + RETRY >= RENEW_DEADLINE {
                 return;
             }
             next = Instant::now() + RETRY;

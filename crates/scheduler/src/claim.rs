@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod, PreferredSchedulingTerm, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelectorTerm, Pod, PodSpec, PreferredSchedulingTerm, Toleration,
+};
 
 use crate::constraints::{HostPort, Labels, host_ports};
 use crate::resources::Resources;
@@ -34,6 +36,8 @@ pub struct Claim {
     pub(crate) host_ports: Vec<HostPort>,
     /// Whether other pods may not be preempted for it.
     pub(crate) never_preempts: bool,
+    /// The images of its containers and volumes, each with its tag.
+    pub(crate) images: Vec<String>,
 }
 
 impl Claim {
@@ -64,8 +68,10 @@ impl Claim {
             tolerations: spec.tolerations.clone().unwrap_or_default(),
             host_ports: host_ports(spec),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            images: images(spec),
         }
     }
+
     /// Whether what other pods mean for both is the same.
     pub(crate) fn relates_like(&self, other: &Claim) -> bool {
         self.terms == other.terms
@@ -76,4 +82,19 @@ impl Claim {
             && self.required == other.required
             && self.tolerations == other.tolerations
     }
+}
+
+/// The images that a pod brings to its node, named as nodes name them.
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let volumes = spec.volumes.iter().flatten().filter_map(|volume| volume.image.as_ref());
+    let named = containers.filter_map(|container| container.image.as_deref());
+    let named = named.chain(volumes.filter_map(|image| image.reference.as_deref()));
+    named.map(with_tag).collect()
+}
+
+/// What names no tag means the latest.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') { image.to_owned() } else { format!("{image}:latest") }
 }

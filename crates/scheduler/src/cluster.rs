@@ -10,19 +10,24 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use tokio::time::Instant;
 
+use crate::claim::Claim;
 use crate::constraints::Labels;
 use crate::node::Node;
 use crate::nominations::Nominations;
-use crate::place::{Misfit, Placement, enough, fits, place};
+use crate::owners::Owners;
+use crate::place::{Misfit, Placement, fits, place};
 use crate::pod::Pod;
 use crate::preempt::Budget;
+use crate::profile::Profile;
 use crate::queue::{Queue, Stage, Uid, Waiting};
 use crate::relations::Relations;
+use crate::shapes::Shapes;
 use crate::terms::Namespaces;
 use crate::volumes::Volumes;
 
@@ -34,7 +39,7 @@ use room::seen;
 /// The scheduler's state.
 #[derive(Debug)]
 pub(crate) struct Cluster {
-    scheduler_name: String,
+    profiles: HashMap<String, Arc<Profile>>,
     nodes: BTreeMap<String, Node>,
     /// The node that was taken last: the next pod looks from there on.
     taken_last: String,
@@ -50,6 +55,10 @@ pub(crate) struct Cluster {
     volumes: Volumes,
     /// The pods on nodes that say something about those that come.
     outspoken: HashSet<Uid>,
+    owners: Owners,
+    /// How many nodes have which image.
+    images: HashMap<String, usize>,
+    shapes: Shapes,
     /// Pods with gates whose condition is still to be written.
     gated: VecDeque<Uid>,
 }
@@ -85,9 +94,11 @@ pub(crate) enum Act {
 }
 
 impl Cluster {
-    pub(crate) fn new(scheduler_name: &str) -> Cluster {
+    pub(crate) fn new(profiles: impl IntoIterator<Item = Profile>) -> Cluster {
+        let profiles = profiles.into_iter();
+        let profiles = profiles.map(|profile| (profile.scheduler_name.clone(), Arc::new(profile)));
         Cluster {
-            scheduler_name: scheduler_name.to_owned(),
+            profiles: profiles.collect(),
             nodes: BTreeMap::new(),
             taken_last: String::new(),
             placed: HashMap::new(),
@@ -99,8 +110,16 @@ impl Cluster {
             namespaces: Namespaces::new(),
             volumes: Volumes::default(),
             outspoken: HashSet::new(),
+            owners: Owners::default(),
+            images: HashMap::new(),
+            shapes: Shapes::default(),
             gated: VecDeque::new(),
         }
+    }
+
+    /// The same with other back-offs: the first, and how long it grows.
+    pub(crate) fn backing_off(self, backoffs: (Duration, Duration)) -> Cluster {
+        Cluster { queue: Queue::new(backoffs), ..self }
     }
 
     /// Takes in a node's state.
@@ -121,10 +140,16 @@ impl Cluster {
                     .for_each(|placed| new.add(&placed.pod.claim));
             }
         }
-        let moves_pods = match self.nodes.get(&name) {
+        let old = self.nodes.get(&name);
+        let moves_pods = match old {
             Some(old) => old.labels != new.labels || old.taints != new.taints,
             None => self.by_node.contains_key(&name),
         };
+        if moves_pods || old.is_none() {
+            self.shapes.clear();
+        }
+        let had = old.map(|old| old.images.clone()).unwrap_or_default();
+        self.images_changed(&had, &new.images.clone());
         self.nodes.insert(name.clone(), new);
         self.wake(&name);
         if moves_pods {
@@ -135,7 +160,10 @@ impl Cluster {
 
     /// Takes in that a node is gone.
     pub(crate) fn node_deleted(&mut self, name: &str) {
-        self.nodes.remove(name);
+        if let Some(node) = self.nodes.remove(name) {
+            self.images_changed(&node.images, &BTreeMap::new());
+        }
+        self.shapes.clear();
         self.retry_nominated(name);
         self.retry_related(|_| true);
     }
@@ -144,6 +172,7 @@ impl Cluster {
     pub(crate) fn namespace_applied(&mut self, name: &str, labels: Labels) {
         if self.namespaces.get(name) != Some(&labels) {
             self.namespaces.insert(name.to_owned(), labels);
+            self.shapes.clear();
             self.retry_related(|_| true);
         }
     }
@@ -151,6 +180,12 @@ impl Cluster {
     /// Takes in that a namespace is gone.
     pub(crate) fn namespace_deleted(&mut self, name: &str) {
         self.namespaces.remove(name);
+        self.shapes.clear();
+    }
+
+    /// Takes in what changes of those who select pods: it counts from the next decision on.
+    pub(crate) fn owners_changed(&mut self, change: impl FnOnce(&mut Owners)) {
+        change(&mut self.owners);
     }
 
     /// Takes in what changes of claims, volumes or classes; pods that mount any are tried again if it says so.
@@ -203,8 +238,7 @@ impl Cluster {
             }
             return;
         }
-        let is_ours =
-            pod.scheduler.as_deref().unwrap_or("default-scheduler") == self.scheduler_name;
+        let is_ours = self.profiles.contains_key(pod.scheduler_name());
         if !is_ours || pod.metadata.deletion_timestamp.is_some() || self.placed.contains_key(&uid) {
             return;
         }
@@ -240,15 +274,21 @@ impl Cluster {
         let waiting = self.queue.get(&uid)?;
         let pod = waiting.pod.clone();
         let woken_by = self.queue.take_woken_by(&uid);
+        let by = self.profile(&pod);
         let kept = self.kept_from(&uid, &pod);
-        let relations = self.relations(&pod.claim);
-        let act = match self.placement(&uid, &pod, &relations, &kept) {
+        let claim = self.spread_by_default(&by, &pod);
+        let relations = self.relations(&by, &claim);
+        let placement = self.placement(&uid, &by, &claim, &relations, &kept);
+        // Those who keep the counts current hold them alone from here on.
+        let undecided = relations.volumes.undecided;
+        drop(relations.neighbours);
+        let act = match placement {
             Placement::Node(node) => {
                 self.queue.set_stage(&uid, Stage::Binding(node.clone()));
                 self.assign(&uid, &node, &pod);
                 self.pass_on(woken_by, Some(&node));
                 self.denominate(&uid, Some(&node));
-                for claim in &relations.volumes.undecided {
+                for claim in &undecided {
                     self.volumes.select(&pod.claim.namespace, claim, &node);
                 }
                 self.taken_last.clone_from(&node);
@@ -256,13 +296,12 @@ impl Cluster {
             }
             Placement::Nowhere(misfit) => {
                 self.queue.set_stage(&uid, Stage::Parked);
-                let act = self.preempt(&uid, &pod, &relations, misfit, &kept);
+                let act = self.preempt(&uid, &pod, misfit, &kept);
                 self.pass_on(woken_by, None);
                 act
             }
         };
         let nominated = self.nominations.of(&uid).map(str::to_owned);
-        let undecided = relations.volumes.undecided;
         Some(Decision { uid, pod, act, nominated, undecided })
     }
 
@@ -300,13 +339,14 @@ impl Cluster {
     fn placement(
         &self,
         uid: &str,
-        pod: &Pod,
+        by: &Profile,
+        claim: &Claim,
         relations: &Relations,
         kept: &HashMap<String, Node>,
     ) -> Placement {
         let seen = |node| seen(node, kept);
         let nominated = self.nominations.of(uid).and_then(|name| self.nodes.get(name)).map(seen);
-        match nominated.filter(|node| fits(&pod.claim, relations, node)) {
+        match nominated.filter(|node| fits(by, claim, relations, node)) {
             Some(node) => Placement::Node(node.name.clone()),
             None => {
                 let last = self.taken_last.as_str();
@@ -315,7 +355,26 @@ impl Cluster {
                 let nodes =
                     self.nodes.range::<str, _>(after).chain(self.nodes.range::<str, _>(until));
                 let nodes = nodes.map(|(_, node)| seen(node));
-                place(&pod.claim, relations, nodes, enough(self.nodes.len()))
+                place(by, claim, relations, nodes, by.enough(self.nodes.len()))
+            }
+        }
+    }
+
+    /// How the pod is to be placed. Who is in the queue names one of the profiles.
+    fn profile(&self, pod: &Pod) -> Arc<Profile> {
+        self.profiles.get(pod.scheduler_name()).cloned().unwrap_or_default()
+    }
+
+    fn images_changed(&mut self, before: &BTreeMap<String, i64>, after: &BTreeMap<String, i64>) {
+        for name in after.keys().filter(|name| !before.contains_key(*name)) {
+            *self.images.entry(name.clone()).or_default() += 1;
+        }
+        for name in before.keys().filter(|name| !after.contains_key(*name)) {
+            if let Some(count) = self.images.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(name);
+                }
             }
         }
     }
@@ -343,6 +402,7 @@ impl Cluster {
         let left = self.unassign(uid);
         if let Some(node) = self.nodes.get_mut(node) {
             node.add(&pod.claim);
+            self.shapes.count(node, &pod.claim, &self.namespaces, 1);
         }
         if pod.claim.terms.has_affinity() {
             self.outspoken.insert(uid.to_owned());
@@ -361,6 +421,7 @@ impl Cluster {
         let Placed { node, pod } = self.placed.remove(uid)?;
         if let Some(node) = self.nodes.get_mut(&node) {
             node.remove(&pod.claim);
+            self.shapes.count(node, &pod.claim, &self.namespaces, -1);
         }
         if let Some(there) = self.by_node.get_mut(&node) {
             there.remove(uid);

@@ -1,10 +1,10 @@
 use super::*;
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Value, json};
+
+use crate::owners::ReplicaSetSelector;
 
 fn node(name: &str, cpu: &str) -> ApiNode {
     let value = json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "100"}}});
@@ -53,7 +53,7 @@ struct Story {
 
 impl Story {
     fn new() -> Story {
-        Story { cluster: Cluster::new("default-scheduler"), now: Instant::now() }
+        Story { cluster: Cluster::new([Profile::default()]), now: Instant::now() }
     }
 
     fn check(&mut self, expected: &[&str]) {
@@ -285,6 +285,100 @@ fn the_most_important_of_two_preemptors_comes_first() {
     story.check(&["higher -> n"]);
 }
 
+/// A node in a zone.
+fn node_in(name: &str, zone: &str) -> ApiNode {
+    let mut node = node(name, "8");
+    let labels = [("kubernetes.io/hostname", name), ("topology.kubernetes.io/zone", zone)];
+    let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    node.metadata.labels = Some(labels.into());
+    node
+}
+
+#[test]
+fn the_pods_of_one_owner_are_spread_though_they_say_nothing() {
+    // Node c is empty, and the others are half full: nothing but spread speaks for them.
+    let place = |owners: &[Value], more: &Value| {
+        let mut cluster = Cluster::new([Profile::default()]);
+        for (name, zone) in [("a", "x"), ("b", "x"), ("c", "y")] {
+            cluster.node_applied(&node_in(name, zone));
+        }
+        cluster.pod_applied(&on("large-a", "4", "a"));
+        cluster.pod_applied(&on("large-b", "4", "b"));
+        for owner in owners {
+            match owner["kind"].as_str() {
+                Some("Service") => {
+                    let service = serde_json::from_value(owner.clone()).unwrap();
+                    cluster.owners_changed(|owners| owners.service_applied(&service));
+                }
+                _ => {
+                    let set: ReplicaSetSelector = serde_json::from_value(owner.clone()).unwrap();
+                    cluster.owners_changed(|owners| owners.controller_applied(&set));
+                }
+            }
+        }
+        for number in 0..6 {
+            cluster.pod_applied(&pod_with(&format!("pod-{number}"), "100m", more.clone()));
+        }
+        let mut taken: Vec<_> = decisions(&mut cluster, Instant::now())
+            .iter()
+            .filter_map(|decision| decision.split(" -> ").nth(1).map(str::to_owned))
+            .collect();
+        taken.sort();
+        taken.join("")
+    };
+    let plain = json!({"metadata": {"labels": {"app": "web"}}});
+    assert_eq!(place(&[], &plain), "cccccc");
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"app": "web"}}});
+    assert_eq!(place(&[service.clone()], &plain), "aabccc");
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web", "namespace": "default"},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}}});
+    let mut owned = plain.clone();
+    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true}]);
+    assert_eq!(place(&[set.clone()], &owned), "aabccc");
+    // Another's pods are none of their like.
+    assert_eq!(place(&[set], &plain), "cccccc");
+    // Who says how it is to be spread is not told otherwise.
+    let mut outspoken = plain;
+    outspoken["spec"]["topologySpreadConstraints"] = json!([{"topologyKey": "zone", "maxSkew": 1,
+        "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"app": "db"}}}]);
+    assert_eq!(place(&[service], &outspoken), "cccccc");
+}
+
+#[test]
+fn a_node_that_has_the_image_is_better() {
+    let mut cluster = Cluster::new([Profile::default()]);
+    let image = json!([{"names": ["c:latest"], "sizeBytes": 2_000_000_000u64}]);
+    for name in ["a", "b"] {
+        let mut node = node(name, "8");
+        if name == "b" {
+            let images = serde_json::from_value(image.clone()).unwrap();
+            node.status.get_or_insert_default().images = Some(images);
+        }
+        cluster.node_applied(&node);
+    }
+    let named = |name: &str| {
+        pod_with(name, "0", json!({"spec": {"containers": [{"name": "c", "image": "c"}]}}))
+    };
+    cluster.pod_applied(&named("first"));
+    assert_eq!(decisions(&mut cluster, Instant::now()), ["first -> b"]);
+    // Nobody has it any more.
+    cluster.node_applied(&node("b", "8"));
+    assert_eq!(cluster.images, HashMap::new());
+    cluster.pod_applied(&named("second"));
+    assert_eq!(decisions(&mut cluster, Instant::now()), ["second -> a"]);
+}
+
+#[test]
+fn who_leaves_already_is_not_told_to() {
+    let mut story = Story::new();
+    story.cluster.node_applied(&node("a", "1"));
+    let leaving = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"nodeName": "a"}});
+    story.cluster.pod_applied(&pod_with("leaving", "1", leaving));
+    story.cluster.pod_applied(&of_priority("high", "1", 9));
+    story.check(&["high preempts  on a"]);
+}
+
 #[test]
 fn a_failed_eviction_is_tried_again_after_a_while() {
     let mut story = Story::new();
@@ -445,7 +539,7 @@ impl World {
 proptest! {
     #[test]
     fn nobody_waits_for_a_place_that_is_free(happenings in prop::collection::vec(happening(), 1..80)) {
-        let mut cluster = Cluster::new("default-scheduler");
+        let mut cluster = Cluster::new([Profile::default()]);
         let mut now = Instant::now();
         let mut world = World::default();
         for happening in &happenings {
@@ -454,12 +548,28 @@ proptest! {
         // Time passes, so that back-offs end, and the scheduler decides until nothing is left to decide.
         now += Duration::from_secs(60);
         while world.decide(&mut cluster, now) {}
-        for (uid, waiting) in cluster.queue.parked() {
-            let relations = cluster.relations(&waiting.pod.claim);
+        let parked: Vec<_> = cluster.queue.parked().map(|(uid, waiting)| (uid.clone(), waiting.clone())).collect();
+        for (uid, waiting) in &parked {
+            let by = Profile::default();
+            let relations = cluster.relations(&by, &waiting.pod.claim);
             let mut nodes = cluster.nodes.values();
-            let free = nodes.find(|node| fits(&waiting.pod.claim, &relations, node));
+            let free = nodes.find(|node| fits(&by, &waiting.pod.claim, &relations, node));
             prop_assert!(free.is_none(), "{uid} waits though it fits {free:?}");
             prop_assert_eq!(cluster.nominations.of(uid), None, "{} waits for nobody", uid);
+        }
+        // What is remembered of the pods that are there is what they are.
+        let claims: Vec<_> = parked.iter().map(|(_, waiting)| waiting.pod.claim.clone())
+            .chain(cluster.placed.values().map(|placed| placed.pod.claim.clone())).collect();
+        for claim in claims {
+            let by = Profile::default();
+            let fresh = cluster.count_neighbours(&by, &claim);
+            let known = cluster.relations(&by, &claim).neighbours;
+            for node in cluster.nodes.values() {
+                prop_assert_eq!(known.refusal(&by, &claim, node), fresh.refusal(&by, &claim, node), "{}", node.name);
+            }
+            let nodes: Vec<_> = cluster.nodes.values().collect();
+            prop_assert_eq!(known.evenness(&claim, &nodes), fresh.evenness(&claim, &nodes));
+            prop_assert_eq!(known.attraction(&nodes), fresh.attraction(&nodes));
         }
         // Each node's load is that of its pods.
         for node in cluster.nodes.values() {

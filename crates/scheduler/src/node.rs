@@ -1,5 +1,6 @@
 //! A node as the scheduler sees it: what it has, and what its pods take of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coracle_api::quantity::Quantity;
@@ -21,6 +22,8 @@ pub struct Node {
     pub(crate) labels: Arc<Labels>,
     pub(crate) taints: Arc<Vec<Taint>>,
     pub(crate) is_cordoned: bool,
+    /// The size of each image that it has, by name.
+    pub(crate) images: Arc<BTreeMap<String, i64>>,
     /// What its pods take.
     pub(crate) load: Load,
 }
@@ -48,6 +51,7 @@ impl Node {
             labels: Arc::new(node.metadata.labels.clone().unwrap_or_default()),
             taints: Arc::new(spec.taints.unwrap_or_default()),
             is_cordoned: spec.unschedulable.unwrap_or_default(),
+            images: Arc::new(images(node)),
             load: Load::default(),
         }
     }
@@ -71,4 +75,13 @@ impl Node {
             }
         }
     }
+}
+
+fn images(node: &ApiNode) -> BTreeMap<String, i64> {
+    let images = node.status.iter().flat_map(|status| status.images.iter().flatten());
+    let named = images.flat_map(|image| {
+        let size = image.size_bytes.unwrap_or_default();
+        image.names.iter().flatten().map(move |name| (name.clone(), size))
+    });
+    named.collect()
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Taint;
 use crate::claim::Claim;
 use crate::constraints::{UNSCHEDULABLE, matches_any, tolerates};
 use crate::node::Node;
+use crate::profile::{Plugin, Plugins, Profile};
 use crate::relations::Relations;
 use crate::score;
 
@@ -38,6 +39,8 @@ pub struct Misfit {
     hindrance: Option<String>,
     /// On how many nodes evicting other pods would not help.
     unhelpable: usize,
+    /// What was tried for want of a node; everything, if it does not say.
+    last_resorts: Option<Plugins>,
     /// What came of making room by evicting others.
     pub(crate) eviction: Eviction,
 }
@@ -67,26 +70,28 @@ pub(crate) struct Refusal {
     pub(crate) is_helped_by_eviction: bool,
 }
 
-/// Chooses the node for a pod: of those that can take it the one that suits it best; of equals the one with the fewest
+/// Chooses the node for a pod, as its profile says: of those that can take it the one that suits it best; of equals the one with the fewest
 /// pods, then the first by name. It looks no further once `enough` nodes fit.
 pub fn place<'a>(
+    by: &Profile,
     claim: &Claim,
     relations: &Relations,
     nodes: impl IntoIterator<Item = &'a Node>,
     enough: usize,
 ) -> Placement {
     let mut fitting = Vec::new();
-    let mut misfit = Misfit::default();
-    if claim.never_preempts {
-        misfit.eviction = Eviction::Ineligible("not eligible due to preemptionPolicy=Never.");
-    }
+    let eviction = match claim.never_preempts {
+        true => Eviction::Ineligible("not eligible due to preemptionPolicy=Never."),
+        false => Eviction::NoVictims,
+    };
+    let mut misfit = Misfit { last_resorts: Some(by.last_resorts), eviction, ..Misfit::default() };
     if let Some(why) = &relations.volumes.hindrance {
         let nodes = nodes.into_iter().count();
         let hindrance = Some(why.clone());
         return Placement::Nowhere(Misfit { nodes, hindrance, unhelpable: nodes, ..misfit });
     }
     for node in nodes {
-        match refusal(claim, relations, node) {
+        match refusal(by, claim, relations, node) {
             None => fitting.push(node),
             Some(refusal) => misfit.add(refusal),
         }
@@ -94,7 +99,7 @@ pub fn place<'a>(
             break;
         }
     }
-    match score::best(claim, relations, &fitting) {
+    match score::best(by, claim, relations, &fitting) {
         Some(node) => Placement::Node(node.name.clone()),
         None => Placement::Nowhere(misfit),
     }
@@ -107,18 +112,23 @@ pub(crate) fn enough(nodes: usize) -> usize {
 }
 
 /// Whether the node can take the pod.
-pub(crate) fn fits(claim: &Claim, relations: &Relations, node: &Node) -> bool {
-    refusal(claim, relations, node).is_none()
+pub(crate) fn fits(by: &Profile, claim: &Claim, relations: &Relations, node: &Node) -> bool {
+    refusal(by, claim, relations, node).is_none()
 }
 
 /// Whether the node can take the pod, whatever that says about other pods and they about it.
-pub(crate) fn fits_alone(claim: &Claim, node: &Node) -> bool {
-    own_refusal(claim, node).is_none()
+pub(crate) fn fits_alone(by: &Profile, claim: &Claim, node: &Node) -> bool {
+    own_refusal(by, claim, node).is_none()
 }
 
 /// Why the node cannot take the pod: the first filter that refuses says so.
-pub(crate) fn refusal(claim: &Claim, relations: &Relations, node: &Node) -> Option<Refusal> {
-    own_refusal(claim, node).or_else(|| relations.refusal(claim, node))
+pub(crate) fn refusal(
+    by: &Profile,
+    claim: &Claim,
+    relations: &Relations,
+    node: &Node,
+) -> Option<Refusal> {
+    own_refusal(by, claim, node).or_else(|| relations.refusal(by, claim, node))
 }
 
 /// Whether the node is one that the pod asks for.
@@ -134,30 +144,37 @@ pub(crate) fn repels(claim: &Claim, node: &Node) -> bool {
     node.taints.iter().any(|taint| repels(taint) && !tolerates(&claim.tolerations, taint))
 }
 
-fn own_refusal(claim: &Claim, node: &Node) -> Option<Refusal> {
-    if node.is_cordoned {
+fn own_refusal(by: &Profile, claim: &Claim, node: &Node) -> Option<Refusal> {
+    if node.is_cordoned && by.filters.has(Plugin::NodeUnschedulable) {
         let key = UNSCHEDULABLE.to_owned();
         let cordon = Taint { key, effect: "NoSchedule".to_owned(), ..Taint::default() };
         if !tolerates(&claim.tolerations, &cordon) {
             return Some(Refusal::lasting("node(s) were unschedulable"));
         }
     }
-    if repels(claim, node) {
+    if by.filters.has(Plugin::TaintToleration) && repels(claim, node) {
         return Some(Refusal::lasting("node(s) had untolerated taint(s)"));
     }
-    if !is_selected(claim, node) {
-        return Some(Refusal::lasting("node(s) didn't match Pod's node affinity/selector"));
+    if by.filters.has(Plugin::NodeAffinity) {
+        let added = by.added_required.as_ref();
+        if !added.is_none_or(|terms| matches_any(terms, &node.labels, &node.name)) {
+            let reason = "node(s) didn't match scheduler-enforced node affinity";
+            return Some(Refusal::lasting(reason));
+        }
+        if !is_selected(claim, node) {
+            return Some(Refusal::lasting("node(s) didn't match Pod's node affinity/selector"));
+        }
     }
     let is_taken = |port| node.load.host_ports.iter().any(|taken| taken.conflicts(port));
-    if claim.host_ports.iter().any(is_taken) {
+    if by.filters.has(Plugin::NodePorts) && claim.host_ports.iter().any(is_taken) {
         let reason = "node(s) didn't have free ports for the requested pod ports";
         return Some(Refusal::passing(reason));
     }
-    shortage(claim, node)
+    by.filters.has(Plugin::NodeResourcesFit).then(|| shortage(by, claim, node)).flatten()
 }
 
 /// Which resources the node lacks.
-fn shortage(claim: &Claim, node: &Node) -> Option<Refusal> {
+fn shortage(by: &Profile, claim: &Claim, node: &Node) -> Option<Refusal> {
     let mut reasons = Vec::new();
     let mut is_helped_by_eviction = true;
     if node.load.pods + 1 > node.most_pods {
@@ -174,7 +191,7 @@ fn shortage(claim: &Claim, node: &Node) -> Option<Refusal> {
     check("Insufficient memory".into(), wanted.memory_bytes, has.memory_bytes, used.memory_bytes);
     let (scratch, scratch_has) = (wanted.ephemeral_bytes, has.ephemeral_bytes);
     check("Insufficient ephemeral-storage".into(), scratch, scratch_has, used.ephemeral_bytes);
-    for (name, amount) in &wanted.others {
+    for (name, amount) in wanted.others.iter().filter(|(name, _)| !by.ignores(name)) {
         check(format!("Insufficient {name}").into(), *amount, has.other(name), used.other(name));
     }
     (!reasons.is_empty()).then_some(Refusal { reasons, is_helped_by_eviction })
@@ -210,22 +227,39 @@ impl fmt::Display for Misfit {
         }
         let reasons = self.hindrance.clone().unwrap_or_else(|| listed(&self.reasons));
         write!(f, "0/{nodes} nodes are available: {reasons}.")?;
-        match &self.eviction {
-            Eviction::Helps => Ok(()),
-            Eviction::Ineligible(why) => write!(f, " preemption: {why}"),
-            Eviction::Refused(reasons) => {
-                let reasons = listed(reasons);
-                write!(f, " preemption: 0/{nodes} nodes are available: {reasons}.")
+        let tries = |plugin| self.last_resorts.is_none_or(|plugins| plugins.has(plugin));
+        let mut told = Vec::new();
+        // No pod here has claims on devices that could be given back.
+        if tries(Plugin::DynamicResources) {
+            told.push("no new claims to deallocate".to_owned());
+        }
+        if tries(Plugin::DefaultPreemption) {
+            match self.eviction_told() {
+                None => return Ok(()),
+                Some(eviction) => told.push(format!("preemption: {eviction}")),
             }
+        }
+        let space = if told.is_empty() { "" } else { " " };
+        write!(f, "{space}{}", told.join(", "))
+    }
+}
+
+impl Misfit {
+    /// What came of making room; nothing is said if it helps.
+    fn eviction_told(&self) -> Option<String> {
+        let nodes = self.nodes;
+        let reasons = match &self.eviction {
+            Eviction::Helps => return None,
+            Eviction::Ineligible(why) => return Some((*why).to_owned()),
+            Eviction::Refused(reasons) => listed(reasons),
             Eviction::NoVictims => {
                 let counts =
                     [(NOT_HELPFUL, self.unhelpable), (NO_VICTIMS, nodes - self.unhelpable)];
                 let counts = counts.into_iter().filter(|(_, count)| *count > 0);
-                let reasons = counts.map(|(reason, count)| (reason.into(), count)).collect();
-                let reasons = listed(&reasons);
-                write!(f, " preemption: 0/{nodes} nodes are available: {reasons}.")
+                listed(&counts.map(|(reason, count)| (reason.into(), count)).collect())
             }
-        }
+        };
+        Some(format!("0/{nodes} nodes are available: {reasons}."))
     }
 }
 

@@ -23,17 +23,16 @@ fn asks(cpu: &str, memory: &str) -> Value {
 
 /// Where a pod goes, or what its owner is told.
 fn check(spec: Value, nodes: &[Node], expected: &str) {
-    let placed = match place(&claim(spec), &Relations::default(), nodes, usize::MAX) {
-        Placement::Node(name) => name,
-        Placement::Nowhere(misfit) => misfit.to_string(),
-    };
+    let placed =
+        match place(&Profile::default(), &claim(spec), &Relations::default(), nodes, usize::MAX) {
+            Placement::Node(name) => name,
+            Placement::Nowhere(misfit) => misfit.to_string(),
+        };
     assert_eq!(placed, expected);
 }
 
-const NO_VICTIMS: &str =
-    "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
-const NOT_HELPFUL: &str =
-    "preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
+const NO_VICTIMS: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod.";
+const NOT_HELPFUL: &str = "no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
 
 #[test]
 fn a_pod_goes_where_it_fits() {
@@ -82,7 +81,7 @@ fn different_reasons_are_counted_and_sorted() {
     check(
         asks("1", "1Gi"),
         &nodes,
-        "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: 0/3 nodes are \
+        "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. no new claims to deallocate, preemption: 0/3 nodes are \
          available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod.",
     );
     let mut never = asks("1", "1Gi");
@@ -90,7 +89,7 @@ fn different_reasons_are_counted_and_sorted() {
     check(
         never,
         &nodes,
-        "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. preemption: not eligible due to \
+        "0/3 nodes are available: 1 node(s) were unschedulable, 2 Insufficient cpu. no new claims to deallocate, preemption: not eligible due to \
          preemptionPolicy=Never.",
     );
 }
@@ -260,12 +259,12 @@ proptest! {
         let real: Vec<_> = nodes.iter().enumerate().map(|(index, node)| real_node(index, node)).collect();
         let fitting: Vec<_> = (0..nodes.len()).filter(|index| simple_fits(&pod, &nodes[*index])).collect();
         let claim = simple_claim(&pod);
-        match place(&claim, &Relations::default(), &real, usize::MAX) {
+        match place(&Profile::default(), &claim, &Relations::default(), &real, usize::MAX) {
             Placement::Node(name) => {
                 let index = real.iter().position(|node| node.name == name).unwrap();
                 prop_assert!(fitting.contains(&index), "{name} does not fit");
                 let candidates: Vec<_> = fitting.iter().map(|index| &real[*index]).collect();
-                let scores = score::total(&claim, &Relations::default(), &candidates);
+                let scores = score::total(&Profile::default(), &claim, &Relations::default(), &candidates);
                 let own = scores[fitting.iter().position(|fit| *fit == index).unwrap()];
                 prop_assert!(scores.iter().all(|score| *score <= own), "a better node was passed over");
             }

@@ -8,6 +8,7 @@ use kube_derive::Resource;
 use serde::Deserialize;
 
 use crate::claim::Claim;
+use crate::owners::Owner;
 
 /// The reason of a preempted pod's condition `DisruptionTarget`.
 pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
@@ -24,6 +25,8 @@ pub(crate) struct Pod {
     pub(crate) claim: Arc<Claim>,
     /// Who is to place it, if it says so.
     pub(crate) scheduler: Option<String>,
+    /// Which controller made it, if that selects its pods.
+    pub(crate) owner: Option<Owner>,
     /// Where it is.
     pub(crate) node: Option<String>,
     /// Whether it waits for its scheduling gates to open.
@@ -40,9 +43,18 @@ pub(crate) struct Pod {
     pub(crate) unscheduled: Option<Box<PodCondition>>,
 }
 
+impl Pod {
+    /// Which scheduler is to place it.
+    pub(crate) fn scheduler_name(&self) -> &str {
+        self.scheduler.as_deref().unwrap_or("default-scheduler")
+    }
+}
+
 impl From<api::Pod> for Pod {
     fn from(pod: api::Pod) -> Pod {
         let claim = Arc::new(Claim::of(&pod));
+        let owners = pod.metadata.owner_references.as_deref();
+        let owner = owners.and_then(Owner::of);
         let spec = pod.spec.unwrap_or_default();
         let status = pod.status.unwrap_or_default();
         let conditions = status.conditions.unwrap_or_default();
@@ -58,6 +70,7 @@ impl From<api::Pod> for Pod {
                 ..ObjectMeta::default()
             },
             scheduler: spec.scheduler_name,
+            owner,
             node: spec.node_name.filter(|name| !name.is_empty()),
             is_gated: spec.scheduling_gates.is_some_and(|gates| !gates.is_empty()),
             is_over: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),

@@ -14,12 +14,9 @@ use crate::claim::Claim;
 use crate::node::Node;
 use crate::place::{NO_VICTIMS, NOT_HELPFUL, Reasons, Refusal, fits, refusal};
 use crate::pod::Pod;
+use crate::profile::Profile;
 use crate::relations::Relations;
 use crate::terms::Namespaces;
-
-/// Upstream's least number of nodes to compare, and the part of all nodes that is enough, in percent.
-const ENOUGH: usize = 100;
-const ENOUGH_PERCENT: usize = 10;
 
 /// A node that takes the pod once some others are gone from it.
 #[derive(Debug, Clone)]
@@ -68,17 +65,19 @@ impl Budget {
 
 /// Chooses where room is made for a pod that fits nowhere, or says why that helps on no node.
 pub(crate) fn make_room<'a>(
+    by: &Profile,
     claim: &Claim,
     (relations, namespaces): (&Relations, &Namespaces),
     nodes: impl ExactSizeIterator<Item = &'a Node>,
     pods_on: impl Fn(&str) -> Vec<Arc<Pod>>,
     budgets: &[Budget],
 ) -> Result<Candidate, Reasons> {
-    let enough = ENOUGH.max(nodes.len() * ENOUGH_PERCENT / 100);
+    let (least, percent) = by.candidates;
+    let enough = least.max(nodes.len() * percent / 100);
     let mut candidates = Vec::new();
     let mut reasons = BTreeMap::new();
     for node in nodes {
-        match candidate(claim, (relations, namespaces), node, &pods_on, budgets) {
+        match candidate(by, claim, (relations, namespaces), node, &pods_on, budgets) {
             Ok(candidate) => candidates.push(candidate),
             Err(refusal) => refusal
                 .reasons
@@ -93,13 +92,14 @@ pub(crate) fn make_room<'a>(
 }
 
 fn candidate(
+    by: &Profile,
     claim: &Claim,
     (relations, namespaces): (&Relations, &Namespaces),
     node: &Node,
     pods_on: &impl Fn(&str) -> Vec<Arc<Pod>>,
     budgets: &[Budget],
 ) -> Result<Candidate, Refusal> {
-    if refusal(claim, relations, node).is_some_and(|refusal| !refusal.is_helped_by_eviction) {
+    if refusal(by, claim, relations, node).is_some_and(|refusal| !refusal.is_helped_by_eviction) {
         return Err(Refusal::lasting(NOT_HELPFUL));
     }
     let mut others = pods_on(&node.name);
@@ -113,8 +113,7 @@ fn candidate(
         node.remove(&other.claim);
         relations.count(claim, &node, &other.claim, namespaces, -1);
     }
-    relations.settle(claim);
-    if let Some(refusal) = refusal(claim, &relations, &node) {
+    if let Some(refusal) = refusal(by, claim, &relations, &node) {
         return Err(refusal);
     }
     let (guarded, free) = by_budget(others, budgets);
@@ -124,8 +123,7 @@ fn candidate(
     for (other, violation) in order {
         node.add(&other.claim);
         relations.count(claim, &node, &other.claim, namespaces, 1);
-        relations.settle(claim);
-        if !fits(claim, &relations, &node) {
+        if !fits(by, claim, &relations, &node) {
             node.remove(&other.claim);
             relations.count(claim, &node, &other.claim, namespaces, -1);
             violations += violation;

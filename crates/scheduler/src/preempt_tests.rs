@@ -55,7 +55,8 @@ fn check(
         nodes.iter().find(|(node, _, _)| *node == name).map(|(_, _, pods)| pods.clone()).unwrap()
     };
     let claim = pod("preemptor", cpu, priority, json!({})).claim.clone();
-    let told = match make_room(&claim, alone(), real.iter(), pods_on, budgets) {
+    let told = match make_room(&Profile::default(), &claim, alone(), real.iter(), pods_on, budgets)
+    {
         Ok(candidate) => {
             let names = candidate.victims.iter().map(|pod| pod.metadata.name.clone().unwrap());
             format!("{}: {}", candidate.node, names.collect::<Vec<_>>().join(" "))
@@ -141,7 +142,7 @@ proptest! {
                 && free(index, &|_, _| true) < cpu
         };
         let any = (0..nodes.len()).any(helps);
-        match make_room(&claim, alone(), real.iter(), |name| pods[name.parse::<usize>().unwrap()].clone(), &[]) {
+        match make_room(&Profile::default(), &claim, alone(), real.iter(), |name| pods[name.parse::<usize>().unwrap()].clone(), &[]) {
             Ok(candidate) => {
                 let index: usize = candidate.node.parse().unwrap();
                 prop_assert!(helps(index));

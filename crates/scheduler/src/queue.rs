@@ -9,10 +9,8 @@ use tokio::time::Instant;
 
 use crate::pod::Pod;
 
-/// Upstream's back-off after an attempt that failed for no fault of the pod.
-const BACKOFF_FIRST: Duration = Duration::from_secs(1);
-/// And how long it grows.
-const BACKOFF_LONGEST: Duration = Duration::from_secs(10);
+/// Upstream's back-off after an attempt that failed for no fault of the pod: the first, and how long it grows.
+pub(crate) const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// Which pod: its uid, so that a pod of the same name is another one.
 pub(crate) type Uid = String;
@@ -47,8 +45,9 @@ pub(crate) enum Stage {
 }
 
 /// The pods that have no node yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queue {
+    backoffs: (Duration, Duration),
     pods: HashMap<Uid, Waiting>,
     active: BTreeMap<Rank, Uid>,
     parked: BTreeMap<Rank, Uid>,
@@ -56,7 +55,25 @@ pub(crate) struct Queue {
     arrivals: u64,
 }
 
+impl Default for Queue {
+    fn default() -> Queue {
+        Queue::new(BACKOFF)
+    }
+}
+
 impl Queue {
+    /// An empty queue with these back-offs: the first, and how long it grows.
+    pub(crate) fn new(backoffs: (Duration, Duration)) -> Queue {
+        Queue {
+            backoffs,
+            pods: HashMap::new(),
+            active: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            backoff: BTreeMap::new(),
+            arrivals: 0,
+        }
+    }
+
     pub(crate) fn get(&self, uid: &str) -> Option<&Waiting> {
         self.pods.get(uid)
     }
@@ -108,7 +125,8 @@ impl Queue {
     /// Puts a pod aside for a while after an attempt that failed.
     pub(crate) fn back_off(&mut self, uid: &str, now: Instant) {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
-        let wait = (BACKOFF_FIRST * 2u32.saturating_pow(waiting.failures)).min(BACKOFF_LONGEST);
+        let (first, longest) = self.backoffs;
+        let wait = (first * 2u32.saturating_pow(waiting.failures)).min(longest);
         waiting.failures = (waiting.failures + 1).min(8);
         self.set_stage(uid, Stage::Backoff(now + wait));
     }

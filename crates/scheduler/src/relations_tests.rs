@@ -63,14 +63,15 @@ fn relate(claim: &Claim, nodes: &[Node], there: &[(&str, Claim)]) -> Relations {
     let there = there
         .iter()
         .map(|(name, other)| (nodes.iter().find(|node| node.name == *name).unwrap(), other));
-    Relations::of(claim, nodes.iter(), there, &namespaces())
+    Relations::of(&Profile::default(), claim, nodes.iter(), there, &namespaces())
 }
 
 /// Which of the nodes take a pod of app `web` that says this, with these pods there.
 fn check(spec: Value, there: &[(&str, Claim)], expected: &str) {
     let (claim, nodes) = (pod("web", spec), nodes());
     let relations = relate(&claim, &nodes, there);
-    let taking = nodes.iter().filter(|node| relations.refusal(&claim, node).is_none());
+    let taking =
+        nodes.iter().filter(|node| relations.refusal(&Profile::default(), &claim, node).is_none());
     let taking: Vec<_> = taking.map(|node| node.name.as_str()).collect();
     assert_eq!(taking.join(" "), expected);
 }
@@ -147,21 +148,30 @@ fn spread_allows_no_more_skew_than_it_says() {
     selected["nodeSelector"] = json!({"host": "a"});
     let claim = pod("web", selected.clone());
     let there = [("a", web()), ("a", web())];
-    assert!(relate(&claim, &nodes(), &there).refusal(&claim, &nodes()[0]).is_none());
+    assert!(
+        relate(&claim, &nodes(), &there)
+            .refusal(&Profile::default(), &claim, &nodes()[0])
+            .is_none()
+    );
     selected["topologySpreadConstraints"][0]["nodeAffinityPolicy"] = json!("Ignore");
     let claim = pod("web", selected);
-    assert!(relate(&claim, &nodes(), &there).refusal(&claim, &nodes()[0]).is_some());
+    assert!(
+        relate(&claim, &nodes(), &there)
+            .refusal(&Profile::default(), &claim, &nodes()[0])
+            .is_some()
+    );
 }
 
 #[test]
 fn refusals_are_worded_as_upstream_words_them() {
     let told = |spec: Value, there: &[(&str, Claim)]| {
         let (claim, nodes) = (pod("web", spec), nodes());
-        match place(&claim, &relate(&claim, &nodes, there), &nodes, usize::MAX) {
+        match place(&Profile::default(), &claim, &relate(&claim, &nodes, there), &nodes, usize::MAX)
+        {
             Placement::Node(name) => name,
             Placement::Nowhere(misfit) => {
                 let text = misfit.to_string();
-                text.split_once(" preemption: ").unwrap().0.to_owned()
+                text.split_once(" no new claims").unwrap().0.to_owned()
             }
         }
     };
@@ -196,7 +206,8 @@ fn refusals_are_worded_as_upstream_words_them() {
 fn wishes_decide_between_nodes_that_fit() {
     let taken = |spec: Value, there: &[(&str, Claim)]| {
         let (claim, nodes) = (pod("web", spec), nodes());
-        match place(&claim, &relate(&claim, &nodes, there), &nodes, usize::MAX) {
+        match place(&Profile::default(), &claim, &relate(&claim, &nodes, there), &nodes, usize::MAX)
+        {
             Placement::Node(name) => name,
             Placement::Nowhere(misfit) => misfit.to_string(),
         }
@@ -257,7 +268,7 @@ proptest! {
             };
             let is_unwanted = own == 0 && there.iter()
                 .any(|(other, _, says)| *says == 0 && value(at, "zone").is_some() && value(*other, "zone") == value(at, "zone"));
-            prop_assert_eq!(relations.refusal(&claim, node).is_none(), allows && !is_unwanted, "{}", node.name);
+            prop_assert_eq!(relations.refusal(&Profile::default(), &claim, node).is_none(), allows && !is_unwanted, "{}", node.name);
         }
         // What is counted in and out again leaves no trace.
         let mut after = relations.clone();
@@ -267,9 +278,8 @@ proptest! {
                 after.count(&claim, node, other, &namespaces(), by);
             }
         }
-        after.settle(&claim);
         for node in &nodes {
-            prop_assert_eq!(after.refusal(&claim, node), relations.refusal(&claim, node));
+            prop_assert_eq!(after.refusal(&Profile::default(), &claim, node), relations.refusal(&Profile::default(), &claim, node));
         }
     }
 }

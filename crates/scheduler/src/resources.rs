@@ -96,6 +96,16 @@ impl Resources {
         self.others.retain(|_, amount| *amount != 0);
     }
 
+    /// The amount of a resource, by its name.
+    pub(crate) fn get(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.milli_cpu,
+            "memory" => self.memory_bytes,
+            "ephemeral-storage" => self.ephemeral_bytes,
+            name => self.other(name),
+        }
+    }
+
     /// The amount of an extended resource.
     pub fn other(&self, name: &str) -> i64 {
         self.others.get(name).copied().unwrap_or(0)

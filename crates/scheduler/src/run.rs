@@ -1,5 +1,7 @@
 //! The thin part: changes in from the mirrors, decisions out to the API.
 
+use std::collections::HashMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -19,8 +22,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::cluster::{Act, Cluster, Decision};
+use crate::owners::{
+    ReplicaSetSelector, ReplicationControllerSelector, SelectsPods, ServiceSelector,
+    StatefulSetSelector,
+};
 use crate::place::Misfit;
 use crate::pod::{PREEMPTED, Pod};
+use crate::profile::Profile;
+use crate::queue::BACKOFF;
 use crate::volumes::SELECTED_NODE;
 
 /// An API call that takes longer has failed.
@@ -29,8 +38,10 @@ const CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// How the scheduler behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The pods that name this scheduler are ours; a pod that names none means `default-scheduler`.
-    pub scheduler_name: String,
+    /// How pods are placed, by the scheduler that they name; the pods that name another are left alone.
+    pub profiles: Vec<Profile>,
+    /// How long a pod waits after its first failed attempt, and how long at most.
+    pub backoff: (Duration, Duration),
     /// Under which name this copy asks for leadership: no other copy's, and the same after a restart if that is known.
     pub identity: String,
     /// API calls at once: enough to share the store's transactions, few enough to leave room for others.
@@ -40,7 +51,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            scheduler_name: "default-scheduler".to_owned(),
+            profiles: vec![Profile::default()],
+            backoff: BACKOFF,
             identity: uuid::Uuid::new_v4().to_string(),
             calls: 64,
         }
@@ -80,12 +92,19 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
         volumes: Mirror::all(&tasks, &client),
         classes: Mirror::all(&tasks, &client),
     };
+    let owners = Selecting {
+        services: Mirror::all(&tasks, &client),
+        replication_controllers: Mirror::all(&tasks, &client),
+        replica_sets: Mirror::all(&tasks, &client),
+        stateful_sets: Mirror::all(&tasks, &client),
+    };
     let synced = async {
         nodes.synced().await?;
         pods.synced().await?;
         budgets.synced().await?;
         namespaces.synced().await?;
-        storage.synced().await
+        storage.synced().await?;
+        owners.synced().await
     };
     match tasks.until_stopped(synced).await {
         Ok(Some(())) => (),
@@ -98,14 +117,18 @@ async fn lead(client: Client, options: Options, term: CancellationToken) -> Resu
             return Err(error.into());
         }
     }
+    let recorders = options.profiles.iter().map(|profile| {
+        let name = &profile.scheduler_name;
+        (name.clone(), Recorder::new(&tasks, client.clone(), name, None))
+    });
     let scheduler = Arc::new(Scheduler {
-        recorder: Recorder::new(&tasks, client.clone(), &options.scheduler_name, None),
-        scheduler_name: options.scheduler_name.clone(),
+        recorders: recorders.collect(),
         client,
         pods: pods.clone(),
-        cluster: Mutex::new(Cluster::new(&options.scheduler_name)),
+        cluster: Mutex::new(Cluster::new(options.profiles).backing_off(options.backoff)),
         changed: Notify::new(),
     });
+    scheduler.follow_owners(&owners);
     scheduler.follow_budgets(&budgets);
     scheduler.follow_namespaces(&namespaces);
     scheduler.follow_storage(&storage);
@@ -131,10 +154,27 @@ impl Storage {
     }
 }
 
+/// Who selects pods.
+struct Selecting {
+    services: Mirror<ServiceSelector>,
+    replication_controllers: Mirror<ReplicationControllerSelector>,
+    replica_sets: Mirror<ReplicaSetSelector>,
+    stateful_sets: Mirror<StatefulSetSelector>,
+}
+
+impl Selecting {
+    async fn synced(&self) -> Result<(), NotSynced> {
+        self.services.synced().await?;
+        self.replication_controllers.synced().await?;
+        self.replica_sets.synced().await?;
+        self.stateful_sets.synced().await
+    }
+}
+
 struct Scheduler {
-    scheduler_name: String,
     client: Client,
-    recorder: Recorder,
+    /// By scheduler name, who writes Events.
+    recorders: HashMap<String, Recorder>,
     pods: Mirror<Pod>,
     cluster: Mutex<Cluster>,
     changed: Notify,
@@ -233,6 +273,43 @@ impl Scheduler {
         });
     }
 
+    fn follow_owners(self: &Arc<Self>, owners: &Selecting) {
+        let this = self.clone();
+        owners.services.on_change(move |change| {
+            let key = ObjectKey::of(&**change.object());
+            this.cluster.lock().owners_changed(|owners| match change {
+                Change::Applied { new, .. } => owners.service_applied(new),
+                Change::Deleted(_) => owners.service_deleted(&key.namespace, &key.name),
+            });
+        });
+        self.follow_controllers(&owners.replication_controllers);
+        self.follow_controllers(&owners.replica_sets);
+        self.follow_controllers(&owners.stateful_sets);
+    }
+
+    fn follow_controllers<T>(self: &Arc<Self>, controllers: &Mirror<T>)
+    where
+        T: SelectsPods + kube::Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    {
+        let this = self.clone();
+        controllers.on_change(move |change| {
+            let key = ObjectKey::of(&**change.object());
+            this.cluster.lock().owners_changed(|owners| match change {
+                Change::Applied { new, .. } => owners.controller_applied(&**new),
+                Change::Deleted(_) => {
+                    owners.controller_deleted(T::KIND, &key.namespace, &key.name);
+                }
+            });
+        });
+    }
+
+    /// Tells about a pod what its scheduler did; upstream's recorders bear the names of the profiles.
+    fn note(&self, by: &str, write: impl FnOnce(&Recorder)) {
+        if let Some(recorder) = self.recorders.get(by) {
+            write(recorder);
+        }
+    }
+
     fn tell(&self, change: impl FnOnce(&mut Cluster)) {
         change(&mut self.cluster.lock());
         self.changed.notify_one();
@@ -281,7 +358,7 @@ impl Scheduler {
             Act::Preempt(misfit, victims) => {
                 self.report_misfit(&pod, &misfit, nominated).await;
                 for victim in victims {
-                    self.evict(&victim, &uid, nominated.unwrap_or_default()).await;
+                    self.evict(&victim, &pod, &uid, nominated.unwrap_or_default()).await;
                 }
             }
             Act::ReportGates => {
@@ -294,18 +371,21 @@ impl Scheduler {
     async fn report_misfit(&self, pod: &Pod, misfit: &Misfit, nominated: Option<&str>) {
         let message = misfit.to_string();
         info!(pod = %ObjectKey::of(pod), message, nominated, "no node takes the pod");
-        self.recorder.warning(pod, "FailedScheduling", &message);
+        self.note(pod.scheduler_name(), |recorder| {
+            recorder.warning(pod, "FailedScheduling", &message);
+        });
         self.report(pod, "Unschedulable", &message, nominated).await;
     }
 
     /// Marks a pod as preempted and deletes it, for the pod of this uid to take its place.
-    async fn evict(&self, victim: &Pod, uid: &str, node: &str) {
+    async fn evict(&self, victim: &Pod, preemptor: &Pod, uid: &str, node: &str) {
         let key = ObjectKey::of(victim);
-        match tokio::time::timeout(CALL_DEADLINE, self.delete_victim(victim)).await {
+        let by = preemptor.scheduler_name();
+        match tokio::time::timeout(CALL_DEADLINE, self.delete_victim(victim, by)).await {
             Ok(Ok(())) => {
                 info!(pod = %key, node, preemptor = uid, "pod preempted");
                 let message = format!("Preempted by pod {uid} on node {node}");
-                return self.recorder.normal(victim, "Preempted", message);
+                return self.note(by, |recorder| recorder.normal(victim, "Preempted", message));
             }
             // It is gone already, or another pod has taken its name.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => return,
@@ -316,14 +396,13 @@ impl Scheduler {
         self.tell(|cluster| cluster.eviction_failed(victim, uid, Instant::now()));
     }
 
-    async fn delete_victim(&self, victim: &Pod) -> Result<(), kube::Error> {
+    async fn delete_victim(&self, victim: &Pod, by: &str) -> Result<(), kube::Error> {
         let key = ObjectKey::of(victim);
-        let name = &self.scheduler_name;
         let condition = json!({
             "type": "DisruptionTarget",
             "status": "True",
             "reason": PREEMPTED,
-            "message": format!("{name}: preempting to accommodate a higher priority pod"),
+            "message": format!("{by}: preempting to accommodate a higher priority pod"),
             "lastTransitionTime": now(),
             "observedGeneration": victim.metadata.generation,
         });
@@ -351,7 +430,9 @@ impl Scheduler {
             };
             warn!(pod = %ObjectKey::of(pod), claim, node, error = failure, "claim not told its node");
             let message = format!("running PreBind plugin \"VolumeBinding\": {failure}");
-            self.recorder.warning(pod, "FailedScheduling", message);
+            self.note(pod.scheduler_name(), |recorder| {
+                recorder.warning(pod, "FailedScheduling", message);
+            });
             self.tell(|cluster| cluster.bind_failed(uid, Instant::now()));
             return false;
         }
@@ -374,7 +455,9 @@ impl Scheduler {
             Ok(Ok(_)) => {
                 info!(pod = %key, node, "pod bound");
                 let message = format!("Successfully assigned {key} to {node}");
-                return self.recorder.normal(pod, "Scheduled", message);
+                return self.note(pod.scheduler_name(), |recorder| {
+                    recorder.normal(pod, "Scheduled", message);
+                });
             }
             // It is deleted; the watch tells the rest.
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
@@ -389,7 +472,9 @@ impl Scheduler {
             warn!(pod = %key, node, error = failure, "pod not bound");
             let message =
                 format!("binding rejected: running Bind plugin \"DefaultBinder\": {failure}");
-            self.recorder.warning(pod, "FailedScheduling", message);
+            self.note(pod.scheduler_name(), |recorder| {
+                recorder.warning(pod, "FailedScheduling", message);
+            });
         }
         self.tell(|cluster| cluster.bind_failed(uid, Instant::now()));
     }

@@ -12,6 +12,9 @@ use crate::constraints::Labels;
 /// The labels of every namespace, by its name.
 pub type Namespaces = HashMap<String, Labels>;
 
+/// What a constraint on spread says that keeps pods waiting.
+pub(crate) const DO_NOT: &str = "DoNotSchedule";
+
 /// What a pod says about other pods.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Terms {
@@ -46,6 +49,8 @@ pub(crate) struct Spread {
     pub(crate) honors_affinity: bool,
     /// Whether only nodes count whose taints the pod tolerates.
     pub(crate) honors_taints: bool,
+    /// Whether it holds because nobody said anything, and then for nodes without the label too.
+    pub(crate) is_system: bool,
     selector: LabelSelector,
 }
 
@@ -125,11 +130,36 @@ impl Spread {
             topology: constraint.topology_key.clone(),
             max_skew: i64::from(constraint.max_skew),
             min_domains: usize::try_from(min_domains).unwrap_or(1),
-            is_required: constraint.when_unsatisfiable == "DoNotSchedule",
+            is_required: constraint.when_unsatisfiable == DO_NOT,
             honors_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
             honors_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
+            is_system: false,
             selector,
         }
+    }
+
+    /// What a profile's constraint, which has no selector of its own, says about the pods that this one selects.
+    pub(crate) fn by_default(
+        constraint: &TopologySpreadConstraint,
+        selector: LabelSelector,
+    ) -> Spread {
+        Spread { selector, ..Spread::of(constraint, &Labels::new()) }
+    }
+
+    /// What upstream's own defaults say about the pods that this selects.
+    pub(crate) fn system_defaults(selector: &LabelSelector) -> Vec<Spread> {
+        let each = [("kubernetes.io/hostname", 3), ("topology.kubernetes.io/zone", 5)];
+        let spread = |(topology, max_skew): (&str, i64)| Spread {
+            topology: topology.to_owned(),
+            max_skew,
+            min_domains: 1,
+            is_required: false,
+            honors_affinity: true,
+            honors_taints: false,
+            is_system: true,
+            selector: selector.clone(),
+        };
+        each.map(spread).into()
     }
 
     /// Whether a pod of the same namespace with these labels is one of those to spread.

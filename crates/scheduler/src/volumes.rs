@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use coracle_api::nodes::allowed_terms;
 use k8s_openapi::api::core::v1::{
     NodeSelectorTerm, PersistentVolume, PersistentVolumeClaim, PodSpec,
 };
@@ -61,6 +62,8 @@ struct KnownVolume {
 struct KnownClass {
     awaits_consumer: bool,
     provisions: bool,
+    /// The nodes that volumes may be made for; all, if it does not say.
+    allowed: Vec<NodeSelectorTerm>,
 }
 
 /// What a pod's claims ask of its node.
@@ -75,7 +78,7 @@ pub(crate) struct Demand {
     pub(crate) undecided: Vec<String>,
     /// The nodes that such claims have been told already.
     selected: Vec<String>,
-    /// For each such claim that nothing is made for, the volumes that it could have.
+    /// For each such claim that nothing is made for everywhere, where the volumes are that it could have.
     choices: Vec<Vec<Option<Vec<NodeSelectorTerm>>>>,
 }
 
@@ -140,6 +143,7 @@ impl Volumes {
         let known = KnownClass {
             awaits_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
             provisions: class.provisioner != NO_PROVISIONER,
+            allowed: allowed_terms(class.allowed_topologies.as_deref().unwrap_or_default()),
         };
         replace(&mut self.classes, class.metadata.name.clone().unwrap_or_default(), known)
     }
@@ -193,11 +197,13 @@ impl Volumes {
                     Some(node) => demand.selected.push(node.clone()),
                     None => demand.undecided.push(name.to_owned()),
                 }
-                if !class.provisions {
+                if !class.provisions || !class.allowed.is_empty() {
                     let volumes = self.volumes.values();
                     let fitting =
                         volumes.filter(|volume| volume.is_available && volume.class == claim.class);
-                    demand.choices.push(fitting.map(|volume| volume.nodes.clone()).collect());
+                    let made = class.provisions.then(|| Some(class.allowed.clone()));
+                    let fitting = fitting.map(|volume| volume.nodes.clone());
+                    demand.choices.push(fitting.chain(made).collect());
                 }
             }
             _ => {

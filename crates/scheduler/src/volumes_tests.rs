@@ -98,3 +98,16 @@ fn claims_are_told_their_node_once() {
     assert!(known.demand("default", &mounts).undecided.is_empty());
     told(&known, "data", "b");
 }
+
+#[test]
+fn a_class_may_let_volumes_be_made_for_some_nodes_only() {
+    let mut known = known();
+    let class = json!({"metadata": {"name": "here"}, "volumeBindingMode": "WaitForFirstConsumer",
+        "provisioner": "example.com/path",
+        "allowedTopologies": [{"matchLabelExpressions": [{"key": "host", "values": ["b", "c"]}]}]});
+    assert!(known.class_applied(&serde_json::from_value(class).unwrap()));
+    let claim = json!({"metadata": {"name": "data", "namespace": "default"},
+        "spec": {"storageClassName": "here"}});
+    assert!(known.claim_applied(&serde_json::from_value(claim).unwrap()));
+    told(&known, "data", "b");
+}

@@ -98,6 +98,12 @@ impl Api {
                 json_answer(200, &state.put("persistentvolumeclaims", claim))
             }
             (&Method::GET, ["namespaces"]) => self.read("namespaces", is_watch),
+            (&Method::GET, ["services"]) => self.read("services", is_watch),
+            (&Method::GET, ["replicationcontrollers"]) => {
+                self.read("replicationcontrollers", is_watch)
+            }
+            (&Method::GET, ["apps", "v1", "replicasets"]) => self.read("replicasets", is_watch),
+            (&Method::GET, ["apps", "v1", "statefulsets"]) => self.read("statefulsets", is_watch),
             (&Method::GET, ["pods"]) => self.read("pods", is_watch),
             (&Method::POST, ["namespaces", _, "pods", name, "binding"]) => self.bind(name, &body),
             (&Method::PATCH, ["namespaces", _, "pods", name, "status"]) => self.patch(name, &body),
@@ -141,6 +147,10 @@ impl Api {
             "persistentvolumes" => ("v1", "PersistentVolumeList"),
             "storageclasses" => ("storage.k8s.io/v1", "StorageClassList"),
             "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudgetList"),
+            "services" => ("v1", "ServiceList"),
+            "replicationcontrollers" => ("v1", "ReplicationControllerList"),
+            "replicasets" => ("apps/v1", "ReplicaSetList"),
+            "statefulsets" => ("apps/v1", "StatefulSetList"),
             _ => ("coordination.k8s.io/v1", "LeaseList"),
         };
         let version = json!({"resourceVersion": state.revision.to_string()});
@@ -253,6 +263,10 @@ async fn a_thousand_pods_are_bound_at_once_and_each_once() {
         "persistentvolumes",
         "poddisruptionbudgets",
         "pods",
+        "replicasets",
+        "replicationcontrollers",
+        "services",
+        "statefulsets",
         "storageclasses",
     ]);
     api.until("the watches begin", |state| watched(state) == wanted).await;
@@ -284,7 +298,7 @@ async fn a_pod_that_fits_nowhere_is_reported_and_bound_when_a_node_comes() {
     api.put("nodes", node("small", "1"));
     api.put("pods", pod("big", "2"));
     let (shutdown, running) = start(&api);
-    let message = "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: 1 Preemption is \
+    let message = "0/1 nodes are available: 1 Insufficient cpu. no new claims to deallocate, preemption: 0/1 nodes are available: 1 Preemption is \
                    not helpful for scheduling.";
     let condition = |state: &State| state.objects["pods"]["big"]["status"]["conditions"][0].clone();
     api.until("the condition is written", |state| {
@@ -392,7 +406,7 @@ async fn a_claim_is_told_its_node_before_the_pod_is_bound() {
         json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
     api.put("pods", pod);
     let (shutdown, running) = start(&api);
-    let message = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/1 nodes are \
+    let message = "0/1 nodes are available: persistentvolumeclaim \"data\" not found. no new claims to deallocate, preemption: 0/1 nodes are \
                    available: 1 Preemption is not helpful for scheduling.";
     api.until("the pod is refused", |state| {
         state.objects["pods"]["pod"]["status"]["conditions"][0]["message"] == message
@@ -409,6 +423,35 @@ async fn a_claim_is_told_its_node_before_the_pod_is_bound() {
     api.until("the pod is bound", |state| state.bindings.len() == 1).await;
     let claim = api.state.lock().unwrap().objects["persistentvolumeclaims"]["data"].clone();
     assert_eq!(claim["metadata"]["annotations"]["volume.kubernetes.io/selected-node"], "node");
+    shutdown.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_whose_lease_another_holds_stops() {
+    let api = Arc::new(Api::default());
+    api.put("nodes", node("node-0", "10"));
+    let (shutdown, running) = start(&api);
+    let holder = |state: &State| {
+        let lease = state.objects.get("leases").and_then(|leases| leases.values().next());
+        lease.map_or(Value::Null, |lease| lease["spec"]["holderIdentity"].clone())
+    };
+    api.until("it leads", |state| holder(state).is_string()).await;
+    api.put("pods", pod("first", "1"));
+    api.until("it binds", |state| state.bindings.len() == 1).await;
+    let mut lease = api.state.lock().unwrap().objects["leases"].values().next().unwrap().clone();
+    lease["spec"]["holderIdentity"] = json!("another");
+    lease["spec"]["leaseDurationSeconds"] = json!(3600);
+    api.put("leases", lease);
+    // It sees that when it is to renew its lease; no real time passes here.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    api.put("pods", pod("second", "1"));
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    {
+        let state = api.state.lock().unwrap();
+        assert_eq!(holder(&state), "another");
+        assert_eq!(state.bindings.len(), 1, "{:?}", state.bindings);
+    }
     shutdown.cancel();
     running.await.unwrap();
 }

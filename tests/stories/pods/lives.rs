@@ -377,3 +377,29 @@ fn describe_tells_all_of_a_pod() {
         assert!(events.contains(reason), "no {reason}: {events}");
     }
 }
+
+#[test]
+fn a_container_says_why_it_ends() {
+    let cluster = with_guests();
+    let check = |name: &str, words: &str, fields: Value, message: &str| {
+        let mut container = probe("c", words);
+        for (field, value) in fields.as_object().unwrap() {
+            container[field] = value.clone();
+        }
+        apply(&cluster, name, json!({ "restartPolicy": "Never", "containers": [container] }));
+        let pod = until(&cluster, name, "it is over", |pod| {
+            ["Succeeded", "Failed"].iter().any(|phase| pod["status"]["phase"] == *phase)
+        });
+        let found = &status(&pod, "c")["state"]["terminated"]["message"];
+        assert_eq!(found.as_str().unwrap_or_default(), message, "{name}: {pod:#}");
+    };
+    let own = "print hello write /dev/termination-log bye";
+    let from_log = json!({ "terminationMessagePolicy": "FallbackToLogsOnError" });
+    check("wrote", own, json!({}), "bye");
+    check("wrote-and-failed", &format!("{own} exit 1"), from_log.clone(), "bye");
+    let elsewhere = json!({ "terminationMessagePath": "/run/last/words" });
+    check("wrote-elsewhere", "write /run/last/words bye", elsewhere, "bye");
+    check("logged-and-failed", "print hello exit 1", from_log.clone(), "hello\n");
+    check("logged-and-succeeded", "print hello", from_log, "");
+    check("kept-quiet", "print hello exit 1", json!({}), "");
+}

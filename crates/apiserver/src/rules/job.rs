@@ -108,9 +108,7 @@ fn validate(job: &Value, errors: &mut FieldErrors) {
     } else {
         errors.required(path.child("selector"), "");
     }
-    if let Ok(selector) = LabelSelector::from_value(Some(&spec["selector"])) {
-        workload::matches_template(&selector, spec["selector"].is_set(), spec, &path, errors);
-    }
+    workload::selects_template(spec, &path, errors).ok();
     validate_spec(spec, &path, errors);
     hostnames(job, errors);
 }

@@ -35,9 +35,11 @@ pub static RULES: Rules = Rules {
         labels(&spec["selector"], &path.child("selector"), errors);
         not_negative(&spec["replicas"], path.child("replicas"), errors);
         let template = path.child("template");
-        required(&spec["template"], &template, errors);
+        if !spec["template"].is_set() {
+            return errors.required(&template, "");
+        }
         let selector = LabelSelector::from_map(Some(&spec["selector"]));
-        workload::matches_template(&selector, spec["selector"].size() > 0, spec, &path, errors);
+        workload::matches_template(&selector, spec, &path, errors);
         workload::template_of_long_running(
             &spec["template"],
             "ReplicationController",

@@ -1,6 +1,6 @@
 //! What the controllers of pods have in common: a selector that finds the pods that the template makes.
 
-use coracle_api::selector::LabelSelector;
+use coracle_api::selector::{LabelSelector, SelectorError};
 use coracle_api::status::{FieldErrors, Path};
 use serde_json::Value;
 
@@ -26,28 +26,48 @@ pub fn selector_and_template(spec: &Value, kind: &str, path: &Path, errors: &mut
     } else {
         errors.required(&at, "");
     }
-    match LabelSelector::from_value(Some(selector)) {
-        Ok(matching) => matches_template(&matching, selector.is_set(), spec, path, errors),
-        Err(_) => errors.invalid(&at, selector.clone(), "invalid label selector"),
+    if selects_template(spec, path, errors).is_err() {
+        errors.invalid(&at, selector.clone(), "invalid label selector");
     }
     template_of_long_running(&spec["template"], kind, &path.child("template"), errors);
+}
+
+/// Checks that the spec's own selector finds what its template makes.
+///
+/// # Errors
+/// When the selector cannot be read, so that nobody knows.
+pub fn selects_template(
+    spec: &Value,
+    path: &Path,
+    errors: &mut FieldErrors,
+) -> Result<(), SelectorError> {
+    if !spec["selector"].is_set() {
+        // It selects nothing, not even what the template makes.
+        mismatch(spec, path, errors);
+        return Ok(());
+    }
+    let selector = LabelSelector::from_value(Some(&spec["selector"]))?;
+    matches_template(&selector, spec, path, errors);
+    Ok(())
 }
 
 /// The labels of the template must be selected, or its controller would make pods for ever.
 pub fn matches_template(
     selector: &LabelSelector,
-    given: bool,
     spec: &Value,
     path: &Path,
     errors: &mut FieldErrors,
 ) {
     let labels = &spec["template"]["metadata"]["labels"];
-    if given && !selector.is_everything() && !selector.matches_labels(Some(labels)) {
-        let at = path.child("template").child("metadata").child("labels");
-        let shown =
-            if labels.is_set() { labels.clone() } else { Value::Object(serde_json::Map::new()) };
-        errors.invalid(at, shown, "`selector` does not match template `labels`");
+    if !selector.is_everything() && !selector.matches_labels(Some(labels)) {
+        mismatch(spec, path, errors);
     }
+}
+
+fn mismatch(spec: &Value, path: &Path, errors: &mut FieldErrors) {
+    let at = path.child("template").child("metadata").child("labels");
+    let labels = spec["template"]["metadata"]["labels"].clone();
+    errors.invalid(at, labels, "`selector` does not match template `labels`");
 }
 
 /// Checks the template of pods that run until they are deleted.

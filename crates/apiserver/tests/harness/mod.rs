@@ -102,20 +102,25 @@ impl Harness {
     }
 }
 
-/// A connection as the administrator to a server that listens at `address`, which has agreed to speak `protocol`.
+/// A connection as the administrator to a server that listens at `address`.
+pub async fn connect(server: &Harness, address: SocketAddr) -> TlsStream<TcpStream> {
+    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
+    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::from(address.ip());
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
+    connector.connect(name, stream).await.unwrap()
+}
+
+/// The same, once the server has agreed to speak `protocol`.
 pub async fn upgrade(
     server: &Harness,
     address: SocketAddr,
     path: &str,
     protocol: &str,
 ) -> BufReader<TlsStream<TcpStream>> {
-    let own = server.pki.client_certificate("admin", &["system:masters"]).unwrap();
-    let mut tls = Arc::unwrap_or_clone(server.pki.client_config(&own).unwrap());
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = rustls::pki_types::ServerName::from(address.ip());
-    let stream = tokio_rustls::TlsConnector::from(Arc::new(tls)).connect(name, stream).await;
-    let mut stream = BufReader::new(stream.unwrap());
+    let mut stream = BufReader::new(connect(server, address).await);
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {protocol}\r\n\
          X-Remote-User: root\r\n\r\n"

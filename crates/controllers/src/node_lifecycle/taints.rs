@@ -38,6 +38,20 @@ pub(super) fn sparing_pods(node: &Node, now: Time) -> Option<Vec<Taint>> {
     differing(node, Some(&[]), now)
 }
 
+/// Whether the node should evict pods and does not yet.
+pub(super) fn begins_to_evict(node: &Node) -> bool {
+    let there = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
+    let evicts = there.iter().any(|taint| {
+        taint.effect == "NoExecute" && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str())
+    });
+    ready(node).is_some_and(|ready| ready.status != "True") && !evicts
+}
+
+/// The taints that the node should have but for those that evict pods, which stay as they are.
+pub(super) fn without_evicting(node: &Node, now: Time) -> Option<Vec<Taint>> {
+    differing(node, None, now)
+}
+
 /// `evicting` are the keys that should bear `NoExecute`; `None` leaves these as they are.
 fn differing(node: &Node, evicting: Option<&[&str]>, now: Time) -> Option<Vec<Taint>> {
     let there = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();

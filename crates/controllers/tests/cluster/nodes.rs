@@ -121,6 +121,29 @@ async fn a_node_that_falls_silent_loses_its_pods_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_fail_together_do_not_all_lose_their_pods_at_once() {
+    const KEPT_AWAY: &str = "node.kubernetes.io/not-ready:NoSchedule";
+    let cluster = Cluster::start().await;
+    let say = async |name: &str, ready: &str| {
+        let condition = json!({ "type": "Ready", "status": ready });
+        let status = json!({ "status": { "conditions": [condition] } });
+        cluster.patch_status("Node", name, status).await;
+    };
+    for name in ["a", "b", "c"] {
+        cluster.create(node(name)).await;
+        say(name, "True").await;
+    }
+    say("a", "False").await;
+    until_taints(&cluster, "a", &[KEPT_AWAY, "node.kubernetes.io/not-ready:NoExecute"]).await;
+    say("b", "False").await;
+    until_taints(&cluster, "b", &[KEPT_AWAY]).await;
+    cluster.advance(10);
+    cluster.patch("Node", "b", json!({ "metadata": { "labels": { "look": "now" } } })).await;
+    until_taints(&cluster, "b", &[KEPT_AWAY, "node.kubernetes.io/not-ready:NoExecute"]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cordoned_node_and_one_under_pressure_take_no_pods() {
     let cluster = Cluster::start().await;
     cluster.create(node("a")).await;

@@ -57,6 +57,7 @@ impl Target {
             datastore_endpoint: None,
             security: cli::Security::default(),
             node_name: None,
+            scheduler: None,
         };
         let begun = Timestamp::now();
         let starting = Cluster::start(options);

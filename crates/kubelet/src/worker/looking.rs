@@ -104,11 +104,10 @@ impl Worker {
         self.stops.remove(name);
         let Some((role, container)) = self.container(name) else { return };
         let Some(attempts) = self.records.get(name).map(|record| record.attempts) else { return };
-        let text = if message.is_empty() {
-            self.last_words(&container, attempts, terminated.exit_code)
-        } else {
-            message.to_owned()
-        };
+        let own = self.last_words(&container, attempts, terminated.exit_code, message.is_empty());
+        let parts: Vec<&str> =
+            [message, own.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
+        let text = parts.join(": ");
         terminated.message = Some(cut(&text, MESSAGE_BYTES)).filter(|text| !text.is_empty());
         if !message.is_empty() {
             let about = container_reference(&self.pod, role, name);
@@ -143,16 +142,25 @@ impl Worker {
         }
     }
 
-    /// What `terminationMessagePolicy: FallbackToLogsOnError` shows.
-    fn last_words(&self, container: &Container, attempts: u32, exit_code: i32) -> String {
-        let wanted =
+    /// What the container wrote about its end; where it wrote nothing and failed, the end of its log if it wants that
+    /// (`terminationMessagePolicy: FallbackToLogsOnError`) and the engine has no better explanation.
+    fn last_words(
+        &self,
+        container: &Container,
+        attempts: u32,
+        exit_code: i32,
+        unexplained: bool,
+    ) -> String {
+        let Some(attempt) = attempts.checked_sub(1) else { return String::new() };
+        let directory = self.ctx.log_directory(&self.pod).join(&container.name);
+        let log = directory.join(format!("{attempt}.log"));
+        let own = logs::take_message(&log, MESSAGE_BYTES);
+        let falls_back =
             container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        let Some(attempt) = attempts.checked_sub(1).filter(|_| wanted && exit_code != 0) else {
-            return String::new();
-        };
-        let path =
-            self.ctx.log_directory(&self.pod).join(&container.name).join(format!("{attempt}.log"));
-        logs::last_words(&path)
+        if own.is_empty() && unexplained && falls_back && exit_code != 0 {
+            return logs::last_words(&log);
+        }
+        own
     }
 
     /// A container that waits for an object that was missing is tried again at once.

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::claim::Claim;
 use crate::cluster::{Act, Cluster};
 use crate::node::Node;
 use crate::place::{Eviction, Misfit, refusal};
 use crate::pod::Pod;
 use crate::preempt::{Candidate, make_room};
+use crate::profile::{Plugin, Profile};
 use crate::queue::Uid;
 use crate::relations::Relations;
 
@@ -35,14 +37,16 @@ impl Cluster {
         &mut self,
         uid: &str,
         pod: &Pod,
-        relations: &Relations,
         mut misfit: Misfit,
         kept: &HashMap<String, Node>,
     ) -> Act {
-        if pod.claim.never_preempts {
+        let by = self.profile(pod);
+        if pod.claim.never_preempts || !by.last_resorts.has(Plugin::DefaultPreemption) {
             return Act::ReportMisfit(misfit);
         }
-        if self.awaits_victims(uid, pod, relations, kept) {
+        let claim = self.required(&by, pod);
+        let relations = self.relations(&by, &claim);
+        if self.awaits_victims(uid, &by, &claim, &relations, kept) {
             misfit.eviction = Eviction::Ineligible(
                 "not eligible due to a terminating pod on the nominated node.",
             );
@@ -51,14 +55,17 @@ impl Cluster {
         let nodes: Vec<_> = self.nodes.values().map(|node| seen(node, kept)).collect();
         let budgets: Vec<_> = self.budgets.values().cloned().collect();
         let pods_on = |node: &str| self.pods_on(node).cloned().collect();
-        let related = (relations, &self.namespaces);
-        match make_room(&pod.claim, related, nodes.into_iter(), pods_on, &budgets) {
+        let related = (&relations, &self.namespaces);
+        let made = make_room(&by, &claim, related, nodes.into_iter(), pods_on, &budgets);
+        match made {
             Ok(Candidate { node, mut victims, .. }) => {
                 misfit.eviction = Eviction::Helps;
                 self.nominate(uid, pod, &node);
+                // Who leaves already need not be told.
                 victims.retain(|victim| {
+                    let is_leaving = victim.metadata.deletion_timestamp.is_some();
                     let victim = victim.metadata.uid.clone().unwrap_or_default();
-                    self.evicted.insert(victim)
+                    !is_leaving && self.evicted.insert(victim)
                 });
                 Act::Preempt(misfit, victims)
             }
@@ -74,7 +81,8 @@ impl Cluster {
     pub(super) fn awaits_victims(
         &self,
         uid: &str,
-        pod: &Pod,
+        by: &Profile,
+        claim: &Claim,
         relations: &Relations,
         kept: &HashMap<String, Node>,
     ) -> bool {
@@ -85,10 +93,11 @@ impl Cluster {
                 other.metadata.uid.as_ref().is_some_and(|uid| self.evicted.contains(uid));
             is_evicted || (other.is_preempted && other.metadata.deletion_timestamp.is_some())
         };
-        refusal(&pod.claim, relations, node).is_some_and(|refusal| refusal.is_helped_by_eviction)
+        let refusal = refusal(by, claim, relations, node);
+        refusal.is_some_and(|refusal| refusal.is_helped_by_eviction)
             && self
                 .pods_on(&node.name)
-                .any(|other| other.claim.priority < pod.claim.priority && is_leaving(other))
+                .any(|other| other.claim.priority < claim.priority && is_leaving(other))
     }
 
     pub(super) fn pods_on(&self, node: &str) -> impl Iterator<Item = &Arc<Pod>> {
@@ -121,9 +130,11 @@ impl Cluster {
             let Some(pod) = self.queue.get(&uid).map(|waiting| waiting.pod.clone()) else {
                 continue;
             };
-            let relations = self.relations(&pod.claim);
+            let by = self.profile(&pod);
+            let claim = self.required(&by, &pod);
+            let relations = self.relations(&by, &claim);
             let kept = self.kept_from(&uid, &pod);
-            if !self.awaits_victims(&uid, &pod, &relations, &kept) {
+            if !self.awaits_victims(&uid, &by, &claim, &relations, &kept) {
                 self.retry(&uid);
             }
         }

@@ -139,6 +139,8 @@ fn assign(pods: &'static Kind, pod: &Value, binding: &Value, node: &str) -> Answ
 
 fn mark_scheduled(pod: &mut Value) {
     let status = entry_object(pod, "status");
+    // As upstream's `ClearingNominatedNodeNameAfterBinding`: the node that was kept for it is its node, or not kept any more.
+    status.remove("nominatedNodeName");
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
     let scheduled = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": object::now(),

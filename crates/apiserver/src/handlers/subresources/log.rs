@@ -15,6 +15,7 @@ use crate::kubelet_client::Scheme;
 use crate::node_address;
 use crate::object::text;
 use crate::storage;
+use crate::websocket;
 
 /// The words of `PodLogOptions` that the kubelet understands.
 const OPTIONS: [&str; 9] = [
@@ -47,7 +48,7 @@ pub(super) async fn log(call: &mut Call) -> Answer<Response> {
     let node = text(&pod, "/spec/nodeName");
     if node.is_empty() {
         // Nothing has run, so nothing was said.
-        return Ok(answer::with_type(StatusCode::OK, "text/plain", Body::empty()));
+        return tell(call, Body::empty());
     }
     let (host, port) = node_address::kubelet(&call.server.store, node)?;
     let path = format!(
@@ -63,11 +64,19 @@ pub(super) async fn log(call: &mut Call) -> Answer<Response> {
     if !response.status().is_success() {
         return Err(kubelet_refusal(call, response).await);
     }
-    let mut answer = answer::with_type(StatusCode::OK, "text/plain", Body::empty());
+    let body = super::proxy::until(response.into_body(), call.ends.clone());
+    tell(call, body)
+}
+
+/// Answers with the log, in the form that the client wants.
+fn tell(call: &mut Call, log: Body) -> Answer<Response> {
+    if websocket::is_wanted(&call.headers) {
+        return websocket::send(call, log);
+    }
+    let mut answer = answer::with_type(StatusCode::OK, "text/plain", log);
     answer
         .headers_mut()
         .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    *answer.body_mut() = super::proxy::until(response.into_body(), call.ends.clone());
     Ok(answer)
 }
 

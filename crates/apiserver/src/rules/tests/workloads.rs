@@ -31,6 +31,19 @@ fn workloads_are_checked() {
             "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
         ],
     );
+    for kind in ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet"] {
+        check(
+            "apps/v1",
+            kind,
+            deployment_with(json!({"selector": null, "replicas": null})),
+            &[
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"web\"}: `selector` does not match template `labels`",
+            ],
+        );
+    }
+    let bare = json!({"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}}});
+    check("v1", "ReplicationController", bare, &["spec.template: Required value"]);
     check(
         "apps/v1",
         "Deployment",
