@@ -457,6 +457,8 @@ mod tests {
         std::fs::write(&path, LINES.repeat(100)).unwrap();
         let words = last_words(&path);
         assert!(words.len() <= LAST_WORDS_BYTES && words.ends_with("three\n"));
+        std::fs::write(&path, "2026-01-01T00:00:00Z stdout P DONE\n").unwrap();
+        assert_eq!(last_words(&path), "DONE", "no newline that the container did not print");
         assert_eq!(last_words(&directory.path().join("absent")), "");
     }
 

@@ -102,12 +102,13 @@ impl Sink {
         self.open_lines[index] = line;
     }
 
-    /// Ends lines that lack their newline: the container is gone.
+    /// Writes lines that lack their newline, as parts: the container is gone, and nobody shall read a newline that it
+    /// did not print.
     pub(super) fn finish_lines(&mut self) {
         for (index, stream) in [Stream::Stdout, Stream::Stderr].into_iter().enumerate() {
             let line = std::mem::take(&mut self.open_lines[index]);
             if !line.text.is_empty() {
-                self.put(&line, stream, b"F");
+                self.put(&line, stream, b"P");
             }
         }
         self.flush();

@@ -32,8 +32,9 @@ async fn lines_are_joined_per_stream_and_the_last_one_is_not_lost() {
     use Stream::{Stderr, Stdout};
     let found =
         written(LogLimits::default(), &[(Stdout, "a"), (Stderr, "x\n"), (Stdout, "b\n\nc")]).await;
-    let expected = [(Stderr, "x"), (Stdout, "ab"), (Stdout, ""), (Stdout, "c")];
-    assert_eq!(found, expected.map(|(stream, text)| (stream, false, text.to_owned())));
+    let parts =
+        [(Stderr, false, "x"), (Stdout, false, "ab"), (Stdout, false, ""), (Stdout, true, "c")];
+    assert_eq!(found, parts.map(|(stream, partial, text)| (stream, partial, text.to_owned())));
 }
 
 #[tokio::test]
