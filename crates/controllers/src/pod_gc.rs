@@ -67,8 +67,32 @@ struct Collector {
     pods: PodControl,
     /// Since when nodes that pods name have been missed: as many as there are such nodes.
     missing: Mutex<HashMap<String, Timestamp>>,
-    /// The pods that have ended, the oldest first.
-    ended: Mutex<BTreeSet<(Option<Timestamp>, ObjectKey)>>,
+    ended: Mutex<Ended<MOST_ENDED>>,
+}
+
+/// The pods that have ended, the oldest first, and how many of them are kept.
+#[derive(Default)]
+struct Ended<const MOST: usize>(BTreeSet<(Option<Timestamp>, ObjectKey)>);
+
+impl<const MOST: usize> Ended<MOST> {
+    fn entry(pod: &Pod) -> (Option<Timestamp>, ObjectKey) {
+        (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), ObjectKey::of(pod))
+    }
+
+    /// Takes a pod in. Answers whether it is one too many.
+    fn add(&mut self, pod: &Pod) -> bool {
+        self.0.insert(Self::entry(pod)) && self.0.len() > MOST
+    }
+
+    fn forget(&mut self, pod: &Pod) {
+        self.0.remove(&Self::entry(pod));
+    }
+
+    /// The oldest, as many as are too many.
+    fn surplus(&self) -> Vec<ObjectKey> {
+        let count = self.0.len().saturating_sub(MOST);
+        self.0.iter().take(count).map(|(_, key)| key.clone()).collect()
+    }
 }
 
 /// Why a pod is removed.
@@ -84,20 +108,17 @@ impl Collector {
     fn look_at(&self, change: &Change<Pod>, queue: &Queue) {
         let pod = change.object();
         let key = ObjectKey::of(pod.as_ref());
-        let entry = (pod.metadata.creation_timestamp.as_ref().map(|time| time.0), key.clone());
-        let mut ended = self.ended.lock();
         if matches!(change, Change::Deleted(_)) {
-            ended.remove(&entry);
+            self.ended.lock().forget(pod);
             let node = pod.spec.node_name.as_deref().unwrap_or_default();
             if self.ctx.placed.keys_on(node).is_empty() {
                 self.missing.lock().remove(node);
             }
             return;
         }
-        if is_over(pod) && ended.insert(entry) && ended.len() > MOST_ENDED {
+        if is_over(pod) && self.ended.lock().add(pod) {
             queue.add(too_many());
         }
-        drop(ended);
         let is_going = pod.metadata.deletion_timestamp.is_some();
         match &pod.spec.node_name {
             None if is_going => queue.add(key),
@@ -140,11 +161,7 @@ impl Collector {
 
     /// Removes what is too much of the pods that have ended.
     async fn remove_oldest(&self) -> Result<Next, Unfinished> {
-        let oldest: Vec<ObjectKey> = {
-            let ended = self.ended.lock();
-            let surplus = ended.len().saturating_sub(MOST_ENDED);
-            ended.iter().take(surplus).map(|(_, key)| key.clone()).collect()
-        };
+        let oldest = self.ended.lock().surplus();
         let pods: Vec<Arc<Pod>> =
             oldest.iter().filter_map(|key| self.ctx.mirrors.pods.get(key)).collect();
         at_once(pods, |pod| async move {
@@ -222,6 +239,28 @@ fn is_out_of_service(node: &Node) -> bool {
 mod tests {
     use super::*;
     use serde_json::{Value, json};
+
+    #[test]
+    fn of_pods_that_have_ended_the_newest_are_kept() {
+        let pod = |name: &str, second: u32| -> Pod {
+            let made = format!("2026-01-01T00:00:{second:02}Z");
+            serde_json::from_value(json!({
+                "metadata": { "namespace": "n", "name": name, "creationTimestamp": made }, "spec": {},
+            }))
+            .unwrap()
+        };
+        let names = |ended: &Ended<2>| -> Vec<String> {
+            ended.surplus().into_iter().map(|key| key.name).collect()
+        };
+        let mut ended = Ended::<2>::default();
+        assert!(!ended.add(&pod("newest", 9)) && !ended.add(&pod("old", 2)));
+        assert!(!ended.add(&pod("old", 2)), "a pod is told of more than once");
+        assert!(names(&ended).is_empty());
+        assert!(ended.add(&pod("oldest", 1)) && ended.add(&pod("new", 8)));
+        assert_eq!(names(&ended), ["oldest", "old"]);
+        ended.forget(&pod("oldest", 1));
+        assert_eq!(names(&ended), ["old"], "what is gone is no longer too much");
+    }
 
     #[test]
     fn a_pods_end_and_its_node_decide() {
