@@ -330,12 +330,12 @@ fn the_pods_of_one_owner_are_spread_though_they_say_nothing() {
     assert_eq!(place(&[], &plain), "cccccc");
     let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "default"},
         "spec": {"selector": {"app": "web"}}});
-    assert_eq!(place(&[service.clone()], &plain), "aabccc");
+    assert_eq!(place(std::slice::from_ref(&service), &plain), "aabccc");
     let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "web", "namespace": "default"},
         "spec": {"selector": {"matchLabels": {"app": "web"}}}});
     let mut owned = plain.clone();
     owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true}]);
-    assert_eq!(place(&[set.clone()], &owned), "aabccc");
+    assert_eq!(place(std::slice::from_ref(&set), &owned), "aabccc");
     // Another's pods are none of their like.
     assert_eq!(place(&[set], &plain), "cccccc");
     // Who says how it is to be spread is not told otherwise.

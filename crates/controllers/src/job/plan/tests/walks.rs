@@ -64,7 +64,7 @@ fn truth(world: &World) -> (Vec<Arc<Pod>>, Vec<Arc<Pod>>) {
     let all = world.pods.iter().chain(&world.gone);
     let counting = all.filter(|pod| !world.let_go.contains(pod.metadata.uid.as_ref().unwrap()));
     let ended = counting
-        .filter(|pod| phase(pod) != "" || pod.metadata.deletion_timestamp.is_some())
+        .filter(|pod| !phase(pod).is_empty() || pod.metadata.deletion_timestamp.is_some())
         .cloned();
     ended.partition(|pod| phase(pod) == "Succeeded")
 }
