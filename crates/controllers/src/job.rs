@@ -124,7 +124,7 @@ impl Controller {
         let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
         candidates.extend(self.ctx.orphans.pods.in_namespace(namespace));
         let claimed = claim(job, selector, candidates);
-        settle_marking(&self.ctx, job, &self.ctx.mirrors.pods, claimed, FINALIZER).await
+        settle_marking(&self.ctx, job, &self.ctx.mirrors.pods, claimed, Some(FINALIZER)).await
     }
 
     async fn stop(&self, job: &Job, decision: &Decision) -> Result<(), Unfinished> {

@@ -131,34 +131,11 @@ where
         + Sync
         + 'static,
 {
-    settle_with(ctx, owner, mirror, claim, None).await
+    settle_marking(ctx, owner, mirror, claim, None).await
 }
 
-/// [`settle`] for an owner whose objects bear a finalizer: what is adopted gets it, what is released loses it.
+/// [`settle`], and where the owner's objects bear a finalizer, what is adopted gets it, and what is released loses it.
 pub(crate) async fn settle_marking<O, K>(
-    ctx: &Context,
-    owner: &O,
-    mirror: &Mirror<K>,
-    claim: Claim<K>,
-    finalizer: &str,
-) -> Result<Vec<Arc<K>>, Unfinished>
-where
-    O: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + Debug,
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
-{
-    settle_with(ctx, owner, mirror, claim, Some(finalizer)).await
-}
-
-async fn settle_with<O, K>(
     ctx: &Context,
     owner: &O,
     mirror: &Mirror<K>,
